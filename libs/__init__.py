@@ -1,0 +1,1 @@
+"""The detector: configuration, data, model and training loops, under ActionFormer's names."""

@@ -1,0 +1,209 @@
+"""YAML file -> checked, complete, plain nested dict."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import importlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from .schema import RootSection, Section, config_sections, model_schemas
+
+# What `load_config` adds to the model section; a file may repeat them, but not contradict the dataset section.
+DERIVED_FROM_DATASET = ("input_dim", "num_classes", "max_seq_len")
+DERIVED_SECTIONS = ("train_cfg", "test_cfg")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses duplicate keys and reads `1e-4` as the number it is."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise ValueError(f"line {key_node.start_mark.line + 1}: key '{key_node.value}' is given twice")
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = copy.deepcopy(yaml.SafeLoader.yaml_implicit_resolvers)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def load_config(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads an ActionFormer-format YAML file.
+
+    Returns:
+        A plain nested dict with every default filled in. As in ActionFormer, the model section also holds
+        `input_dim`, `num_classes`, `max_seq_len`, and `model.train_cfg` / `model.test_cfg` are the very
+        dicts of the top level. Nothing is shared between two calls.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not YAML, unknown key, wrong type or values that do not fit together; names the key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"config file not found: {path}")
+    try:
+        raw = yaml.load(path.read_text(), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a YAML file: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path}: expected a mapping of keys at the top level, found {type(raw).__name__}")
+    return resolve_config(raw, source=str(path))
+
+
+def resolve_config(raw: dict[str, Any], source: str = "config") -> dict[str, Any]:
+    """The same for a dict that is already in memory; `raw` is not changed."""
+    raw = copy.deepcopy({key: value for key, value in raw.items() if value is not None})
+    _import_plugins(raw.get("plugins") or [], source)
+    extra_schemas = config_sections()
+    extra = {name: raw.pop(name) for name in extra_schemas if name in raw}
+    derived = _pop_derived(raw)
+
+    config = _validate(RootSection, raw, source, "", known=list(extra_schemas))
+    schemas = model_schemas()
+    if config["model_name"] not in schemas:
+        raise ValueError(
+            f"{source}: model_name: '{config['model_name']}' is not a known architecture {sorted(schemas)}"
+            + _suggest(config["model_name"], schemas)
+        )
+    config["model"] = _validate(schemas[config["model_name"]], config["model"], source, "model")
+    for name, value in extra.items():
+        config[name] = _validate(extra_schemas[name], value, source, name)
+
+    for key in DERIVED_FROM_DATASET:
+        if key in derived and derived[key] != config["dataset"][key]:
+            raise ValueError(
+                f"{source}: model.{key}: {derived[key]} contradicts dataset.{key}: {config['dataset'][key]}; "
+                f"set it in the dataset section only"
+            )
+        config["model"][key] = copy.deepcopy(config["dataset"][key])
+    for key in DERIVED_SECTIONS:
+        config["model"][key] = config[key]
+    _check_across_sections(config, source)
+    return config
+
+
+def dump_config(config: dict[str, Any], path: str | os.PathLike) -> None:
+    """Writes a resolved configuration as YAML that `load_config` reads back to the same dict."""
+    config = copy.deepcopy(config)
+    for key in DERIVED_FROM_DATASET + DERIVED_SECTIONS:
+        config["model"].pop(key, None)
+    Path(path).write_text(yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=100))
+
+
+def _import_plugins(plugins: Any, source: str) -> None:
+    if not isinstance(plugins, list):
+        raise ValueError(f"{source}: plugins: expected a list of module names, found {plugins!r}")
+    for name in plugins:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"{source}: plugins: cannot import '{name}': {error}") from error
+
+
+def _pop_derived(raw: dict[str, Any]) -> dict[str, Any]:
+    model = raw.get("model")
+    if not isinstance(model, dict):
+        return {}
+    for key in DERIVED_SECTIONS:
+        model.pop(key, None)
+    return {key: model.pop(key) for key in DERIVED_FROM_DATASET if key in model}
+
+
+def _validate(schema: type[Section], value: Any, source: str, prefix: str, known: list[str] = ()) -> dict[str, Any]:
+    if value is None:
+        value = {}
+    try:
+        return _plain(schema.model_validate(value).model_dump())
+    except ValidationError as error:
+        lines = [_explain(item, schema, prefix, known) for item in error.errors()]
+        raise ValueError(f"{source}: " + "\n  ".join(lines)) from None
+
+
+def _explain(item: dict, schema: type[Section], prefix: str, known: list[str]) -> str:
+    path = _field_path(schema, item["loc"])
+    key = ".".join(str(part) for part in ([prefix] if prefix else []) + path)
+    if item["type"] == "extra_forbidden":
+        names = list(_section_at(schema, path[:-1]).model_fields) + list(known)
+        return f"unknown key '{key}' (value {item['input']!r})" + _suggest(str(path[-1]), names)
+    if item["type"] == "missing":
+        return f"key '{key}' is required"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "value_error" and not path:
+        return f"{prefix}: {message}" if prefix else message
+    if item["type"] == "value_error" and isinstance(item["input"], dict):
+        return f"{key}: {message}"
+    return f"{key}: {item['input']!r}: {message}"
+
+
+def _field_path(schema: type[Section], loc: tuple) -> list:
+    """The part of a pydantic error location that a user wrote: without the names of union members."""
+    path, section = [], schema
+    for part in loc:
+        if isinstance(part, str) and section is None:
+            break
+        path.append(part)
+        if isinstance(part, str):
+            section = _child_section(section, part)
+    return path
+
+
+def _child_section(section: type[Section], name: str) -> type[Section] | None:
+    field = section.model_fields.get(name)
+    annotation = field.annotation if field is not None else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def _section_at(schema: type[Section], path: list) -> type[Section]:
+    for part in path:
+        schema = _child_section(schema, part) or schema
+    return schema
+
+
+def _suggest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _plain(value: Any) -> Any:
+    """Tuples to lists, so that what is loaded equals what was written to YAML and read again."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _check_across_sections(config: dict[str, Any], source: str) -> None:
+    data, model = config["dataset"], config["model"]
+    if config["model_name"] != "LocPointTransformer":
+        return  # other architectures check their own in their schema
+    if isinstance(data["input_dim"], list):
+        if not isinstance(model["embd_dim"], list) or len(model["embd_dim"]) != len(data["input_dim"]):
+            raise ValueError(
+                f"{source}: model.embd_dim: {model['embd_dim']} must be a list as long as dataset.input_dim: "
+                f"{data['input_dim']}"
+            )
+    elif isinstance(model["embd_dim"], list):
+        raise ValueError(f"{source}: model.embd_dim: a list needs dataset.input_dim to be a list of that length")
+    coarsest = model["scale_factor"] ** model["backbone_arch"][2]
+    length = data["max_seq_len"]
+    if length % coarsest:
+        near = max(round(length / coarsest), 1) * coarsest
+        raise ValueError(
+            f"{source}: dataset.max_seq_len: {length} must be a multiple of the coarsest stride "
+            f"scale_factor**backbone_arch[2] = {coarsest}, such as {near}"
+        )

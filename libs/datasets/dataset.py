@@ -1,0 +1,249 @@
+"""One reader for every benchmark and for a user's own data."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.data import Dataset
+
+from libs.utils.annotations import Video, duplicate_mask, read_annotations
+from libs.utils.seeding import derive_seed
+
+from .crop import random_crop
+from .features import FeatureFiles
+from .presets import Preset
+
+logger = logging.getLogger(__name__)
+
+
+class Grid(NamedTuple):
+    """How feature steps lie in time: step x is centred at (x * stride + num_frames / 2) / fps seconds."""
+
+    stride: float  # frames from one step to the next
+    num_frames: float  # frames that one step looks at
+    length: int  # steps
+    resize: bool  # whether the features are interpolated to `length`
+
+    @property
+    def offset(self) -> float:
+        """Half of a step's width, in steps."""
+        return 0.5 * self.num_frames / self.stride
+
+
+class SampleKey(NamedTuple):
+    """What a sampler hands to the data set: which video, and in which epoch (for what is random)."""
+
+    index: int
+    epoch: int
+
+
+class TALDataset(Dataset):
+    """Features and events of one or more subsets of an annotation file.
+
+    Args:
+        preset: what the benchmark's reader does.
+        is_training: crop randomly, and return segments in grid steps.
+        split: subsets, in lower case.
+        seed: of the random crops; the crop of a video depends on (seed, epoch, index) only.
+
+    The other arguments are the keys of the `dataset` section of a configuration.
+
+    Raises:
+        ValueError: nothing to read, labels that contradict `num_classes`, values that are missing; names the file
+            and the video.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        is_training: bool,
+        split: Sequence[str],
+        *,
+        json_file: str,
+        feat_folder: str | list[str],
+        file_prefix: str | None,
+        file_ext: str,
+        feat_stride: float,
+        num_frames: float,
+        default_fps: float | None,
+        input_dim: int | list[int],
+        num_classes: int,
+        downsample_rate: int,
+        max_seq_len: int,
+        trunc_thresh: float,
+        crop_ratio: tuple[float, float] | None,
+        force_upsampling: bool = False,
+        tiou_thresholds: list[float] | None = None,
+        missing_features: str | None = None,
+        duplicates: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.preset, self.is_training, self.split, self.seed = preset, is_training, tuple(split), seed
+        self.json_file, self.num_classes, self.input_dim = json_file, num_classes, input_dim
+        self.feat_stride, self.num_frames, self.default_fps = feat_stride, num_frames, default_fps
+        self.downsample_rate, self.max_seq_len = downsample_rate, max_seq_len
+        self.trunc_thresh, self.crop_ratio, self.force_upsampling = trunc_thresh, crop_ratio, force_upsampling
+        self.tiou_thresholds = np.array(tiou_thresholds or preset.tiou)
+        self.remove_duplicates = (duplicates or preset.duplicates) == "remove"
+        if force_upsampling and not preset.spread:
+            raise ValueError("dataset.force_upsampling: only for dataset_name 'anet' or 'generic'")
+        if feat_stride <= 0 and not preset.spread:
+            raise ValueError(f"dataset.feat_stride: {feat_stride} must be positive (<= 0 only for 'anet' or 'generic')")
+
+        annotations = read_annotations(json_file)
+        self.label_dict = annotations.label_ids  # class name -> id
+        self.features = FeatureFiles(feat_folder, prefix=file_prefix, ext=file_ext, channels=input_dim)
+        self.class_agnostic = preset.class_agnostic and num_classes == 1
+        self.empty_label_ids = self._check_labels()
+        self.videos = self._present(annotations.of_subsets(self.split), missing_features or preset.missing_features)
+        for video in self.videos:
+            self._fps(video), self._duration(video)  # fail now, not in the middle of an epoch
+
+    def _check_labels(self) -> list[int]:
+        """Ids of the configuration that no label has. Raises where labels do not fit `num_classes`."""
+        if self.class_agnostic:
+            return []
+        ids = set(self.label_dict.values())
+        outside = {name: i for name, i in self.label_dict.items() if not 0 <= i < self.num_classes}
+        if outside:
+            raise ValueError(
+                f"{self.json_file}: label ids outside [0, dataset.num_classes={self.num_classes}): {outside}; "
+                f"num_classes must be at least {max(ids) + 1} and ids must not be negative"
+            )
+        if self.preset.all_classes and len(ids) != self.num_classes:
+            raise ValueError(
+                f"{self.json_file}: {len(ids)} different labels, but dataset.num_classes is {self.num_classes}; set "
+                f"num_classes: {len(ids)}, or dataset_name: generic, which allows classes without labels"
+            )
+        return sorted(set(range(self.num_classes)) - ids)
+
+    def _present(self, videos: list[Video], policy: str) -> list[Video]:
+        missing = [video for video in videos if not self.features.exists(video.id)]
+        if missing and (policy == "error" or len(missing) == len(videos)):
+            raise FileNotFoundError(
+                f"{len(missing)} of {len(videos)} videos of split {list(self.split)} have no feature file, the first "
+                f"is '{missing[0].id}', expected at {self.features.path(missing[0].id)}"
+                + ("; dataset.missing_features: skip leaves them out" if len(missing) < len(videos) else "")
+            )
+        if missing:
+            names = ", ".join(video.id for video in missing[:3]) + (", ..." if len(missing) > 3 else "")
+            logger.warning(
+                "split %s: %d of %d videos have no feature file and are skipped: %s",
+                list(self.split), len(missing), len(videos), names,
+            )  # fmt: skip
+        gone = {video.id for video in missing}
+        return [video for video in videos if video.id not in gone]
+
+    def get_attributes(self) -> dict[str, Any]:
+        """What ActionFormer's scripts ask a data set for."""
+        return {
+            "dataset_name": self.preset.title,
+            "tiou_thresholds": self.tiou_thresholds,
+            "empty_label_ids": self.empty_label_ids,
+        }
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def grid(self, index: int) -> Grid:
+        """How the features of a video lie in time (ActivityNet's three cases included)."""
+        video, steps = self.videos[index], self.features.length(self.videos[index].id)
+        if self.feat_stride > 0 and not self.force_upsampling:
+            rate = self.downsample_rate
+            return Grid(self.feat_stride * rate, self.num_frames, -(-steps // rate), resize=False)
+        length = self.max_seq_len if self.force_upsampling else steps
+        if self.feat_stride > 0:
+            stride = float((steps - 1) * self.feat_stride + self.num_frames) / length
+        elif steps > self.max_seq_len:
+            raise ValueError(
+                f"video '{video.id}': {steps} steps, but feat_stride <= 0 needs at most max_seq_len={self.max_seq_len}"
+            )
+        else:
+            stride = self._duration(video) * self._fps(video) / length
+        return Grid(stride, stride, length, resize=length != steps)
+
+    def num_steps(self, index: int) -> int:
+        """Steps that a sample of this video has at most (what bucketing sorts by)."""
+        length = self.grid(index).length
+        return min(length, self.max_seq_len) if self.is_training else length
+
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
+        """
+        Returns:
+            `video_id`; `feats` (C, T) float32; `segments` (N, 2) float32 in grid steps and `labels` (N,) int64, both
+            None for a test video without events; `fps`; `duration` in seconds; `feat_stride` and
+            `feat_num_frames` in frames.
+        """
+        index, epoch = key if isinstance(key, tuple) else (key, 0)
+        video, grid = self.videos[index], self.grid(index)
+        fps = self._fps(video)
+        segments, labels = self._events(video, grid, fps)
+        start, length = 0, grid.length
+        if self.is_training:
+            if grid.resize or (self.preset.spread and self.preset.class_agnostic):
+                segments, labels = self._clip_to_video(segments, labels, grid)
+            rng = random.Random(derive_seed(self.seed, epoch, index, "crop"))
+            crop = random_crop(
+                grid.length, segments, grid.offset, rng,
+                max_seq_len=self.max_seq_len, trunc_thresh=self.trunc_thresh, crop_ratio=self.crop_ratio,
+            )  # fmt: skip
+            if crop is not None:
+                start, length, segments, labels = crop.start, crop.length, crop.segments, labels[crop.kept]
+        no_events = not self.is_training and not len(labels)
+        return {
+            "video_id": video.id,
+            "feats": self._read(video.id, grid, start, length),
+            "segments": None if no_events else torch.from_numpy(segments),
+            "labels": None if no_events else torch.from_numpy(labels),
+            "fps": fps,
+            "duration": self._duration(video),
+            "feat_stride": grid.stride,
+            "feat_num_frames": grid.num_frames,
+        }
+
+    def _fps(self, video: Video) -> float:
+        fps = self.default_fps if self.default_fps is not None else video.fps
+        if fps is None:
+            raise ValueError(f"{self.json_file}: video '{video.id}' has no 'fps'; add it or set dataset.default_fps")
+        return fps
+
+    def _duration(self, video: Video) -> float:
+        duration = self.preset.default_duration if video.duration is None else video.duration
+        if duration is None:
+            raise ValueError(f"{self.json_file}: video '{video.id}' has no 'duration' (seconds)")
+        return duration
+
+    def _events(self, video: Video, grid: Grid, fps: float) -> tuple[np.ndarray, np.ndarray]:
+        """Segments (N, 2) float32 in grid steps and labels (N,) int64."""
+        table = np.array(video.events, dtype=np.float64).reshape(-1, 3)
+        if self.remove_duplicates and len(table):
+            table = table[duplicate_mask(*table.T)]
+        labels = np.zeros(len(table), np.int64) if self.class_agnostic else table[:, 2].astype(np.int64)
+        seconds = table[:, :2].astype(np.float32)
+        segments = seconds * np.float32(fps) / np.float32(grid.stride) - np.float32(grid.offset)
+        return np.ascontiguousarray(segments, dtype=np.float32), labels
+
+    def _clip_to_video(self, segments: np.ndarray, labels: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+        """ActivityNet's training filter: events that start after the last feature, or of which less than
+        `trunc_thresh` lies before it, are dropped, the others cut there."""
+        end = np.float32(grid.length + grid.offset)
+        inside = np.minimum(segments[:, 1], end) - segments[:, 0]
+        keep = (segments[:, 0] < end) & (inside >= self.trunc_thresh * (segments[:, 1] - segments[:, 0]))
+        return np.minimum(segments[keep], end), labels[keep]
+
+    def _read(self, video_id: str, grid: Grid, start: int, length: int) -> torch.Tensor:
+        """Features (C, length) from grid step `start` on."""
+        if not grid.resize and self.feat_stride > 0:
+            rate = self.downsample_rate
+            feats = self.features.read(video_id, start * rate, (start + length) * rate, rate)
+            return torch.from_numpy(np.ascontiguousarray(feats.T))
+        feats = torch.from_numpy(np.ascontiguousarray(self.features.read(video_id).T))
+        if grid.resize:
+            feats = F.interpolate(feats[None], size=grid.length, mode="linear", align_corners=False)[0]
+        return feats[:, start : start + length]

@@ -1,0 +1,158 @@
+"""Reading feature files, no more of them than is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+NPZ_KEY = "feats"
+
+
+class FeatureFiles:
+    """The features of videos: one file each, or one HDF5 file; several folders are concatenated on channels.
+
+    Args:
+        folders: where the files are; a path that contains ".hdf5" is one file with a data set per video.
+        prefix, ext: a file is called prefix + video id + ext. `.npy` and `.npz` (array `feats`) hold T x C.
+        channels: expected number of channels in each folder, or in all together (one number).
+    """
+
+    def __init__(
+        self, folders: str | Sequence[str], *, prefix: str | None = None, ext: str = ".npy", channels: int | Sequence[int]
+    ) -> None:
+        self.folders = [folders] if isinstance(folders, str) else list(folders)
+        self.prefix, self.ext = prefix or "", ext
+        self.channels = [channels] if isinstance(channels, int) else list(channels)
+        if self._is_hdf5(self.folders[0]):
+            return
+        if ext not in (".npy", ".npz"):
+            raise ValueError(f"dataset.file_ext: '{ext}' is not supported; use '.npy', '.npz' or a folder ending in '.hdf5'")
+        for folder in self.folders:
+            if not os.path.isdir(folder):
+                raise FileNotFoundError(f"dataset.feat_folder: folder not found: {folder}")
+
+    @staticmethod
+    def _is_hdf5(folder: str) -> bool:
+        return ".hdf5" in folder
+
+    def path(self, video_id: str, folder: str | None = None) -> Path:
+        folder = self.folders[0] if folder is None else folder
+        if self._is_hdf5(folder):
+            return Path(folder)
+        return Path(folder) / f"{self.prefix}{video_id}{self.ext}"
+
+    def exists(self, video_id: str) -> bool:
+        """Whether every folder has this video."""
+        for folder in self.folders:
+            if self._is_hdf5(folder):
+                with _open_hdf5(folder) as file:
+                    if self.prefix + video_id not in file:
+                        return False
+            elif not self.path(video_id, folder).is_file():
+                return False
+        return True
+
+    def length(self, video_id: str) -> int:
+        """Number of steps T, from the header where the format has one. Files of several folders may differ by a
+        few steps at the end: the shortest counts, at most `MAX_LENGTH_DIFFERENCE` steps are dropped."""
+        return self._common_length(video_id, [self._shape(video_id, folder)[0] for folder in self.folders])
+
+    def read(self, video_id: str, start: int = 0, stop: int | None = None, step: int = 1) -> np.ndarray:
+        """Rows start:stop:step as float32, (T', C).
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: damaged file, other than two dimensions, a wrong number of channels (says so if T and C
+                look swapped), lengths of the folders that differ, or numbers that are not finite.
+        """
+        if len(self.folders) > 1:
+            limit = self.length(video_id)
+            stop = limit if stop is None else min(stop, limit)
+        parts = [self._read_one(video_id, folder, start, stop, step) for folder in self.folders]
+        feats = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        if feats.shape[1] != sum(self.channels):
+            raise ValueError(
+                f"video '{video_id}': {feats.shape[1]} channels in {self.folders}, expected dataset.input_dim="
+                f"{sum(self.channels)}"
+            )
+        return feats
+
+    MAX_LENGTH_DIFFERENCE = 4
+
+    def _common_length(self, video_id: str, lengths: list[int]) -> int:
+        if max(lengths) - min(lengths) > self.MAX_LENGTH_DIFFERENCE:
+            raise ValueError(
+                f"video '{video_id}': the feature folders disagree on its length: "
+                + ", ".join(f"{folder}: {n} steps" for folder, n in zip(self.folders, lengths, strict=True))
+            )
+        return min(lengths)
+
+    def _read_one(self, video_id: str, folder: str, start: int, stop: int | None, step: int) -> np.ndarray:
+        with self._array(video_id, folder) as array:
+            self._check_shape(video_id, folder, array.shape)
+            try:
+                feats = np.asarray(array[start:stop:step], dtype=np.float32)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{self.path(video_id, folder)}: cannot read as numbers: {error}") from None
+        if not np.isfinite(feats).all():
+            row = int(np.argmax(~np.isfinite(feats).all(axis=1)))
+            raise ValueError(
+                f"{self.path(video_id, folder)}: video '{video_id}' holds numbers that are not finite, "
+                f"first in row {start + row * step}"
+            )
+        return feats
+
+    def _shape(self, video_id: str, folder: str) -> tuple[int, ...]:
+        with self._array(video_id, folder) as array:
+            self._check_shape(video_id, folder, array.shape)
+            return array.shape
+
+    def _check_shape(self, video_id: str, folder: str, shape: tuple[int, ...]) -> None:
+        path = self.path(video_id, folder)
+        if len(shape) != 2 or shape[0] == 0:
+            raise ValueError(f"{path}: expected features of shape (T, C) with T > 0, found {tuple(shape)}")
+        per_folder = len(self.channels) == len(self.folders)
+        expected = self.channels[self.folders.index(folder)] if per_folder else None
+        if expected is None or shape[1] == expected:
+            return
+        hint = " - T and C look swapped: transpose the file" if shape[0] == expected else ""
+        raise ValueError(f"{path}: {shape[1]} channels (shape {tuple(shape)}), expected {expected}{hint}")
+
+    @contextmanager
+    def _array(self, video_id: str, folder: str):
+        """Something that can be sliced: a memory map, an array or an HDF5 data set."""
+        path = self.path(video_id, folder)
+        if self._is_hdf5(folder):
+            with _open_hdf5(folder) as file:
+                key = self.prefix + video_id
+                if key not in file:
+                    raise FileNotFoundError(f"{folder}: no data set '{key}' for video '{video_id}'")
+                yield file[key]
+            return
+        if not path.is_file():
+            raise FileNotFoundError(f"feature file of video '{video_id}' not found: {path}")
+        try:
+            if self.ext == ".npz":
+                with np.load(path) as archive:
+                    if NPZ_KEY not in archive:
+                        raise ValueError(f"no array '{NPZ_KEY}' in it, only {list(archive)}")
+                    array = archive[NPZ_KEY]
+            else:
+                array = np.load(path, mmap_mode="r")
+        except Exception as error:  # numpy and zipfile raise many kinds on damaged files
+            raise ValueError(f"{path}: damaged or not a feature file: {error}") from None
+        yield array
+
+
+def _open_hdf5(path: str):
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"dataset.feat_folder: HDF5 file not found: {path}")
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise ValueError(f"{path}: reading HDF5 needs the package h5py: pip install 'actionformer-nt[hdf5]'") from None
+    return h5py.File(path, "r")

@@ -1,0 +1,84 @@
+"""Batches: seeded, resumable, of whole videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from libs.utils.seeding import derive_seed
+
+from .dataset import SampleKey, TALDataset
+
+
+class EpochBatchSampler(Sampler[list[SampleKey]]):
+    """Shuffled batches whose order is a function of (seed, epoch); the last, smaller batch is dropped.
+
+    Every iteration is one epoch and moves on to the next; `set_epoch` goes to a given one.
+
+    Args:
+        bucketing: batches of videos of similar length. Videos are shuffled, sorted by length within groups of 16
+            batches, cut into batches, and the batches shuffled.
+    """
+
+    GROUP = 16
+
+    def __init__(self, lengths: list[int] | None, size: int, batch_size: int, seed: int, *, bucketing: bool = False) -> None:
+        if size < batch_size:
+            raise ValueError(f"loader.batch_size: {batch_size} is larger than the {size} training videos")
+        self.lengths, self.size, self.batch_size, self.seed = lengths, size, batch_size, seed
+        self.bucketing, self.epoch = bucketing, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size // self.batch_size
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, "order"))
+        order = torch.randperm(self.size, generator=generator).tolist()[: len(self) * self.batch_size]
+        if self.bucketing:
+            group = self.GROUP * self.batch_size
+            parts = [sorted(order[i : i + group], key=self.lengths.__getitem__) for i in range(0, len(order), group)]
+            order = [index for part in parts for index in part]
+        batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        if self.bucketing:
+            batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+        for batch in batches:
+            yield [SampleKey(index, epoch) for index in batch]
+
+
+def identity(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Collation of a list of videos to a list of videos; the model pads."""
+    return batch
+
+
+def make_data_loader(
+    dataset: TALDataset,
+    is_training: bool,
+    generator: torch.Generator | None,
+    batch_size: int,
+    num_workers: int,
+    *,
+    bucketing: bool = False,
+    eval_batch_size: int = 1,
+) -> DataLoader:
+    """Loader of lists of videos.
+
+    Args:
+        generator: its initial seed decides the order and the crops of every epoch (training only).
+        batch_size: of training; evaluation uses `eval_batch_size`, in the order of the annotation file.
+    """
+    shared = {"num_workers": num_workers, "collate_fn": identity, "persistent_workers": num_workers > 0}
+    if not is_training:
+        return DataLoader(dataset, batch_size=eval_batch_size, shuffle=False, **shared)
+    seed = 0 if generator is None else generator.initial_seed()
+    dataset.seed = seed
+    lengths = [dataset.num_steps(i) for i in range(len(dataset))] if bucketing else None
+    sampler = EpochBatchSampler(lengths, len(dataset), batch_size, seed, bucketing=bucketing)
+    own = torch.Generator().manual_seed(seed % 2**63)  # the loader draws worker seeds: not from the model's generator
+    return DataLoader(dataset, batch_sampler=sampler, generator=own, **shared)

@@ -1,0 +1,52 @@
+"""What differs from benchmark to benchmark in reading and evaluating, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def _range(low: float, high: float, count: int) -> tuple[float, ...]:
+    return tuple(np.linspace(low, high, count).tolist())
+
+
+@dataclass(frozen=True)
+class Preset:
+    """
+    Attributes:
+        title: name that ActionFormer's data sets report.
+        tiou: thresholds of the evaluation.
+        missing_features: whether a video without a feature file is skipped (and counted) or an error.
+        default_duration: seconds where the file gives none; None: that is an error.
+        duplicates: whether repeated events are kept in training.
+        all_classes: whether every class of the configuration must have a label in the file.
+        spread: whether ActivityNet's three ways to place features in time apply (feat_stride <= 0, upsampling).
+        class_agnostic: whether num_classes: 1 means one class for every action.
+    """
+
+    title: str
+    tiou: tuple[float, ...]
+    missing_features: str = "skip"
+    default_duration: float | None = 1e8
+    duplicates: str = "keep"
+    all_classes: bool = True
+    spread: bool = False
+    class_agnostic: bool = False
+
+
+PRESETS = {
+    "thumos": Preset("thumos-14", _range(0.3, 0.7, 5)),
+    "anet": Preset(
+        "ActivityNet 1.3",
+        _range(0.5, 0.95, 10),
+        missing_features="error",
+        default_duration=None,
+        duplicates="remove",
+        spread=True,
+        class_agnostic=True,
+    ),
+    "epic": Preset("epic-kitchens-100", _range(0.1, 0.5, 5), missing_features="error", all_classes=False),
+    "ego4d": Preset("ego4d", _range(0.1, 0.5, 5)),
+    "generic": Preset("generic", _range(0.3, 0.7, 5), default_duration=None, all_classes=False, spread=True),
+}

@@ -1,0 +1,57 @@
+"""Masked self-attention, global and windowed, on (B, H, T, D) queries, keys and values."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def global_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Every query sees every valid key.
+
+    Args:
+        mask: (B, T) validity of the keys. A sample without a valid key gives zeros.
+    """
+    any_valid = mask.any(dim=1)[:, None]  # (B, 1)
+    seen = (mask | ~any_valid)[:, None, None, :]  # an empty sample sees everything instead of dividing 0 by 0
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen) * any_valid[:, None, :, None]
+
+
+def windowed_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, radius: int, bias: Tensor | None = None) -> Tensor:
+    """Query i sees the valid keys j with |i - j| <= radius.
+
+    Queries are cut into blocks, each with the keys of the block and `radius` more on both sides, so that time and
+    memory grow with T * radius.
+
+    Args:
+        mask: (B, T) validity of the keys. A query without a valid key in reach sees itself.
+        bias: (H, 2 * radius + 1) added to the scores by offset j - i.
+    """
+    batch, heads, length, dim = q.shape
+    block = max(2 * radius, 16)
+    num_blocks = -(-length // block)
+    span = block + 2 * radius
+    tail = num_blocks * block - length
+
+    q = F.pad(q, (0, 0, 0, tail)).view(batch, heads, num_blocks, block, dim)
+    k = F.pad(k, (0, 0, radius, tail + radius)).unfold(2, span, block).transpose(3, 4)  # (B, H, n, span, D)
+    v = F.pad(v, (0, 0, radius, tail + radius)).unfold(2, span, block).transpose(3, 4)
+    valid = F.pad(mask, (radius, tail + radius)).unfold(1, span, block)  # (B, n, span)
+
+    offset = torch.arange(span, device=q.device)[None, :] - torch.arange(block, device=q.device)[:, None] - radius
+    reach = offset.abs() <= radius  # (block, span)
+    seen = (valid[:, :, None, :] & reach) | (offset == 0)  # (B, n, block, span)
+
+    if bias is None:
+        attn_mask = seen[:, None]  # (B, 1, n, block, span)
+    else:
+        by_offset = bias[:, (offset + radius).clamp(0, 2 * radius)]  # (H, block, span)
+        attn_mask = torch.where(seen[:, None], by_offset[None, :, None], -torch.inf)
+    # heads and blocks share one batch dimension: the fused kernels want four dimensions
+    shape = (batch, heads * num_blocks)
+    attn_mask = attn_mask.expand(batch, heads, num_blocks, block, span).reshape(*shape, block, span)
+    out = F.scaled_dot_product_attention(
+        q.reshape(*shape, block, dim), k.reshape(*shape, span, dim), v.reshape(*shape, span, dim), attn_mask=attn_mask
+    )
+    return out.view(batch, heads, num_blocks * block, dim)[:, :, :length]

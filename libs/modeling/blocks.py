@@ -1,0 +1,179 @@
+"""Building blocks on (B, C, T) features with (B, 1, T) boolean masks, True where a step is valid.
+
+Inputs of convolutions are not masked, their outputs are. A step of padding can thus hold something (a norm turns
+zeros into its bias), and the last valid steps see it, as in ActionFormer. `batching.py` relies on that.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import global_attention, windowed_attention
+
+
+def downsample_mask(mask: Tensor, stride: int) -> Tensor:
+    """(B, 1, T) -> (B, 1, T / stride): a coarse step is valid iff its first fine step is."""
+    return mask if stride == 1 else mask[:, :, ::stride]
+
+
+class MaskedConv1D(nn.Module):
+    """Convolution with "same" padding; output times the (strided) mask. T must be a multiple of `stride`."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, groups: int = 1, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv = nn.Conv1d(
+            in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=bias
+        )
+        if bias:
+            nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        mask = downsample_mask(mask, self.stride)
+        return self.conv(x) * mask, mask
+
+
+class LayerNorm(nn.Module):
+    """Normalises over channels of (B, C, T), then scales and shifts."""
+
+    def __init__(self, num_channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(1, num_channels, 1))
+        self.bias = nn.Parameter(torch.zeros(1, num_channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean(dim=1, keepdim=True)
+        variance = centred.square().mean(dim=1, keepdim=True)
+        return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+
+
+class AffineDropPath(nn.Module):
+    """Stochastic depth on a scaled branch: `scale` per channel (always), then whole samples dropped (training)."""
+
+    def __init__(self, num_channels: int, drop_prob: float, init_scale: float = 1e-4) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+        self.scale = nn.Parameter(torch.full((1, num_channels, 1), init_scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.scale * x
+        if not self.training:
+            return x
+        keep = 1.0 - self.drop_prob
+        return x * (torch.rand(len(x), 1, 1, device=x.device, dtype=x.dtype) < keep) / keep
+
+
+class Scale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+def _pointwise(in_channels: int, out_channels: int) -> nn.Conv1d:
+    conv = nn.Conv1d(in_channels, out_channels, 1)
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+class ConvAttention(nn.Module):
+    """Multi-head self-attention whose queries, keys and values come from depthwise convolutions.
+
+    Args:
+        stride: output step i stands for input step stride * i.
+        window: each step sees the steps at most window // 2 away, on the output grid; <= 1: all.
+        rel_pe: learn a bias per head and offset (odd windows only).
+    """
+
+    def __init__(
+        self, dim: int, n_head: int, *, stride: int = 1, window: int = -1, dropout: float = 0.0, rel_pe: bool = False
+    ) -> None:
+        super().__init__()
+        self.n_head, self.stride, self.window = n_head, stride, window
+        kernel = stride + 1 if stride > 1 else 3
+        for name in ("query", "key", "value"):
+            conv = MaskedConv1D(dim, dim, kernel, stride=stride, groups=dim, bias=False)
+            self.add_module(f"{name}_conv", conv)
+            self.add_module(f"{name}_norm", LayerNorm(dim))
+        self.key, self.query, self.value = _pointwise(dim, dim), _pointwise(dim, dim), _pointwise(dim, dim)
+        self.proj = _pointwise(dim, dim)
+        self.proj_drop = nn.Dropout(dropout)
+        self.rel_pe = None
+        if rel_pe:
+            self.rel_pe = nn.Parameter(torch.zeros(1, 1, n_head, window))
+            nn.init.trunc_normal_(self.rel_pe, std=(2.0 / dim) ** 0.5)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        batch, dim, length = x.shape
+        return x.view(batch, self.n_head, dim // self.n_head, length).transpose(2, 3)  # (B, H, T, D / H)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        q, out_mask = self.query_conv(x, mask)
+        k, _ = self.key_conv(x, mask)
+        v, _ = self.value_conv(x, mask)
+        q = self._heads(self.query(self.query_norm(q)))
+        k = self._heads(self.key(self.key_norm(k)))
+        v = self._heads(self.value(self.value_norm(v)))
+        if self.window > 1:
+            bias = None if self.rel_pe is None else self.rel_pe[0, 0]  # (H, w)
+            out = windowed_attention(q, k, v, out_mask[:, 0], radius=self.window // 2, bias=bias)
+        else:
+            out = global_attention(q, k, v, out_mask[:, 0])
+        out = out.transpose(2, 3).flatten(1, 2)  # (B, D, T)
+        return self.proj_drop(self.proj(out)) * out_mask, out_mask
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm transformer block that may downsample: h = pool(x) + attn(LN(x)), y = h + MLP(LN(h))."""
+
+    def __init__(
+        self,
+        dim: int,
+        n_head: int,
+        *,
+        stride: int = 1,
+        window: int = -1,
+        dropout: float = 0.0,
+        droppath: float = 0.0,
+        rel_pe: bool = False,
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.ln1, self.ln2 = LayerNorm(dim), LayerNorm(dim)
+        self.attn = ConvAttention(dim, n_head, stride=stride, window=window, dropout=dropout, rel_pe=rel_pe)
+        self.mlp = nn.Sequential(
+            _pointwise(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), _pointwise(4 * dim, dim), nn.Dropout(dropout)
+        )
+        self.drop_path_attn = AffineDropPath(dim, droppath) if droppath > 0 else nn.Identity()
+        self.drop_path_mlp = AffineDropPath(dim, droppath) if droppath > 0 else nn.Identity()
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        attended, out_mask = self.attn(self.ln1(x), mask)
+        s = self.stride
+        shortcut = x if s == 1 else F.max_pool1d(x, s + 1, stride=s, padding=(s + 1) // 2)
+        h = shortcut * out_mask + self.drop_path_attn(attended)
+        return h + self.drop_path_mlp(self.mlp(self.ln2(h)) * out_mask), out_mask
+
+
+class ConvBlock(nn.Module):
+    """Residual block of two convolutions that may downsample."""
+
+    def __init__(self, dim: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = MaskedConv1D(dim, 2 * dim, 3, stride=stride)
+        self.conv2 = MaskedConv1D(2 * dim, dim, 3)
+        self.downsample = MaskedConv1D(dim, dim, 1, stride=stride) if stride > 1 else None
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        out, out_mask = self.conv1(x, mask)
+        out, out_mask = self.conv2(F.relu(out), out_mask)
+        if self.downsample is not None:
+            x, _ = self.downsample(x, mask)
+        return F.relu(out + x), out_mask

@@ -1,0 +1,55 @@
+"""Logits, offsets and targets -> losses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .assignment import Targets
+from .losses import ctr_diou_loss_1d, sigmoid_focal_loss
+
+
+class Criterion:
+    """Focal loss on all weighted points, distance IoU on the positive ones, both over a running mean of the number
+    of positive points.
+
+    Args:
+        loss_weight: of the regression loss; <= 0: such that both terms weigh the same.
+        label_smoothing: epsilon of y (1 - epsilon) + epsilon / (C + 1).
+        init_loss_norm: start of the running mean, which is `loss_normalizer`.
+    """
+
+    MOMENTUM = 0.9
+
+    def __init__(self, *, loss_weight: float = 1.0, label_smoothing: float = 0.0, init_loss_norm: float = 100.0) -> None:
+        self.loss_weight, self.label_smoothing = loss_weight, label_smoothing
+        self.loss_normalizer = float(init_loss_norm)
+
+    def __call__(self, logits: Tensor, offsets: Tensor, targets: Targets) -> dict[str, Tensor]:
+        """
+        Args:
+            logits: (B, P, C); offsets: (B, P, 2) in units of the stride.
+
+        Returns:
+            Scalars `cls_loss`, `reg_loss` and their weighted sum `final_loss`.
+        """
+        positive = targets.offset_weight > 0  # (B, P)
+        count = int(positive.sum())
+        self.loss_normalizer = self.MOMENTUM * self.loss_normalizer + (1 - self.MOMENTUM) * max(count, 1)
+
+        cls_target = targets.cls
+        if self.label_smoothing:
+            cls_target = cls_target * (1 - self.label_smoothing) + self.label_smoothing / (logits.shape[-1] + 1)
+        valid = targets.cls_weight.amax(-1) > 0  # (B, P): padding costs nothing
+        cls_loss = sigmoid_focal_loss(logits[valid], cls_target[valid]) * targets.cls_weight[valid]
+        cls_loss = cls_loss.sum() / self.loss_normalizer
+
+        if count:
+            reg_loss = ctr_diou_loss_1d(offsets[positive], targets.offsets[positive]) * targets.offset_weight[positive]
+            reg_loss = reg_loss.sum() / self.loss_normalizer
+        else:
+            reg_loss = 0.0 * offsets.sum()
+        weight = self.loss_weight
+        if weight <= 0:
+            weight = cls_loss.detach() / torch.clamp(reg_loss.detach(), min=0.01)
+        return {"cls_loss": cls_loss, "reg_loss": reg_loss, "final_loss": cls_loss + weight * reg_loss}

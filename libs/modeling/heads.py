@@ -1,0 +1,77 @@
+"""Heads: classification logits and offsets per pyramid point. Towers are shared by all levels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import LayerNorm, MaskedConv1D, Scale
+
+EMPTY_CLASS_PRIOR = 1e-6  # initial probability of classes that no label has
+
+
+class _Tower(nn.Module):
+    def __init__(self, in_dim: int, dim: int, num_layers: int, kernel_size: int, with_ln: bool) -> None:
+        super().__init__()
+        self.head = nn.ModuleList(
+            MaskedConv1D(in_dim if i == 0 else dim, dim, kernel_size, bias=not with_ln) for i in range(num_layers - 1)
+        )
+        self.norm = nn.ModuleList(LayerNorm(dim) if with_ln else nn.Identity() for _ in range(num_layers - 1))
+        self.out_dim = dim if num_layers > 1 else in_dim
+
+    def tower(self, x: Tensor, mask: Tensor) -> Tensor:
+        for conv, norm in zip(self.head, self.norm, strict=True):
+            x = F.relu(norm(conv(x, mask)[0]))
+        return x
+
+
+class ClsHead(_Tower):
+    """One logit per class; there is no background class.
+
+    Args:
+        prior_prob: initial probability of every class (0: biases start at 0).
+        empty_cls: classes that start at almost no probability.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_dim: int,
+        dim: int,
+        num_classes: int,
+        num_layers: int = 3,
+        kernel_size: int = 3,
+        with_ln: bool = False,
+        prior_prob: float = 0.01,
+        empty_cls: list[int] = (),
+    ) -> None:
+        super().__init__(in_dim, dim, num_layers, kernel_size, with_ln)
+        self.cls_head = MaskedConv1D(self.out_dim, num_classes, kernel_size)
+        if prior_prob > 0:
+            nn.init.constant_(self.cls_head.conv.bias, -math.log((1 - prior_prob) / prior_prob))
+        if len(empty_cls):
+            with torch.no_grad():
+                self.cls_head.conv.bias[list(empty_cls)] = -math.log((1 - EMPTY_CLASS_PRIOR) / EMPTY_CLASS_PRIOR)
+
+    def forward(self, feats: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
+        """Logits (B, C, T_l) per level."""
+        return [self.cls_head(self.tower(x, m), m)[0] for x, m in zip(feats, masks, strict=True)]
+
+
+class RegHead(_Tower):
+    """Distances to start and end, in units of the level's stride, never negative."""
+
+    def __init__(
+        self, *, in_dim: int, dim: int, num_levels: int, num_layers: int = 3, kernel_size: int = 3, with_ln: bool = False
+    ) -> None:
+        super().__init__(in_dim, dim, num_layers, kernel_size, with_ln)
+        self.scale = nn.ModuleList(Scale() for _ in range(num_levels))
+        self.offset_head = MaskedConv1D(self.out_dim, 2, kernel_size)
+
+    def forward(self, feats: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
+        """Offsets (B, 2, T_l) per level."""
+        offsets = [self.offset_head(self.tower(x, m), m)[0] for x, m in zip(feats, masks, strict=True)]
+        return [F.relu(scale(x)) for scale, x in zip(self.scale, offsets, strict=True)]

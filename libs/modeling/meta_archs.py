@@ -1,0 +1,217 @@
+"""ActionFormer's architecture: wires backbone, neck and heads, and the steps around them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .assignment import Targets, assign_labels
+from .batching import Batch, PaddingRule, make_batches
+from .criterion import Criterion
+from .decode import decode, postprocess
+from .heads import ClsHead, RegHead
+from .points import pyramid_points
+from .registry import make_backbone, make_neck, register_meta_arch
+
+
+class PyramidOutput(NamedTuple):
+    """What the network says, level by level, finest first."""
+
+    logits: list[Tensor]  # (B, T_l, C)
+    offsets: list[Tensor]  # (B, T_l, 2) distances to start and end, in units of the level's stride
+    masks: list[Tensor]  # (B, T_l) bool
+    points: list[Tensor]  # (T_l, 4), see `pyramid_points`
+
+
+@register_meta_arch("LocPointTransformer")
+class PtTransformer(nn.Module):
+    """Single-stage detector: every point of a feature pyramid classifies itself and regresses its event.
+
+    `forward` is the public call. Under it lie the steps `batches`, `network`, `targets`, `criterion` and
+    `detections`, which can be called one by one. Arguments are the keys of the `model` section.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone_type: str,
+        fpn_type: str,
+        backbone_arch: tuple[int, int, int],
+        scale_factor: int,
+        input_dim: int | list[int],
+        max_seq_len: int,
+        n_head: int,
+        n_mha_win_size: int | list[int],
+        embd_kernel_size: int,
+        embd_dim: int | list[int],
+        embd_with_ln: bool,
+        fpn_dim: int,
+        fpn_with_ln: bool,
+        fpn_start_level: int,
+        head_dim: int,
+        regression_range: list[tuple[float, float]],
+        head_num_layers: int,
+        head_kernel_size: int,
+        head_with_ln: bool,
+        use_abs_pe: bool,
+        use_rel_pe: bool,
+        num_classes: int,
+        train_cfg: dict[str, Any],
+        test_cfg: dict[str, Any],
+        max_buffer_len_factor: float = 1.0,  # ActionFormer's position buffer; there is none here
+    ) -> None:
+        super().__init__()
+        num_levels = backbone_arch[2] + 1
+        strides = [scale_factor**level for level in range(num_levels)]
+        windows = [n_mha_win_size] * num_levels if isinstance(n_mha_win_size, int) else list(n_mha_win_size)
+        self.input_dim = sum(input_dim) if isinstance(input_dim, (list, tuple)) else input_dim
+        self.num_classes, self.regression_range = num_classes, [tuple(r) for r in regression_range]
+        self.fpn_strides = strides[fpn_start_level:]
+        self.train_cfg, self.test_cfg = train_cfg, test_cfg
+        self.padding = PaddingRule(
+            max_seq_len,
+            tuple(strides),
+            # ActionFormer pairs pyramid strides and windows by position, also when the pyramid starts higher up
+            tuple(s * 2 * (w // 2) if w > 1 else s for s, w in zip(self.fpn_strides, windows, strict=False)),
+            halo=max(1, embd_kernel_size // 2, head_kernel_size // 2),
+        )
+        self.max_div_factor = max(self.padding.divisors)
+
+        backbone_args = dict(
+            n_in=input_dim,
+            n_embd=embd_dim,
+            n_embd_ks=embd_kernel_size,
+            arch=tuple(backbone_arch),
+            scale_factor=scale_factor,
+            with_ln=embd_with_ln,
+        )
+        if backbone_type == "convTransformer":
+            backbone_args |= dict(
+                n_head=n_head,
+                max_len=max_seq_len,
+                windows=windows,
+                attn_pdrop=train_cfg["dropout"],
+                path_pdrop=train_cfg["droppath"],
+                use_abs_pe=use_abs_pe,
+                use_rel_pe=use_rel_pe,
+            )
+        self.backbone = make_backbone(backbone_type, **backbone_args)
+        width = sum(embd_dim) if isinstance(embd_dim, (list, tuple)) else embd_dim
+        self.neck = make_neck(
+            fpn_type,
+            in_channels=[width] * num_levels,
+            out_channel=fpn_dim,
+            scale_factor=scale_factor,
+            start_level=fpn_start_level,
+            with_ln=fpn_with_ln,
+        )
+        tower = dict(
+            in_dim=fpn_dim, dim=head_dim, num_layers=head_num_layers, kernel_size=head_kernel_size, with_ln=head_with_ln
+        )
+        self.cls_head = ClsHead(
+            **tower,
+            num_classes=num_classes,
+            prior_prob=train_cfg["cls_prior_prob"],
+            empty_cls=train_cfg["head_empty_cls"],
+        )
+        self.reg_head = RegHead(**tower, num_levels=len(self.fpn_strides))
+        self.criterion = Criterion(
+            loss_weight=train_cfg["loss_weight"],
+            label_smoothing=train_cfg["label_smoothing"],
+            init_loss_norm=train_cfg["init_loss_norm"],
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def loss_normalizer(self) -> float:
+        """Running mean of the number of positive points: state of training that no state dict holds."""
+        return self.criterion.loss_normalizer
+
+    @loss_normalizer.setter
+    def loss_normalizer(self, value: float) -> None:
+        self.criterion.loss_normalizer = float(value)
+
+    def forward(self, video_list: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
+        """In training the losses `cls_loss`, `reg_loss`, `final_loss`; else one dict of detections per video, with
+        `video_id`, `segments` (N, 2) in seconds, `scores` and `labels` (N,).
+
+        Args:
+            video_list: items of the data set: `video_id`, `feats` (C, T), `fps`, `duration` (seconds),
+                `feat_stride`, `feat_num_frames` (frames), in training `segments` (N, 2) in grid steps and `labels`.
+        """
+        if self.training:
+            (batch,) = self.batches(video_list)
+            output = self.network(batch.feats, batch.mask)
+            return self.losses(output, self.targets(output, video_list))
+        results: dict[int, dict[str, Any]] = {}
+        with torch.no_grad():
+            for batch in self.batches(video_list):
+                output = self.network(batch.feats, batch.mask, batch.lengths)
+                for row, i in enumerate(batch.index):
+                    results[i] = self.detections(output, row, video_list[i])
+        return [results[i] for i in range(len(video_list))]
+
+    def batches(self, video_list: list[dict[str, Any]]) -> list[Batch]:
+        """Padded tensors; one batch in training, one or more at inference (see `PaddingRule.plan`)."""
+        return make_batches(
+            video_list, self.padding, input_dim=self.input_dim, device=self.device, training=self.training
+        )
+
+    def network(self, feats: Tensor, mask: Tensor, lengths: Tensor | None = None) -> PyramidOutput:
+        """(B, C, T) features and (B, 1, T) mask -> logits and offsets per level. `lengths`: see `Batch`."""
+        feats, masks = self.backbone(feats, mask, lengths)
+        feats, masks = self.neck(feats, masks)
+        logits = [x.transpose(1, 2) for x in self.cls_head(feats, masks)]
+        offsets = [x.transpose(1, 2) for x in self.reg_head(feats, masks)]
+        masks = [m[:, 0] for m in masks]
+        points = pyramid_points([m.shape[1] for m in masks], self.fpn_strides, self.regression_range, masks[0].device)
+        return PyramidOutput(logits, offsets, masks, points)
+
+    def targets(self, output: PyramidOutput, video_list: list[dict[str, Any]]) -> Targets:
+        """Supervised targets of the points in `output`.
+
+        Raises:
+            ValueError: a label outside [0, num_classes); names the video.
+        """
+        segments, labels = [], []
+        for video in video_list:
+            s, y = video.get("segments"), video.get("labels")
+            s = torch.zeros(0, 2) if s is None else s
+            y = torch.zeros(0, dtype=torch.long) if y is None else y
+            if len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.num_classes:
+                raise ValueError(
+                    f"video '{video['video_id']}': label ids {y.unique().tolist()} outside [0, num_classes={self.num_classes})"
+                )
+            segments.append(s.to(self.device, torch.float32))
+            labels.append(y.to(self.device))
+        return assign_labels(
+            torch.cat(output.points),
+            torch.cat(output.masks, dim=1),
+            segments,
+            labels,
+            num_classes=self.num_classes,
+            center_sample=self.train_cfg["center_sample"],
+            center_sample_radius=self.train_cfg["center_sample_radius"],
+        )
+
+    def losses(self, output: PyramidOutput, targets: Targets) -> dict[str, Tensor]:
+        logits = torch.cat(output.logits, dim=1).float()
+        return self.criterion(logits, torch.cat(output.offsets, dim=1).float(), targets)
+
+    def detections(self, output: PyramidOutput, row: int, video: dict[str, Any]) -> dict[str, Any]:
+        """Detections of the video in `row` of the batch, in seconds."""
+        candidates = decode(
+            [z[row].float() for z in output.logits],
+            [o[row].float() for o in output.offsets],
+            [m[row] for m in output.masks],
+            output.points,
+            pre_nms_thresh=self.test_cfg["pre_nms_thresh"],
+            pre_nms_topk=self.test_cfg["pre_nms_topk"],
+            duration_thresh=self.test_cfg["duration_thresh"],
+        )
+        return postprocess(candidates, video, self.test_cfg)

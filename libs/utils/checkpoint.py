@@ -1,0 +1,127 @@
+"""Checkpoints: written atomically, read without running code, and compared with the model before loading."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+PREFIX = "module."  # what `nn.DataParallel` puts before every name; ActionFormer's files have it
+
+
+def save_checkpoint(
+    state: dict[str, Any], is_best: bool, file_folder: str, file_name: str = "checkpoint.pth.tar"
+) -> None:
+    """Writes `state` to `file_folder/file_name`; a crash in between leaves the old file. With `is_best` a second
+    file `model_best.pth.tar` holds what evaluation needs, without optimizer and scheduler."""
+    folder = Path(file_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(state, folder / file_name)
+    if is_best:
+        small = {key: value for key, value in state.items() if key not in ("optimizer", "scheduler")}
+        _write(small, folder / "model_best.pth.tar")
+
+
+def _write(state: dict[str, Any], path: Path) -> None:
+    part = path.with_name(path.name + ".part")
+    with open(part, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads a checkpoint onto the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, holds code (pickled objects other than plain data and tensors), or is not
+            a dict with `state_dict`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint not found: {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "weights_only" in str(error).lower() and "GLOBAL" in str(error):
+            raise ValueError(
+                f"{path}: refused: the file holds Python objects that could run code when loaded, not only tensors "
+                f"and plain data ({_first_line(error)})"
+            ) from None
+        raise ValueError(f"{path}: damaged or not a checkpoint: {_first_line(error)}") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: damaged or not a checkpoint: {_first_line(error)}") from None
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        found = list(checkpoint)[:5] if isinstance(checkpoint, dict) else type(checkpoint).__name__
+        raise ValueError(f"{path}: expected a dict with the key 'state_dict', found {found}")
+    return checkpoint
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if "GLOBAL" in line), lines[0] if lines else type(error).__name__)
+
+
+def find_checkpoint(path: str | os.PathLike, epoch: int = -1) -> Path:
+    """The checkpoint that `path` means: a file itself, or in a folder that of `epoch` (> 0), else the one of the
+    highest epoch, else `last.pth.tar`.
+
+    Raises:
+        FileNotFoundError: names what the folder holds.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise FileNotFoundError(f"neither a checkpoint nor a folder of checkpoints: {path}")
+    numbered = {int(m[1]): f for f in path.iterdir() if (m := re.fullmatch(r"epoch_(\d+)\.pth\.tar", f.name))}
+    last = path / "last.pth.tar"
+    if epoch > 0:
+        if epoch not in numbered:
+            raise FileNotFoundError(f"{path}: no checkpoint of epoch {epoch}; there are {sorted(numbered)}")
+        return numbered[epoch]
+    if numbered:
+        return numbered[max(numbered)]
+    if last.is_file():
+        return last
+    raise FileNotFoundError(f"{path}: no file epoch_NNN.pth.tar or last.pth.tar in this folder")
+
+
+def load_state(model: nn.Module, state_dict: dict[str, Any], *, source: str = "checkpoint") -> None:
+    """Loads weights, with or without the prefix of `nn.DataParallel` on either side.
+
+    Raises:
+        ValueError: names or shapes differ; lists the differences, most telling first.
+    """
+    own = model.state_dict()
+    wants_prefix = bool(own) and all(name.startswith(PREFIX) for name in own)
+    given = {name.removeprefix(PREFIX): value for name, value in state_dict.items()}
+    expected = {name.removeprefix(PREFIX) if wants_prefix else name: value for name, value in own.items()}
+    problems = [
+        f"{name}: shape {tuple(given[name].shape)} in the file, {tuple(expected[name].shape)} in the model"
+        for name in given.keys() & expected.keys()
+        if given[name].shape != expected[name].shape
+    ]
+    missing, surplus = sorted(expected.keys() - given.keys()), sorted(given.keys() - expected.keys())
+    problems.sort()
+    if missing:
+        problems.append(f"not in the file: {_shorten(missing)}")
+    if surplus:
+        problems.append(f"not in the model: {_shorten(surplus)}")
+    if problems:
+        shown = problems[:6] + ([f"... and {len(problems) - 6} more"] if len(problems) > 6 else [])
+        raise ValueError(
+            f"{source}: the weights belong to another configuration than the model:\n  " + "\n  ".join(shown)
+        )
+    model.load_state_dict({(PREFIX + name if wants_prefix else name): value for name, value in given.items()})
+
+
+def _shorten(names: list[str], limit: int = 5) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,233 @@
+"""Detection metrics of temporal action localization: AP per class and tIoU, and Recall@kx.
+
+The numbers are those of ActionFormer's evaluator (itself ActivityNet's), computed without a loop over detections:
+
+* A detection is a true positive iff it takes an event, and detections choose in the order of their scores, each
+  the best-overlapping event that is still free. With one common order among the detections this is the stable
+  matching, so deferred acceptance finds it in a few rounds over whole arrays.
+* Classes, videos and thresholds are independent, so each round treats all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from .annotations import Video, duplicate_mask
+from .results import Detections
+
+DEFAULT_TIOU = np.linspace(0.1, 0.5, 5)
+
+
+class GroundTruth(NamedTuple):
+    """Events of a split, duplicates removed. Times in seconds."""
+
+    video_id: np.ndarray  # (G,) str
+    t_start: np.ndarray  # (G,) float64
+    t_end: np.ndarray  # (G,) float64
+    label: np.ndarray  # (G,) int64
+    videos: frozenset[str]  # of the split, with or without events
+    num_dropped: int  # events that the duplicate rule dropped
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What `evaluate_detections` returns; fractions, not percent."""
+
+    tiou: np.ndarray  # (T,)
+    label: np.ndarray  # (K,) class ids of the ground truth, ascending
+    ap: np.ndarray  # (T, K)
+    topk: tuple[int, ...]
+    recall: np.ndarray  # (T, len(topk)), mean over classes
+    num_gt: np.ndarray  # (K,) events per class
+    counts: dict[str, int] = field(default_factory=dict)  # of what was left out, and why
+
+    @property
+    def mAP(self) -> np.ndarray:  # noqa: N802 (the field's spelling)
+        """(T,) mean over the classes of the ground truth."""
+        return self.ap.mean(axis=1)
+
+    @property
+    def average_mAP(self) -> float:  # noqa: N802
+        return float(self.mAP.mean())
+
+
+def ground_truth(videos: Sequence[Video]) -> GroundTruth:
+    """The events of `videos` after ActionFormer's duplicate rule (`annotations.duplicate_mask`)."""
+    ids, rows, total = [], [], 0
+    for video in videos:
+        if not video.events:
+            continue
+        events = np.array(video.events, dtype=np.float64)  # (N, 3): start, end, label id
+        kept = events[duplicate_mask(*events.T)]
+        total += len(events)
+        rows.append(kept)
+        ids += [video.id] * len(kept)
+    table = np.concatenate(rows) if rows else np.zeros((0, 3))
+    return GroundTruth(
+        np.array(ids, dtype=object),
+        table[:, 0],
+        table[:, 1],
+        table[:, 2].astype(np.int64),
+        videos=frozenset(video.id for video in videos),
+        num_dropped=total - len(table),
+    )
+
+
+def evaluate_detections(
+    truth: GroundTruth,
+    detections: Detections,
+    *,
+    tiou: Sequence[float] = DEFAULT_TIOU,
+    topk: Sequence[int] = (1, 5),
+    absent_labels: str = "reference",
+) -> EvaluationResult:
+    """Average precision per tIoU and class, and Recall@kx.
+
+    Args:
+        tiou: thresholds, (T,).
+        topk: the k of Recall@kx: the k·n best detections count in a video with n events of the class.
+        absent_labels: what becomes of detections whose label no event has. ActionFormer numbers the classes of
+            the ground truth 0..K-1 and leaves other labels as they are, so that label 7 lands on class number 7
+            ("reference"); "drop" drops them.
+
+    Returns:
+        Detections in videos that are not in the split count as false positives, as in ActionFormer;
+        `counts` tells how many of every kind there were.
+
+    Raises:
+        ValueError: no event in the ground truth; thresholds outside (0, 1].
+    """
+    tiou = np.asarray(tiou, dtype=np.float64)
+    if not len(truth.label):
+        raise ValueError("evaluation: the ground truth of this split holds no event")
+    if not len(tiou) or tiou.min() <= 0 or tiou.max() > 1:
+        raise ValueError(f"evaluation: tIoU thresholds must lie in (0, 1], found {tiou.tolist()}")
+    if absent_labels not in ("reference", "drop"):
+        raise ValueError(f"evaluation: absent_labels '{absent_labels}' is neither 'reference' nor 'drop'")
+
+    classes, gt_class = np.unique(truth.label, return_inverse=True)
+    gt_video, video_names = pd.factorize(truth.video_id)
+    det_video = pd.Index(video_names).get_indexer(detections.video_id)  # -1: no event in that video
+    det_class, counts = _number_classes(detections.label, classes, absent_labels)
+    predicted = frozenset(detections.video_id)
+    counts |= {
+        "events": len(truth.label),
+        "events_dropped_as_duplicates": truth.num_dropped,
+        "videos": len(truth.videos),
+        "videos_without_predictions": len(truth.videos - predicted),
+        "predictions": len(detections.label),
+        "predictions_in_unknown_videos": int(np.isin(detections.video_id, list(predicted - truth.videos)).sum()),
+    }
+
+    # Rows of one class together, best score first; of equal scores the last row first (a reversed stable sort).
+    order = np.argsort(detections.score, kind="stable")[::-1]
+    order = order[det_class[order] >= 0]
+    order = order[np.argsort(det_class[order], kind="stable")]
+    det_class, det_video = det_class[order], det_video[order]
+    pairs = _overlapping_pairs(
+        det_class * len(video_names) + det_video, det_video >= 0, detections.t_start[order], detections.t_end[order],
+        gt_class * len(video_names) + gt_video, truth.t_start, truth.t_end, float(tiou.min()),
+    )  # fmt: skip
+
+    num_gt = np.bincount(gt_class, minlength=len(classes))
+    bounds = np.searchsorted(det_class, np.arange(len(classes) + 1))
+    matched = np.stack([_match(pairs, threshold, len(order), len(gt_class)) for threshold in tiou])  # (T, N)
+    ap = np.zeros((len(tiou), len(classes)))
+    for c in range(len(classes)):
+        ap[:, c] = _average_precision(matched[:, bounds[c] : bounds[c + 1]], num_gt[c])
+    recall = np.stack([_recall(pairs, tiou, k, gt_class, num_gt) for k in topk], axis=1)
+    return EvaluationResult(tiou, classes, ap, tuple(topk), recall, num_gt, counts)
+
+
+class _Pairs(NamedTuple):
+    """Overlapping (detection, event) pairs of one class and video, detections in order of rank; of one
+    detection the best-overlapping event first."""
+
+    det: np.ndarray  # (P,) rank of the detection: its row in the sorted order
+    gt: np.ndarray  # (P,) row of the event
+    iou: np.ndarray  # (P,)
+    rank_in_video: np.ndarray  # (P,) rank of the detection among those of its class and video
+    num_in_video: np.ndarray  # (P,) events of that class and video
+
+
+def _number_classes(label: np.ndarray, classes: np.ndarray, absent: str) -> tuple[np.ndarray, dict[str, int]]:
+    """Labels -> 0..K-1, or -1 for detections that count nowhere."""
+    position = np.searchsorted(classes, label).clip(max=len(classes) - 1)
+    known = classes[position] == label
+    collides = ~known & (label >= 0) & (label < len(classes)) & (absent == "reference")
+    number = np.where(known, position, np.where(collides, label, -1))
+    counts = {
+        "predictions_with_absent_label": int((~known).sum()),
+        "of_these_counted_for_another_class": int(collides.sum()),
+    }
+    return number, counts
+
+
+def _overlapping_pairs(det_key, det_ok, det_start, det_end, gt_key, gt_start, gt_end, min_iou) -> _Pairs:
+    by_key = np.argsort(gt_key, kind="stable")
+    sorted_key = gt_key[by_key]
+    first = np.searchsorted(sorted_key, det_key, side="left")
+    count = np.where(det_ok, np.searchsorted(sorted_key, det_key, side="right") - first, 0)
+    rank = np.zeros(len(det_key), dtype=np.int64)
+    grouped = np.argsort(det_key, kind="stable")  # rank among the detections of the same class and video
+    if len(grouped):
+        new = np.flatnonzero(np.r_[True, np.diff(det_key[grouped]) != 0])
+        rank[grouped] = np.arange(len(grouped)) - np.repeat(new, np.diff(np.r_[new, len(grouped)]))
+
+    det = np.repeat(np.arange(len(det_key)), count)
+    offset = np.arange(len(det)) - np.repeat(np.cumsum(count) - count, count)
+    gt = by_key[first[det] + offset]
+    inter = (np.minimum(det_end[det], gt_end[gt]) - np.maximum(det_start[det], gt_start[gt])).clip(min=0)
+    union = (det_end - det_start)[det] + (gt_end - gt_start)[gt] - inter
+    iou = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+    keep = np.flatnonzero(iou >= min_iou)
+    det, gt, iou = det[keep], gt[keep], iou[keep]
+    best_first = np.lexsort((-gt, -iou, det))  # of equal overlaps the later event first, as a reversed sort has it
+    det, gt, iou = det[best_first], gt[best_first], iou[best_first]
+    return _Pairs(det, gt, iou, rank[det], count[det])
+
+
+def _match(pairs: _Pairs, threshold: float, num_det: int, num_gt: int) -> np.ndarray:
+    """Mask of true positives (num_det,). Each detection proposes to its events in turn; an event keeps the
+    best-ranked detection that has proposed so far."""
+    keep = pairs.iou >= threshold
+    det, gt = pairs.det[keep], pairs.gt[keep]
+    next_pair = np.searchsorted(det, np.arange(num_det), side="left")
+    end = np.searchsorted(det, np.arange(num_det), side="right")
+    holder = np.full(num_gt, num_det)
+    free = np.flatnonzero(next_pair < end)
+    while len(free):
+        events = gt[next_pair[free]]
+        before = holder[events]
+        np.minimum.at(holder, events, free)
+        displaced = before[(before < num_det) & (holder[events] != before)]
+        rejected = np.unique(np.r_[free[holder[events] != free], displaced])
+        next_pair[rejected] += 1
+        free = rejected[next_pair[rejected] < end[rejected]]
+    matched = np.zeros(num_det, dtype=bool)
+    matched[holder[holder < num_det]] = True
+    return matched
+
+
+def _average_precision(matched: np.ndarray, num_gt: int) -> np.ndarray:
+    """Area under the interpolated precision-recall curve, (T,), of (T, n) true-positive flags in order of score."""
+    if not matched.shape[1]:
+        return np.zeros(len(matched))
+    precision = np.cumsum(matched, axis=1) / np.arange(1, matched.shape[1] + 1)
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    return (envelope * matched).sum(axis=1) / num_gt
+
+
+def _recall(pairs: _Pairs, tiou: np.ndarray, k: int, gt_class: np.ndarray, num_gt: np.ndarray) -> np.ndarray:
+    """(T,) share of events that one of the k·n best detections of their video and class covers, mean over classes."""
+    chosen = pairs.rank_in_video < k * pairs.num_in_video
+    best = np.zeros(len(gt_class))
+    np.maximum.at(best, pairs.gt[chosen], pairs.iou[chosen])
+    covered = best[None, :] >= tiou[:, None]  # (T, G)
+    per_class = np.stack([np.bincount(gt_class, weights=row, minlength=len(num_gt)) for row in covered])
+    return (per_class / num_gt).mean(axis=1)

@@ -1,0 +1,69 @@
+"""ActionFormer's evaluator under its name; the computation is in `evaluation.py`, the printing in `report.py`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .annotations import read_annotations
+from .evaluation import DEFAULT_TIOU, EvaluationResult, evaluate_detections, ground_truth
+from .report import format_result
+from .results import as_detections
+
+
+class ANETdetection:
+    """ActionFormer's evaluator under its name: annotation file in, `evaluate(predictions)` -> numbers.
+
+    Args:
+        ant_file: annotation JSON.
+        split: a subset of it, any case; None: all videos.
+        tiou_thresholds: (T,).
+        dataset_name: a name for the printout; None: the file's name.
+        absent_labels: see `evaluate_detections`.
+    """
+
+    def __init__(
+        self,
+        ant_file: str,
+        split: str | None = None,
+        tiou_thresholds: Sequence[float] = DEFAULT_TIOU,
+        top_k: Sequence[int] = (1, 5),
+        label: str = "label_id",
+        label_offset: int = 0,
+        num_workers: int = 8,
+        dataset_name: str | None = None,
+        *,
+        absent_labels: str = "reference",
+    ) -> None:
+        if label != "label_id" or label_offset:
+            raise ValueError("ANETdetection: only label='label_id' and label_offset=0 are supported")
+        annotations = read_annotations(ant_file)
+        videos = annotations.videos if split is None else annotations.of_subsets([split])
+        self.split = split
+        self.label_ids = annotations.label_ids
+        self.tiou_thresholds = np.asarray(tiou_thresholds, dtype=np.float64)
+        self.top_k = tuple(top_k)
+        self.dataset_name = dataset_name or os.path.splitext(os.path.basename(ant_file))[0]
+        self.absent_labels = absent_labels
+        self.ground_truth = ground_truth(videos)
+        self.result: EvaluationResult | None = None
+
+    def evaluate(self, preds: Any, verbose: bool = True) -> tuple[np.ndarray, float, np.ndarray]:
+        """Takes a dict or data frame of columns, a `Detections`, or the path of a result JSON.
+
+        Returns:
+            mAP per tIoU (T,), average mAP, recall (T, len(top_k)); the whole result is left in `self.result`.
+        """
+        self.result = evaluate_detections(
+            self.ground_truth,
+            as_detections(preds, self.label_ids),
+            tiou=self.tiou_thresholds,
+            topk=self.top_k,
+            absent_labels=self.absent_labels,
+        )
+        if verbose:
+            print(format_result(self.result, title=self.dataset_name))
+        return self.result.mAP, self.result.average_mAP, self.result.recall

@@ -1,0 +1,150 @@
+"""Optimizer, learning-rate schedule and exponential moving average of the weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+
+def make_optimizer(model: nn.Module, opt: dict[str, Any]) -> torch.optim.Optimizer:
+    """AdamW or SGD. Weight decay acts on convolution weights only, not on biases, norms, scales and position
+    biases. Parameters are in ActionFormer's order (by full name), so that optimizer states can be exchanged."""
+    decay, no_decay = {}, {}
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
+            full_name = f"{module_name}.{name}" if module_name else name
+            is_weight = name == "weight" and isinstance(module, (nn.Conv1d, nn.Linear))
+            (decay if is_weight else no_decay)[full_name] = parameter
+    groups = [
+        {"params": [decay[name] for name in sorted(decay)], "weight_decay": opt["weight_decay"]},
+        {"params": [no_decay[name] for name in sorted(no_decay)], "weight_decay": 0.0},
+    ]
+    if opt["type"] == "SGD":
+        return torch.optim.SGD(groups, lr=opt["learning_rate"], momentum=opt["momentum"])
+    if opt["type"] == "AdamW":
+        return torch.optim.AdamW(groups, lr=opt["learning_rate"])
+    raise ValueError(f"opt.type: '{opt['type']}' is neither 'AdamW' nor 'SGD'")
+
+
+class IterationLR(LRScheduler):
+    """Learning rate as a closed form of the iteration: linear warm-up, then cosine or multistep.
+
+    Args:
+        warmup_epochs, max_epochs: in iterations, under the names that ActionFormer's checkpoints use.
+        milestones: iterations after the warm-up at which the rate is multiplied by `gamma`; None: cosine.
+        eta_min: where the cosine ends.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        warmup_epochs: int,
+        max_epochs: int,
+        milestones: list[int] | None = None,
+        gamma: float = 0.1,
+        eta_min: float = 1e-8,
+    ) -> None:
+        self.warmup_epochs, self.max_epochs = warmup_epochs, max_epochs
+        self.milestones, self.gamma, self.eta_min = milestones, gamma, eta_min
+        super().__init__(optimizer)
+
+    def factor_at(self, iteration: int, base: float) -> float:
+        if iteration < self.warmup_epochs:
+            return base * iteration / max(self.warmup_epochs - 1, 1)
+        step = iteration - self.warmup_epochs
+        if self.milestones is not None:
+            return base * self.gamma ** sum(step >= milestone for milestone in self.milestones)
+        span = max(self.max_epochs - self.warmup_epochs, 1)
+        return self.eta_min + 0.5 * (base - self.eta_min) * (1 + math.cos(math.pi * min(step / span, 1.0)))
+
+    def get_lr(self) -> list[float]:
+        return [self.factor_at(self.last_epoch, base) for base in self.base_lrs]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes only the position and the base rates, so that ActionFormer's checkpoints serve as well."""
+        self.last_epoch = state_dict["last_epoch"]
+        self.base_lrs = list(state_dict["base_lrs"])
+        self._last_lr = self.get_lr()
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
+
+
+def total_epochs(opt: dict[str, Any]) -> int:
+    """Epochs that a run trains: `early_stop_epochs`, or all with the warm-up."""
+    return opt.get("early_stop_epochs") or opt["epochs"] + (opt["warmup_epochs"] if opt["warmup"] else 0)
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, opt: dict[str, Any], num_iters_per_epoch: int, last_epoch: int = -1
+) -> IterationLR:
+    """The schedule of the `opt` section. Without warm-up the cosine ends at 0, with it at 1e-8, as in ActionFormer."""
+    if last_epoch != -1:
+        raise ValueError("make_scheduler: to resume, load the scheduler's state dict instead of passing last_epoch")
+    if opt["schedule_type"] not in ("cosine", "multistep"):
+        raise ValueError(f"opt.schedule_type: '{opt['schedule_type']}' is neither 'cosine' nor 'multistep'")
+    warmup = opt["warmup_epochs"] if opt["warmup"] else 0
+    multistep = opt["schedule_type"] == "multistep"
+    return IterationLR(
+        optimizer,
+        warmup_epochs=warmup * num_iters_per_epoch,
+        max_epochs=(opt["epochs"] + warmup) * num_iters_per_epoch,
+        milestones=[step * num_iters_per_epoch for step in opt["schedule_steps"]] if multistep else None,
+        gamma=opt["schedule_gamma"],
+        eta_min=1e-8 if opt["warmup"] else 0.0,
+    )
+
+
+class ModelEma(nn.Module):
+    """Exponential moving average of every tensor of a model's state dict, in `module`.
+
+    Args:
+        decay: weight of the average in an update.
+        ramp: use min(decay, (1 + t) / (10 + t)) at update t, from 0. Without it the average starts as a copy of
+            the initial weights, which at decay .999 still make up 70 % of it after 350 updates.
+    """
+
+    def __init__(self, model: nn.Module, decay: float = 0.999, device: Any = None, *, ramp: bool = False) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(model).eval()
+        for parameter in self.module.parameters():
+            parameter.requires_grad_(False)
+        self.decay, self.ramp, self.num_updates = decay, ramp, 0
+        if device is not None:
+            self.module.to(device)
+
+    def current_decay(self) -> float:
+        ramped = (1 + self.num_updates) / (10 + self.num_updates)
+        return min(self.decay, ramped) if self.ramp else self.decay
+
+    def initial_weight(self, num_updates: int | None = None) -> float:
+        """Share of the initial weights that is left in the average after `num_updates` (default: those made)."""
+        count = self.num_updates if num_updates is None else num_updates
+        return 0.0 if self.ramp else self.decay**count
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        decay = self.current_decay()
+        averages, values = [], []
+        pairs = zip(self.module.state_dict().values(), model.state_dict().values(), strict=True)
+        for average, value in pairs:
+            if average.is_floating_point():
+                averages.append(average)
+                values.append(value.to(average.device))
+            else:
+                average.copy_(value)
+        torch._foreach_mul_(averages, decay)
+        torch._foreach_add_(averages, values, alpha=1.0 - decay)
+        self.num_updates += 1
+
+    @torch.no_grad()
+    def set(self, model: nn.Module) -> None:
+        """Restarts the average from `model`."""
+        self.module.load_state_dict(model.state_dict())

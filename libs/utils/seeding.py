@@ -1,0 +1,27 @@
+"""Seeds. Everything random is a function of the run's seed and of what it is drawn for, never of when."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+import numpy as np
+import torch
+
+
+def fix_random_seed(seed: int, include_cuda: bool = True) -> torch.Generator:
+    """Seeds Python, numpy and torch, and asks cuDNN for repeatable kernels. Returns torch's generator."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    generator = torch.manual_seed(seed)
+    if include_cuda and torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+    return generator
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed from a run's seed and what the randomness is for, such as (seed, epoch, index, "crop")."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
