@@ -186,8 +186,8 @@ class TALDataset(Dataset):
         segments, labels = self._events(video, grid, fps)
         start, length = 0, grid.length
         if self.is_training:
-            if grid.resize or (self.preset.spread and self.preset.class_agnostic):
-                segments, labels = self._clip_to_video(segments, labels, grid)
+            if self.preset.clip_to_features:
+                segments, labels = self._clip_to_features(segments, labels, grid)
             rng = random.Random(derive_seed(self.seed, epoch, index, "crop"))
             crop = random_crop(
                 grid.length, segments, grid.offset, rng,
@@ -229,12 +229,13 @@ class TALDataset(Dataset):
         segments = seconds * np.float32(fps) / np.float32(grid.stride) - np.float32(grid.offset)
         return np.ascontiguousarray(segments, dtype=np.float32), labels
 
-    def _clip_to_video(self, segments: np.ndarray, labels: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    def _clip_to_features(self, segments: np.ndarray, labels: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         """ActivityNet's training filter: events that start after the last feature, or of which less than
         `trunc_thresh` lies before it, are dropped, the others cut there."""
         end = np.float32(grid.length + grid.offset)
         inside = np.minimum(segments[:, 1], end) - segments[:, 0]
-        keep = (segments[:, 0] < end) & (inside >= self.trunc_thresh * (segments[:, 1] - segments[:, 0]))
+        whole = segments[:, 1] - segments[:, 0]
+        keep = (segments[:, 0] < end) & (whole > 0) & (inside >= self.trunc_thresh * whole)
         return np.minimum(segments[keep], end), labels[keep]
 
     def _read(self, video_id: str, grid: Grid, start: int, length: int) -> torch.Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +51,8 @@ class FeatureFiles:
         """Whether every folder has this video."""
         for folder in self.folders:
             if self._is_hdf5(folder):
-                with _open_hdf5(folder) as file:
-                    if self.prefix + video_id not in file:
-                        return False
+                if self.prefix + video_id not in _hdf5_keys(folder):
+                    return False
             elif not self.path(video_id, folder).is_file():
                 return False
         return True
@@ -107,9 +108,14 @@ class FeatureFiles:
         return feats
 
     def _shape(self, video_id: str, folder: str) -> tuple[int, ...]:
-        with self._array(video_id, folder) as array:
-            self._check_shape(video_id, folder, array.shape)
-            return array.shape
+        path = self.path(video_id, folder)
+        if self.ext == ".npz" and not self._is_hdf5(folder) and path.is_file():
+            shape = _npz_shape(path)
+        else:
+            with self._array(video_id, folder) as array:
+                shape = array.shape
+        self._check_shape(video_id, folder, shape)
+        return shape
 
     def _check_shape(self, video_id: str, folder: str, shape: tuple[int, ...]) -> None:
         path = self.path(video_id, folder)
@@ -146,6 +152,23 @@ class FeatureFiles:
         except Exception as error:  # numpy and zipfile raise many kinds on damaged files
             raise ValueError(f"{path}: damaged or not a feature file: {error}") from None
         yield array
+
+
+def _npz_shape(path: Path) -> tuple[int, ...]:
+    """Shape of the array in an .npz, from its header alone."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{NPZ_KEY}.npy") as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            return read(file)[0]
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise ValueError(f"{path}: damaged or without an array '{NPZ_KEY}': {error}") from None
+
+
+@lru_cache(maxsize=8)
+def _hdf5_keys(path: str) -> frozenset[str]:
+    with _open_hdf5(path) as file:
+        return frozenset(file)
 
 
 def _open_hdf5(path: str):

@@ -22,6 +22,7 @@ class Preset:
         duplicates: whether repeated events are kept in training.
         all_classes: whether every class of the configuration must have a label in the file.
         spread: whether ActivityNet's three ways to place features in time apply (feat_stride <= 0, upsampling).
+        clip_to_features: whether training events are cut where the features end.
         class_agnostic: whether num_classes: 1 means one class for every action.
     """
 
@@ -32,6 +33,7 @@ class Preset:
     duplicates: str = "keep"
     all_classes: bool = True
     spread: bool = False
+    clip_to_features: bool = False
     class_agnostic: bool = False
 
 
@@ -44,6 +46,7 @@ PRESETS = {
         default_duration=None,
         duplicates="remove",
         spread=True,
+        clip_to_features=True,
         class_agnostic=True,
     ),
     "epic": Preset("epic-kitchens-100", _range(0.1, 0.5, 5), missing_features="error", all_classes=False),

@@ -1,0 +1,352 @@
+"""Whole runs: training with everything it leaves in its folder, and evaluation of a checkpoint.
+
+A run folder holds `config.yaml` (resolved), `run.json` (seed, commit, command, versions), `log.txt`,
+`metrics.jsonl` (one line an epoch), `logs/` (TensorBoard), `epoch_NNN.pth.tar` and `last.pth.tar`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from libs.core import dump_config
+from libs.datasets import make_data_loader, make_dataset
+from libs.modeling import make_meta_arch
+from libs.utils.checkpoint import PREFIX, find_checkpoint, load_checkpoint, load_state, save_checkpoint
+from libs.utils.evaluation import EvaluationResult
+from libs.utils.metrics import ANETdetection
+from libs.utils.optim import ModelEma, make_optimizer, make_scheduler, total_epochs
+from libs.utils.report import format_result, result_to_dict, write_table
+from libs.utils.results import Detections, write_results
+from libs.utils.score_fusion import fuse_scores, read_video_scores
+from libs.utils.seeding import derive_seed, fix_random_seed
+from libs.utils.train_utils import predict, train_one_epoch
+
+logger = logging.getLogger(__name__)
+
+LAST = "last.pth.tar"
+EMA_TRAP = 0.05  # share of the initial weights in the average above which a run warns
+
+
+def select_device(config: dict[str, Any]) -> torch.device:
+    """The device of `devices`, or the CPU where that needs a GPU that is not there.
+
+    Raises:
+        ValueError: several devices, or an unknown one.
+    """
+    devices = config["devices"]
+    if len(devices) != 1:
+        raise ValueError(
+            f"devices: {devices}: one process trains on one device; name a single one, such as ['cuda:0'] or ['cpu'] "
+            f"(batches for several GPUs of ActionFormer's devices list never worked)"
+        )
+    try:
+        device = torch.device(devices[0])
+    except RuntimeError:
+        raise ValueError(f"devices: '{devices[0]}' is not a device; use 'cpu', 'cuda:0', ...") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        logger.warning("devices: no CUDA GPU here, running on the CPU instead of %s", devices[0])
+        return torch.device("cpu")
+    return device
+
+
+def run_folder(config: dict[str, Any], config_path: str | Path, output: str | None) -> Path:
+    """output_folder / <name of the config file>_<output, or the time>."""
+    name = output or time.strftime("%Y-%m-%d_%H-%M-%S")
+    return Path(config["output_folder"]) / f"{Path(config_path).stem}_{name}"
+
+
+def train(
+    config: dict[str, Any],
+    folder: str | Path,
+    *,
+    resume: str | Path | None = None,
+    overwrite: bool = False,
+    print_freq: int = 10,
+    ckpt_freq: int = 5,
+    progress: bool = True,
+) -> Path:
+    """Supervised training of a resolved configuration.
+
+    Args:
+        folder: of the run; must not hold a run already unless `resume` or `overwrite`.
+        resume: checkpoint or run folder to go on from; the end is the same as without the interruption.
+        ckpt_freq: epochs from one numbered checkpoint to the next. `last.pth.tar` is written after each.
+
+    Returns:
+        The run folder.
+    """
+    folder = prepare_folder(folder, resume=resume, overwrite=overwrite)
+    device = select_device(config)
+    seed = config["init_rand_seed"]
+    generator = fix_random_seed(seed)
+    dataset = make_dataset(config["dataset_name"], True, config["train_split"], **config["dataset"])
+    config["train_cfg"]["head_empty_cls"] = dataset.get_attributes()["empty_label_ids"]
+    loader = make_data_loader(dataset, True, generator, **config["loader"])
+    model = make_meta_arch(config["model_name"], **config["model"]).to(device)
+    optimizer = make_optimizer(model, config["opt"])
+    scheduler = make_scheduler(optimizer, config["opt"], len(loader))
+    ema = ModelEma(model, config["train_cfg"]["ema_decay"], ramp=config["train_cfg"]["ema_ramp"])
+    epochs = total_epochs(config["opt"])
+
+    start = 0
+    if resume is not None:
+        start = restore(find_checkpoint(resume), model, ema, optimizer, scheduler, iters_per_epoch=len(loader))
+    write_run_info(config, folder)
+    with RunLog(folder, start) as log:
+        logger.info(
+            "training %d videos, %d epochs of %d iterations, on %s; run folder %s",
+            len(dataset), epochs, len(loader), device, folder,
+        )  # fmt: skip
+        for epoch in range(start, epochs):
+            torch.manual_seed(derive_seed(seed, epoch, "model"))  # drop path and dropout of this epoch
+            began = time.perf_counter()
+            losses = train_one_epoch(
+                loader, model, optimizer, scheduler, epoch, model_ema=ema, print_freq=print_freq, progress=progress,
+                clip_grad_l2norm=config["train_cfg"]["clip_grad_l2norm"], tb_writer=log.writer,
+            )  # fmt: skip
+            seconds = time.perf_counter() - began
+            log.epoch(epoch, epochs, losses, scheduler.get_last_lr()[0], seconds, len(loader) * config["loader"]["batch_size"])
+            state = training_state(epoch + 1, model, ema, optimizer, scheduler)
+            save_checkpoint(state, False, str(folder), LAST)
+            if epoch + 1 == epochs or (ckpt_freq > 0 and (epoch + 1) % ckpt_freq == 0):
+                save_checkpoint(state, False, str(folder), f"epoch_{epoch + 1:03d}.pth.tar")
+    warn_about_ema(ema)
+    return folder
+
+
+def prepare_folder(folder: str | Path, *, resume: str | Path | None = None, overwrite: bool = False) -> Path:
+    """Makes a run folder that can be written to.
+
+    Raises:
+        ValueError: it holds a run already; OSError: it cannot be written (names it).
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".write-test"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"output folder {folder} cannot be written: {error.strerror}") from None
+    if resume is None and not overwrite and list(folder.glob("*.pth.tar")):
+        raise ValueError(
+            f"{folder} already holds a run: go on with --resume {folder}, choose another --output, or --overwrite it"
+        )
+    if resume is None and overwrite:
+        for old in [*folder.glob("*.pth.tar"), *folder.glob("logs/events*"), folder / "metrics.jsonl", folder / "log.txt"]:
+            old.unlink(missing_ok=True)
+    return folder
+
+
+def training_state(epoch: int, model: Any, ema: ModelEma, optimizer: Any, scheduler: Any) -> dict[str, Any]:
+    """A checkpoint with ActionFormer's keys and, beyond them, what an exact resume needs. `epoch`: those completed."""
+    return {
+        "epoch": epoch,
+        "state_dict": {PREFIX + name: value for name, value in model.state_dict().items()},
+        "state_dict_ema": {PREFIX + name: value for name, value in ema.module.state_dict().items()},
+        "optimizer": optimizer.state_dict(),
+        "scheduler": {
+            "last_epoch": scheduler.last_epoch,
+            "base_lrs": list(scheduler.base_lrs),
+            "warmup_epochs": scheduler.warmup_epochs,
+            "max_epochs": scheduler.max_epochs,
+        },
+        "loss_normalizer": model.loss_normalizer,
+        "ema_num_updates": ema.num_updates,
+    }
+
+
+def restore(path: Path, model: Any, ema: ModelEma, optimizer: Any, scheduler: Any, *, iters_per_epoch: int) -> int:
+    """Loads a checkpoint of ours or of ActionFormer's into everything. Returns the number of completed epochs."""
+    checkpoint = load_checkpoint(path)
+    missing = [key for key in ("epoch", "state_dict_ema", "optimizer", "scheduler") if key not in checkpoint]
+    if missing:
+        raise ValueError(f"{path}: cannot resume from it: keys {missing} are missing")
+    load_state(model, checkpoint["state_dict"], source=str(path))
+    load_state(ema.module, checkpoint["state_dict_ema"], source=str(path))
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    epoch = int(checkpoint["epoch"])
+    ema.num_updates = int(checkpoint.get("ema_num_updates", epoch * iters_per_epoch))
+    if "loss_normalizer" in checkpoint:
+        model.loss_normalizer = checkpoint["loss_normalizer"]
+    else:
+        logger.warning("%s holds no loss normaliser: it restarts from train_cfg.init_loss_norm", path)
+    logger.info("resumed from %s after %d epochs", path, epoch)
+    return epoch
+
+
+def warn_about_ema(ema: ModelEma) -> None:
+    share = ema.initial_weight()
+    if share > EMA_TRAP:
+        logger.warning(
+            "%.0f %% of the averaged (EMA) weights are still the random initialisation after %d updates at decay %g; "
+            "evaluate with --weights raw, or train with train_cfg.ema_ramp: true",
+            100 * share, ema.num_updates, ema.decay,
+        )  # fmt: skip
+
+
+def write_run_info(config: dict[str, Any], folder: Path) -> None:
+    """`config.yaml` and `run.json`."""
+    dump_config(config, folder / "config.yaml")
+    info = {
+        "command": shlex.join(sys.argv),
+        "seed": config["init_rand_seed"],
+        "commit": source_commit(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    (folder / "run.json").write_text(json.dumps(info, indent=2) + "\n")
+
+
+def source_commit() -> str | None:
+    """Commit of the checkout that this file lies in, with "+changes" where files differ from it."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # not some other repository around an installed copy
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+class RunLog:
+    """Everything a training run writes while it runs: TensorBoard, `metrics.jsonl` and `log.txt`."""
+
+    def __init__(self, folder: Path, start_epoch: int) -> None:
+        self.folder = folder
+        self.writer = SummaryWriter(str(folder / "logs"))
+        self.metrics_path = folder / "metrics.jsonl"
+        lines = self.metrics_path.read_text().splitlines() if self.metrics_path.is_file() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["epoch"] <= start_epoch]
+        self.metrics_path.write_text("".join(line + "\n" for line in kept))
+        self.handler = logging.FileHandler(folder / "log.txt")
+        self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        self.began, self.start_epoch = time.perf_counter(), start_epoch
+
+    def __enter__(self) -> RunLog:
+        logging.getLogger().addHandler(self.handler)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.writer.close()
+        logging.getLogger().removeHandler(self.handler)
+        self.handler.close()
+
+    def epoch(self, epoch: int, epochs: int, losses: dict[str, float], lr: float, seconds: float, videos: int) -> None:
+        record = {"epoch": epoch + 1, "lr": lr, "seconds": round(seconds, 3), **losses}
+        with open(self.metrics_path, "a") as file:
+            file.write(json.dumps(record) + "\n")
+        left = (time.perf_counter() - self.began) / (epoch + 1 - self.start_epoch) * (epochs - epoch - 1)
+        terms = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        logger.info(
+            "epoch %d/%d %s lr %.2e %.1f videos/s ETA %s",
+            epoch + 1, epochs, terms, lr, videos / max(seconds, 1e-9), time.strftime("%H:%M:%S", time.gmtime(left)),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found and where it wrote it."""
+
+    detections: Detections
+    result: EvaluationResult | None  # None: only saved
+    files: dict[str, Path]
+
+
+def evaluate(
+    config: dict[str, Any],
+    checkpoint: str | Path,
+    *,
+    epoch: int = -1,
+    topk: int = -1,
+    weights: str = "ema",
+    save_only: bool = False,
+    absent_labels: str = "reference",
+    progress: bool = True,
+) -> Evaluation:
+    """Evaluates a checkpoint on `val_split` and writes, beside it, the detections as ActivityNet's result JSON, the
+    metrics as JSON and the per-class table as CSV.
+
+    Args:
+        checkpoint: file or folder (see `find_checkpoint`).
+        topk: detections kept per video; <= 0: test_cfg.max_seg_num.
+        weights: "ema" (as ActionFormer) or "raw".
+        save_only: write the detections and stop, without score fusion.
+    """
+    if topk > 0:
+        config["test_cfg"]["max_seg_num"] = topk
+    path = find_checkpoint(checkpoint, epoch)
+    device = select_device(config)
+    fix_random_seed(0)
+    dataset = make_dataset(config["dataset_name"], False, config["val_split"], **config["dataset"])
+    loader = make_data_loader(dataset, False, None, **config["loader"])
+    model = load_model(config, path, weights=weights).to(device)
+    detections = predict(loader, model, progress=progress)
+
+    ext_score_file = None if save_only else config["test_cfg"]["ext_score_file"]
+    provenance = {"checkpoint": str(path), "weights": weights, "commit": source_commit(), "command": shlex.join(sys.argv)}
+    if ext_score_file is not None:
+        detections = fuse_scores(
+            detections,
+            read_video_scores(ext_score_file),
+            num_pred=config["test_cfg"]["ext_score_num_pred"],
+            topk=config["test_cfg"]["ext_score_topk"],
+        )
+        provenance["external_scores"] = ext_score_file
+    names = {i: name for name, i in dataset.label_dict.items()}
+    stem = path.parent / f"{path.name.removesuffix('.pth.tar')}_{weights}"
+    files = {"detections": Path(f"{stem}_detections.json")}
+    write_results(files["detections"], detections, names, provenance=provenance)
+    if save_only:
+        return Evaluation(detections, None, files)
+
+    attributes = dataset.get_attributes()
+    evaluator = ANETdetection(
+        dataset.json_file,
+        dataset.split[0],
+        tiou_thresholds=attributes["tiou_thresholds"],
+        absent_labels=absent_labels,
+    )
+    evaluator.evaluate(detections, verbose=False)
+    files |= {"metrics": Path(f"{stem}_metrics.json"), "per_class": Path(f"{stem}_per_class.csv")}
+    files["metrics"].write_text(json.dumps(result_to_dict(evaluator.result, names) | {"provenance": provenance}, indent=1))
+    write_table(files["per_class"], evaluator.result, names)
+    title = f"{attributes['dataset_name']} {dataset.split[0]} ({weights} weights{', external scores' if ext_score_file else ''})"
+    print(format_result(evaluator.result, title=title))
+    return Evaluation(detections, evaluator.result, files)
+
+
+def load_model(config: dict[str, Any], path: str | Path, *, weights: str = "ema") -> Any:
+    """The model of a resolved configuration with the weights of a checkpoint file, in evaluation mode, on the CPU.
+
+    Raises:
+        ValueError: the checkpoint does not hold these weights, or belongs to another configuration.
+    """
+    checkpoint = load_checkpoint(path)
+    key = {"ema": "state_dict_ema", "raw": "state_dict"}.get(weights)
+    if key is None:
+        raise ValueError(f"weights: '{weights}' is neither 'ema' nor 'raw'")
+    if key not in checkpoint:
+        raise ValueError(f"{path}: no '{key}' in it (keys: {sorted(checkpoint)}); try --weights raw")
+    model = make_meta_arch(config["model_name"], **config["model"])
+    load_state(model, checkpoint[key], source=str(path))
+    return model.eval()

@@ -1,0 +1,170 @@
+"""One epoch of training, one pass of evaluation."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from .optim import ModelEma
+from .results import Detections, concatenate, make_detections, write_results
+from .score_fusion import fuse_scores, read_video_scores
+
+logger = logging.getLogger(__name__)
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss of a batch is NaN or infinite."""
+
+
+def train_one_epoch(
+    train_loader: DataLoader,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any,
+    curr_epoch: int,
+    model_ema: ModelEma | None = None,
+    clip_grad_l2norm: float = -1,
+    tb_writer: Any = None,
+    print_freq: int = 20,
+    *,
+    progress: bool = False,
+) -> dict[str, float]:
+    """Trains on every batch of `train_loader` once; the schedule advances with every iteration.
+
+    Args:
+        curr_epoch: from 0; decides the order and the crops of a seeded loader.
+        clip_grad_l2norm: bound of the gradient's norm; <= 0: none.
+        print_freq: iterations from one log line and TensorBoard entry to the next.
+        progress: show a bar (on a terminal).
+
+    Returns:
+        Mean of every loss over the epoch.
+
+    Raises:
+        NonFiniteLossError: names the iteration, the losses and the videos of the batch.
+    """
+    if hasattr(train_loader.batch_sampler, "set_epoch"):
+        train_loader.batch_sampler.set_epoch(curr_epoch)
+    model.train()
+    num_iters = len(train_loader)
+    totals: dict[str, float] = {}
+    start = time.perf_counter()
+    bar = tqdm(train_loader, desc=f"epoch {curr_epoch + 1}", unit="batch", leave=False, disable=None if progress else True)
+    for i, video_list in enumerate(bar):
+        optimizer.zero_grad(set_to_none=True)
+        losses = model(video_list)
+        losses["final_loss"].backward()
+        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        _check_finite(values, video_list, curr_epoch, i)
+        if clip_grad_l2norm > 0:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip_grad_l2norm)
+        optimizer.step()
+        scheduler.step()
+        if model_ema is not None:
+            model_ema.update(model)
+
+        for name, value in values.items():
+            totals[name] = totals.get(name, 0.0) + value
+        bar.set_postfix(loss=f"{values['final_loss']:.3f}", refresh=False)
+        if i and i % print_freq == 0:
+            step = curr_epoch * num_iters + i
+            terms = {name: value for name, value in values.items() if name != "final_loss"}
+            if tb_writer is not None:
+                tb_writer.add_scalar("train/learning_rate", scheduler.get_last_lr()[0], step)
+                tb_writer.add_scalars("train/all_losses", terms, step)
+                tb_writer.add_scalar("train/final_loss", values["final_loss"], step)
+            logger.debug(
+                "epoch %03d [%d/%d] %.3f s/iteration, loss %.4f (%.4f) %s",
+                curr_epoch, i, num_iters, (time.perf_counter() - start) / (i + 1),
+                values["final_loss"], totals["final_loss"] / (i + 1),
+                " ".join(f"{name} {value:.4f} ({totals[name] / (i + 1):.4f})" for name, value in terms.items()),
+            )  # fmt: skip
+    return {name: total / num_iters for name, total in totals.items()}
+
+
+def _check_finite(values: dict[str, float], video_list: list[dict[str, Any]], epoch: int, iteration: int) -> None:
+    if all(value - value == 0 for value in values.values()):  # inf - inf and nan - nan are nan
+        return
+    videos = [video["video_id"] for video in video_list]
+    raise NonFiniteLossError(
+        f"loss is not finite in epoch {epoch + 1}, iteration {iteration}: {values}; videos of the batch: {videos}. "
+        f"Look at their features and segments, or try a lower opt.learning_rate or train_cfg.clip_grad_l2norm: 1.0"
+    )
+
+
+def predict(val_loader: DataLoader, model: nn.Module, *, progress: bool = False) -> Detections:
+    """Detections of all videos of a loader, in its order. The model's mode is restored."""
+    was_training = model.training
+    model.eval()
+    parts = []
+    total = len(getattr(val_loader, "dataset", val_loader))
+    with tqdm(total=total, desc="evaluating", unit="video", leave=False, disable=None if progress else True) as bar:
+        for video_list in val_loader:
+            with torch.no_grad():
+                outputs = model(video_list)
+            parts += [
+                make_detections(
+                    [output["video_id"]] * len(output["scores"]),
+                    output["segments"][:, 0],
+                    output["segments"][:, 1],
+                    output["labels"],
+                    output["scores"],
+                )
+                for output in outputs
+            ]
+            bar.update(len(video_list))
+    model.train(was_training)
+    return concatenate(parts)
+
+
+def valid_one_epoch(
+    val_loader: DataLoader,
+    model: nn.Module,
+    curr_epoch: int,
+    ext_score_file: str | None = None,
+    evaluator: Any = None,
+    output_file: str | None = None,
+    tb_writer: Any = None,
+    print_freq: int = 20,
+    *,
+    num_pred: int = 200,
+    topk: int = 2,
+    progress: bool = True,
+) -> float:
+    """Runs a model over a split, writes its detections or evaluates them, or both.
+
+    Args:
+        ext_score_file: class scores of whole videos to fuse with before evaluating (see `score_fusion`).
+        evaluator: something like `ANETdetection`.
+        output_file: where the detections go, as ActivityNet's result JSON (another suffix becomes `.json`); as in
+            ActionFormer these are the model's own, before any fusion.
+        num_pred, topk: of the fusion.
+
+    Returns:
+        Average mAP, 0 without an evaluator.
+    """
+    if evaluator is None and output_file is None:
+        raise ValueError("valid_one_epoch: give an evaluator or an output_file, or both")
+    detections = predict(val_loader, model, progress=progress)
+    if output_file is not None:
+        path = Path(output_file).with_suffix(".json")
+        if path.name != os.path.basename(output_file):
+            logger.warning("detections are written as JSON, to %s, instead of %s", path, output_file)
+        names = {i: name for name, i in getattr(val_loader.dataset, "label_dict", {}).items()}
+        write_results(path, detections, names)
+    if evaluator is None:
+        return 0.0
+    if ext_score_file is not None:
+        detections = fuse_scores(detections, read_video_scores(ext_score_file), num_pred=num_pred, topk=topk)
+    _, average_map, _ = evaluator.evaluate(detections, verbose=True)
+    if tb_writer is not None:
+        tb_writer.add_scalar("validation/mAP", average_map, curr_epoch)
+    return average_map
