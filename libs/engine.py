@@ -102,7 +102,7 @@ def train(
 
     start = 0
     if resume is not None:
-        start = restore(find_checkpoint(resume), model, ema, optimizer, scheduler, iters_per_epoch=len(loader))
+        start = restore(resume_point(resume), model, ema, optimizer, scheduler, iters_per_epoch=len(loader))
     write_run_info(config, folder)
     with RunLog(folder, start) as log:
         logger.info(
@@ -117,13 +117,21 @@ def train(
                 clip_grad_l2norm=config["train_cfg"]["clip_grad_l2norm"], tb_writer=log.writer,
             )  # fmt: skip
             seconds = time.perf_counter() - began
-            log.epoch(epoch, epochs, losses, scheduler.get_last_lr()[0], seconds, len(loader) * config["loader"]["batch_size"])
+            log.epoch(
+                epoch, epochs, losses, scheduler.get_last_lr()[0], seconds, len(loader) * config["loader"]["batch_size"]
+            )
             state = training_state(epoch + 1, model, ema, optimizer, scheduler)
             save_checkpoint(state, False, str(folder), LAST)
             if epoch + 1 == epochs or (ckpt_freq > 0 and (epoch + 1) % ckpt_freq == 0):
                 save_checkpoint(state, False, str(folder), f"epoch_{epoch + 1:03d}.pth.tar")
     warn_about_ema(ema)
     return folder
+
+
+def resume_point(path: str | Path) -> Path:
+    """The checkpoint to go on from: a file itself, or the newest in a run folder."""
+    last = Path(path) / LAST
+    return last if last.is_file() else find_checkpoint(path)
 
 
 def prepare_folder(folder: str | Path, *, resume: str | Path | None = None, overwrite: bool = False) -> Path:
@@ -145,7 +153,12 @@ def prepare_folder(folder: str | Path, *, resume: str | Path | None = None, over
             f"{folder} already holds a run: go on with --resume {folder}, choose another --output, or --overwrite it"
         )
     if resume is None and overwrite:
-        for old in [*folder.glob("*.pth.tar"), *folder.glob("logs/events*"), folder / "metrics.jsonl", folder / "log.txt"]:
+        for old in [
+            *folder.glob("*.pth.tar"),
+            *folder.glob("logs/events*"),
+            folder / "metrics.jsonl",
+            folder / "log.txt",
+        ]:
             old.unlink(missing_ok=True)
     return folder
 
@@ -303,7 +316,12 @@ def evaluate(
     detections = predict(loader, model, progress=progress)
 
     ext_score_file = None if save_only else config["test_cfg"]["ext_score_file"]
-    provenance = {"checkpoint": str(path), "weights": weights, "commit": source_commit(), "command": shlex.join(sys.argv)}
+    provenance = {
+        "checkpoint": str(path),
+        "weights": weights,
+        "commit": source_commit(),
+        "command": shlex.join(sys.argv),
+    }
     if ext_score_file is not None:
         detections = fuse_scores(
             detections,
@@ -328,9 +346,12 @@ def evaluate(
     )
     evaluator.evaluate(detections, verbose=False)
     files |= {"metrics": Path(f"{stem}_metrics.json"), "per_class": Path(f"{stem}_per_class.csv")}
-    files["metrics"].write_text(json.dumps(result_to_dict(evaluator.result, names) | {"provenance": provenance}, indent=1))
+    files["metrics"].write_text(
+        json.dumps(result_to_dict(evaluator.result, names) | {"provenance": provenance}, indent=1)
+    )
     write_table(files["per_class"], evaluator.result, names)
-    title = f"{attributes['dataset_name']} {dataset.split[0]} ({weights} weights{', external scores' if ext_score_file else ''})"
+    fused = ", external scores" if ext_score_file else ""
+    title = f"{Path(dataset.json_file).stem} {dataset.split[0]} ({weights} weights{fused})"
     print(format_result(evaluator.result, title=title))
     return Evaluation(detections, evaluator.result, files)
 

@@ -224,7 +224,9 @@ class RootSection(Section):
                 raise ValueError(f"{key} {split}: give at least one subset name, in lower case")
         bad = [c for c in self.train_cfg.head_empty_cls if not 0 <= c < self.dataset.num_classes]
         if bad:
-            raise ValueError(f"train_cfg.head_empty_cls {bad} outside [0, dataset.num_classes={self.dataset.num_classes})")
+            raise ValueError(
+                f"train_cfg.head_empty_cls {bad} outside [0, dataset.num_classes={self.dataset.num_classes})"
+            )
         return self
 
 

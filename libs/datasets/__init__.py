@@ -34,4 +34,6 @@ def make_dataset(name: str, is_training: bool, split: Sequence[str], **kwargs: A
         return _factories[name](is_training, split, **kwargs)
     known = [*PRESETS, *_factories]
     close = difflib.get_close_matches(name, known, n=1)
-    raise ValueError(f"dataset_name: '{name}' is not one of {known}" + (f"; did you mean '{close[0]}'?" if close else ""))
+    raise ValueError(
+        f"dataset_name: '{name}' is not one of {known}" + (f"; did you mean '{close[0]}'?" if close else "")
+    )

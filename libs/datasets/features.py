@@ -24,7 +24,12 @@ class FeatureFiles:
     """
 
     def __init__(
-        self, folders: str | Sequence[str], *, prefix: str | None = None, ext: str = ".npy", channels: int | Sequence[int]
+        self,
+        folders: str | Sequence[str],
+        *,
+        prefix: str | None = None,
+        ext: str = ".npy",
+        channels: int | Sequence[int],
     ) -> None:
         self.folders = [folders] if isinstance(folders, str) else list(folders)
         self.prefix, self.ext = prefix or "", ext
@@ -32,7 +37,9 @@ class FeatureFiles:
         if self._is_hdf5(self.folders[0]):
             return
         if ext not in (".npy", ".npz"):
-            raise ValueError(f"dataset.file_ext: '{ext}' is not supported; use '.npy', '.npz' or a folder ending in '.hdf5'")
+            raise ValueError(
+                f"dataset.file_ext: '{ext}' is not supported; use '.npy', '.npz' or a folder ending in '.hdf5'"
+            )
         for folder in self.folders:
             if not os.path.isdir(folder):
                 raise FileNotFoundError(f"dataset.feat_folder: folder not found: {folder}")

@@ -25,7 +25,9 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
 
     GROUP = 16
 
-    def __init__(self, lengths: list[int] | None, size: int, batch_size: int, seed: int, *, bucketing: bool = False) -> None:
+    def __init__(
+        self, lengths: list[int] | None, size: int, batch_size: int, seed: int, *, bucketing: bool = False
+    ) -> None:
         if size < batch_size:
             raise ValueError(f"loader.batch_size: {batch_size} is larger than the {size} training videos")
         self.lengths, self.size, self.batch_size, self.seed = lengths, size, batch_size, seed

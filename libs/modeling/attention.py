@@ -18,7 +18,9 @@ def global_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=seen) * any_valid[:, None, :, None]
 
 
-def windowed_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, radius: int, bias: Tensor | None = None) -> Tensor:
+def windowed_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, radius: int, bias: Tensor | None = None
+) -> Tensor:
     """Query i sees the valid keys j with |i - j| <= radius.
 
     Queries are cut into blocks, each with the keys of the block and `radius` more on both sides, so that time and

@@ -24,7 +24,9 @@ def sinusoid_encoding(length: int, dim: int) -> Tensor:
 class _Stem(nn.Module):
     """Input projection and embedding convolutions, shared by both backbones (not a level by itself)."""
 
-    def __init__(self, n_in: int | list[int], n_embd: int | list[int], kernel_size: int, depth: int, with_ln: bool) -> None:
+    def __init__(
+        self, n_in: int | list[int], n_embd: int | list[int], kernel_size: int, depth: int, with_ln: bool
+    ) -> None:
         super().__init__()
         self.splits = None
         if isinstance(n_in, (list, tuple)):
@@ -41,7 +43,9 @@ class _Stem(nn.Module):
 
     def embed(self, x: Tensor, mask: Tensor) -> Tensor:
         if self.splits is not None:
-            x = torch.cat([p(part, mask)[0] for p, part in zip(self.proj, x.split(self.splits, dim=1), strict=True)], dim=1)
+            x = torch.cat(
+                [p(part, mask)[0] for p, part in zip(self.proj, x.split(self.splits, dim=1), strict=True)], dim=1
+            )
         for conv, norm in zip(self.embd, self.embd_norm, strict=True):
             x = F.relu(norm(conv(x, mask)[0]))
         return x

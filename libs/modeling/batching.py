@@ -94,7 +94,8 @@ def make_batches(
             raise ValueError(f"video '{name}': features must be (input_dim={input_dim}, T > 0), found {shape}")
         if training and length > rule.max_seq_len:
             raise ValueError(
-                f"video '{name}': {length} steps exceed max_seq_len={rule.max_seq_len} in training; the data set crops to it"
+                f"video '{name}': {length} steps exceed max_seq_len={rule.max_seq_len} in training; the data set "
+                f"crops to it"
             )
     batches = []
     for padded_length, index in rule.plan(lengths):

@@ -22,7 +22,14 @@ class MaskedConv1D(nn.Module):
     """Convolution with "same" padding; output times the (strided) mask. T must be a multiple of `stride`."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, groups: int = 1, bias: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.stride = stride

@@ -21,7 +21,9 @@ class Criterion:
 
     MOMENTUM = 0.9
 
-    def __init__(self, *, loss_weight: float = 1.0, label_smoothing: float = 0.0, init_loss_norm: float = 100.0) -> None:
+    def __init__(
+        self, *, loss_weight: float = 1.0, label_smoothing: float = 0.0, init_loss_norm: float = 100.0
+    ) -> None:
         self.loss_weight, self.label_smoothing = loss_weight, label_smoothing
         self.loss_normalizer = float(init_loss_norm)
 

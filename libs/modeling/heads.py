@@ -65,7 +65,14 @@ class RegHead(_Tower):
     """Distances to start and end, in units of the level's stride, never negative."""
 
     def __init__(
-        self, *, in_dim: int, dim: int, num_levels: int, num_layers: int = 3, kernel_size: int = 3, with_ln: bool = False
+        self,
+        *,
+        in_dim: int,
+        dim: int,
+        num_levels: int,
+        num_layers: int = 3,
+        kernel_size: int = 3,
+        with_ln: bool = False,
     ) -> None:
         super().__init__(in_dim, dim, num_layers, kernel_size, with_ln)
         self.scale = nn.ModuleList(Scale() for _ in range(num_levels))

@@ -185,7 +185,8 @@ class PtTransformer(nn.Module):
             y = torch.zeros(0, dtype=torch.long) if y is None else y
             if len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.num_classes:
                 raise ValueError(
-                    f"video '{video['video_id']}': label ids {y.unique().tolist()} outside [0, num_classes={self.num_classes})"
+                    f"video '{video['video_id']}': label ids {y.unique().tolist()} outside "
+                    f"[0, num_classes={self.num_classes})"
                 )
             segments.append(s.to(self.device, torch.float32))
             labels.append(y.to(self.device))

@@ -13,7 +13,13 @@ class FPNIdentity(nn.Module):
     """A norm per level and nothing else."""
 
     def __init__(
-        self, *, in_channels: list[int], out_channel: int, scale_factor: int = 2, start_level: int = 0, with_ln: bool = True
+        self,
+        *,
+        in_channels: list[int],
+        out_channel: int,
+        scale_factor: int = 2,
+        start_level: int = 0,
+        with_ln: bool = True,
     ) -> None:
         super().__init__()
         self.start_level = start_level
@@ -30,7 +36,13 @@ class FPN1D(nn.Module):
     """Feature pyramid: each level adds the coarser ones, repeated in time, then a depthwise convolution and a norm."""
 
     def __init__(
-        self, *, in_channels: list[int], out_channel: int, scale_factor: int = 2, start_level: int = 0, with_ln: bool = True
+        self,
+        *,
+        in_channels: list[int],
+        out_channel: int,
+        scale_factor: int = 2,
+        start_level: int = 0,
+        with_ln: bool = True,
     ) -> None:
         super().__init__()
         self.start_level, self.scale_factor = start_level, scale_factor
@@ -47,7 +59,6 @@ class FPN1D(nn.Module):
         for i in range(len(merged) - 1, 0, -1):
             merged[i - 1] = merged[i - 1] + merged[i].repeat_interleave(self.scale_factor, dim=2)
         out = [
-            norm(conv(x, m)[0])
-            for conv, norm, x, m in zip(self.fpn_convs, self.fpn_norms, merged, masks, strict=True)
+            norm(conv(x, m)[0]) for conv, norm, x, m in zip(self.fpn_convs, self.fpn_norms, merged, masks, strict=True)
         ]
         return out, masks

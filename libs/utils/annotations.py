@@ -58,9 +58,8 @@ class Annotations:
         wanted = {subset.lower() for subset in subsets}
         found = [video for video in self.videos if video.subset in wanted]
         if not found:
-            raise ValueError(
-                f"{self.path}: no video with subset in {sorted(wanted)}; the file has {sorted({v.subset for v in self.videos})}"
-            )
+            present = sorted({video.subset for video in self.videos})
+            raise ValueError(f"{self.path}: no video with subset in {sorted(wanted)}; the file has {present}")
         return found
 
 
@@ -110,7 +109,9 @@ def duplicate_mask(starts: np.ndarray, ends: np.ndarray, labels: np.ndarray) -> 
     keep = ends - starts >= MIN_DURATION
     for i in np.flatnonzero(keep):
         same = keep[:i] & (labels[:i] == labels[i])
-        keep[i] = not np.any(same & (np.abs(starts[:i] - starts[i]) <= SAME_TIME) & (np.abs(ends[:i] - ends[i]) <= SAME_TIME))
+        keep[i] = not np.any(
+            same & (np.abs(starts[:i] - starts[i]) <= SAME_TIME) & (np.abs(ends[:i] - ends[i]) <= SAME_TIME)
+        )
     return keep
 
 
@@ -151,7 +152,9 @@ def _label_ids(path: str, content: dict, database: dict) -> dict[str, int]:
 
 def _events(path: str, video_id: str, entry: Any) -> list[dict]:
     if not isinstance(entry, dict) or "subset" not in entry:
-        raise ValueError(f"{path}: video '{video_id}': expected an object with the key 'subset', found {_describe(entry)}")
+        raise ValueError(
+            f"{path}: video '{video_id}': expected an object with the key 'subset', found {_describe(entry)}"
+        )
     events = entry.get("annotations") or []
     if not isinstance(events, list) or any(not isinstance(event, dict) for event in events):
         raise ValueError(f"{path}: video '{video_id}': 'annotations' must be a list of objects")
@@ -205,5 +208,11 @@ def _warn_about_times(path: str, videos: tuple[Video, ...]) -> None:
         if found:
             video_id, event = found[0]
             logger.warning(
-                "%s: %d events %s, such as [%g, %g] in '%s'", path, len(found), problem, event.start, event.end, video_id
+                "%s: %d events %s, such as [%g, %g] in '%s'",
+                path,
+                len(found),
+                problem,
+                event.start,
+                event.end,
+                video_id,
             )

@@ -50,7 +50,7 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "weights_only" in str(error).lower() and "GLOBAL" in str(error):
+        if "Unsupported global" in str(error) or ("weights_only" in str(error).lower() and "GLOBAL" in str(error)):
             raise ValueError(
                 f"{path}: refused: the file holds Python objects that could run code when loaded, not only tensors "
                 f"and plain data ({_first_line(error)})"

@@ -92,14 +92,19 @@ def _check(segs: Tensor, scores: Tensor, labels: Tensor) -> None:
 
 
 def _nms_by_row(
-    segs: Tensor, scores: Tensor, rows: Tensor, iou_threshold: float, min_score: float, cap: int, soft: bool, sigma: float
+    segs: Tensor,
+    scores: Tensor,
+    rows: Tensor,
+    iou_threshold: float,
+    min_score: float,
+    cap: int,
+    soft: bool,
+    sigma: float,
 ) -> tuple[Tensor, Tensor]:
     """Runs each row of candidates on its own; returns picked indices (K,), by row and in order of picking, and
     their scores at that moment (K,)."""
-    if not soft and min_score > 0:
-        index = (scores > min_score).nonzero()[:, 0]
-    else:
-        index = torch.arange(len(scores))
+    floor = min_score if not soft and min_score > 0 else -torch.inf
+    index = (scores > floor).nonzero()[:, 0]
     if not len(index):
         return index, scores[index]
     _, row = rows[index].unique(return_inverse=True)

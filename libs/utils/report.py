@@ -15,7 +15,7 @@ _WARNINGS = {
     "videos_without_predictions": "videos of the split without any prediction; their events count as missed",
     "predictions_in_unknown_videos": "predictions in videos that are not in the split: they count as false positives",
     "predictions_with_absent_label": "predictions whose label no event of the split has",
-    "of_these_counted_for_another_class": "  of these, counted for another class as ActionFormer does (--absent-labels drop: not)",
+    "of_these_counted_for_another_class": "  of these, counted for another class (not so with --absent-labels drop)",
 }
 
 

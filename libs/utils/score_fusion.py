@@ -36,7 +36,9 @@ def read_video_scores(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return scores
 
 
-def fuse_scores(detections: Detections, video_scores: dict[str, np.ndarray], *, num_pred: int = 200, topk: int = 2) -> Detections:
+def fuse_scores(
+    detections: Detections, video_scores: dict[str, np.ndarray], *, num_pred: int = 200, topk: int = 2
+) -> Detections:
     """Each of the best `num_pred` detections of a video is repeated for the video's `topk` best classes, with the
     score sqrt(class score * detection score). The detections' own labels are dropped.
 
@@ -44,8 +46,7 @@ def fuse_scores(detections: Detections, video_scores: dict[str, np.ndarray], *, 
         ValueError: a video without scores; names it.
     """
     parts = []
-    first_rows = {video: rows for video, rows in _rows_by_video(detections.video_id).items()}
-    for video, rows in first_rows.items():
+    for video, rows in _rows_by_video(detections.video_id).items():
         if video not in video_scores:
             raise ValueError(f"external scores: no entry for video '{video}' ({len(video_scores)} videos have one)")
         scores = video_scores[video]

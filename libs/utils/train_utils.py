@@ -57,7 +57,9 @@ def train_one_epoch(
     num_iters = len(train_loader)
     totals: dict[str, float] = {}
     start = time.perf_counter()
-    bar = tqdm(train_loader, desc=f"epoch {curr_epoch + 1}", unit="batch", leave=False, disable=None if progress else True)
+    bar = tqdm(
+        train_loader, desc=f"epoch {curr_epoch + 1}", unit="batch", leave=False, disable=None if progress else True
+    )
     for i, video_list in enumerate(bar):
         optimizer.zero_grad(set_to_none=True)
         losses = model(video_list)

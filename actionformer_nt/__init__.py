@@ -1,0 +1,1 @@
+"""The plug-in: everything that is semi-supervised, and the command line."""

@@ -1,0 +1,156 @@
+"""Less padding, same results: against the padding of ActionFormer, done by hand."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from libs.modeling import make_meta_arch
+from libs.modeling.batching import Batch, PaddingRule
+from libs.modeling.blocks import AffineDropPath
+
+MAX_LEN = 96
+RULE = {"backbone_arch": (2, 1, 3), "regression_range": [(0, 4), (4, 8), (8, 16), (16, 10000)]}
+VARIANTS = {
+    "local": {"n_mha_win_size": 7},
+    "fpn, relative positions": {"n_mha_win_size": 7, "fpn_type": "fpn", "use_rel_pe": True},
+    "global, absolute positions": {"n_mha_win_size": -1, "use_abs_pe": True, "fpn_type": "fpn"},
+    "mixed windows": {"n_mha_win_size": [7, 9, -1, 3]},
+    "windows that do not divide": {"n_mha_win_size": [5, 7, 5, 5]},
+    "conv": {"backbone_type": "conv", "fpn_type": "fpn"},
+    "wide kernels": {"n_mha_win_size": 7, "embd_kernel_size": 5, "head_kernel_size": 7},
+    "no norms": {"n_mha_win_size": 7, "embd_with_ln": False, "head_with_ln": False, "fpn_with_ln": False},
+    "no embedding": {"n_mha_win_size": 7, "backbone_arch": (0, 1, 3), "embd_dim": 6, "fpn_dim": 6, "n_head": 2},
+    "scale 4": {"scale_factor": 4, "backbone_arch": (1, 1, 2), "regression_range": RULE["regression_range"][:3]},
+    "start level": {"fpn_type": "fpn", "fpn_start_level": 1, "regression_range": RULE["regression_range"][:3]},
+}
+
+
+def build(**changes):
+    torch.manual_seed(0)
+    arguments = {
+        "backbone_type": "convTransformer", "fpn_type": "identity", "scale_factor": 2, "input_dim": 6,
+        "max_seq_len": MAX_LEN, "n_head": 2, "n_mha_win_size": 7, "embd_kernel_size": 3, "embd_dim": 16,
+        "embd_with_ln": True, "fpn_dim": 16, "fpn_with_ln": True, "fpn_start_level": 0, "head_dim": 16,
+        "head_num_layers": 3, "head_kernel_size": 3, "head_with_ln": True, "use_abs_pe": False, "use_rel_pe": False,
+        "num_classes": 3,
+        "train_cfg": {
+            "center_sample": "radius", "center_sample_radius": 1.5, "loss_weight": 1.0, "cls_prior_prob": 0.01,
+            "init_loss_norm": 10, "head_empty_cls": [], "dropout": 0.0, "droppath": 0.1, "label_smoothing": 0.0,
+        },
+        "test_cfg": {
+            "pre_nms_thresh": 0.001, "pre_nms_topk": 200, "iou_threshold": 0.1, "min_score": 0.001, "max_seg_num": 40,
+            "nms_method": "soft", "nms_sigma": 0.5, "duration_thresh": 0.05, "multiclass_nms": True,
+            "voting_thresh": 0.7,
+        },
+    }  # fmt: skip
+    model = make_meta_arch("LocPointTransformer", **(arguments | RULE | changes))
+    for parameter in model.parameters():  # at the initial values the effects of padding are invisible
+        torch.nn.init.normal_(parameter, std=0.5)
+    for module in model.modules():
+        if isinstance(module, AffineDropPath):
+            module.drop_prob = 0.0
+    return model
+
+
+def video(length, seed=0):
+    generator = torch.Generator().manual_seed(seed * 1000 + length)
+    return {
+        "video_id": f"v{length}",
+        "feats": torch.randn(6, length, generator=generator),
+        "segments": torch.tensor([[0.3 * length, 0.3 * length + 5], [0.5 * length, 0.5 * length + 20]]),
+        "labels": torch.tensor([0, 2]),
+        "fps": 30.0, "duration": 100.0, "feat_stride": 4, "feat_num_frames": 16,
+    }  # fmt: skip
+
+
+def padded_as_actionformer(model, item):
+    """One video in a tensor of the length that ActionFormer gives it."""
+    length = item["feats"].shape[1]
+    full = model.padding.reference_length(length)
+    feats = torch.zeros(1, 6, full)
+    feats[0, :, :length] = item["feats"]
+    return Batch([0], feats, torch.arange(full)[None, None] < length, torch.tensor([full]))
+
+
+def assert_same_at_valid_steps(found, row, expected):
+    for level, mask in enumerate(expected.masks):
+        valid = int(mask.sum())
+        for name in ("logits", "offsets"):
+            a, b = getattr(found, name)[level][row, :valid], getattr(expected, name)[level][0, :valid]
+            assert torch.allclose(a, b, atol=2e-4, rtol=1e-4), (name, level, (a - b).abs().max())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@torch.no_grad()
+def test_every_length_gives_what_full_padding_gives(variant):
+    model = build(**VARIANTS[variant]).eval()
+    lengths = [1, 2, 7, 8, 9, 31, 32, 33, 50, 79, 80, 81, 87, 88, 89, 95, 96, 97, 100, 119, 120, 121, 200, 288]
+    items = [video(n) for n in lengths]
+    expected = []
+    for item in items:
+        batch = padded_as_actionformer(model, item)
+        expected.append(model.network(batch.feats, batch.mask, batch.lengths))
+    for item, full in zip(items, expected, strict=True):
+        (alone,) = model.batches([item])
+        assert alone.feats.shape[2] <= model.padding.reference_length(item["feats"].shape[1])
+        assert_same_at_valid_steps(model.network(alone.feats, alone.mask, alone.lengths), 0, full)
+    seen = []
+    for batch in model.batches(items):
+        output = model.network(batch.feats, batch.mask, batch.lengths)
+        for row, i in enumerate(batch.index):
+            assert_same_at_valid_steps(output, row, expected[i])
+            seen.append(i)
+    assert sorted(seen) == list(range(len(items)))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_losses_and_gradients_do_not_depend_on_padding(variant):
+    items = [video(30), video(41), video(8, seed=1)]
+    results = []
+    for full in (False, True):
+        model = build(**VARIANTS[variant]).train()
+        if full:
+            model.padding = PaddingRule(MAX_LEN, (1,), (1,), halo=MAX_LEN)  # everything to max_seq_len
+        (batch,) = model.batches(items)
+        assert (batch.feats.shape[2] == MAX_LEN) == full
+        losses = model(items)
+        losses["final_loss"].backward()
+        results.append((losses, [p.grad for p in model.parameters()]))
+    for name in results[0][0]:
+        assert torch.allclose(results[0][0][name], results[1][0][name], rtol=1e-5), name
+    for a, b in zip(results[0][1], results[1][1], strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or torch.allclose(a, b, rtol=1e-3, atol=1e-4 * max(1.0, b.abs().max().item()))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=8), st.integers(1, 3))
+def test_plan_covers_every_video_once_with_the_padding_it_needs(lengths, halo):
+    rule = PaddingRule(96, (1, 2, 4, 8), (6, 12, 24, 48), halo)
+    groups = rule.plan(lengths)
+    assert sorted(i for _, group in groups for i in group) == list(range(len(lengths)))
+    for padded, group in groups:
+        assert padded % 8 == 0
+        for i in group:
+            full = rule.reference_length(lengths[i])
+            for stride in rule.strides:
+                valid = -(-lengths[i] // stride)
+                assert min(padded // stride - valid, halo) == min(full // stride - valid, halo)
+
+
+def test_short_videos_cost_what_they_are_long():
+    rule = PaddingRule(2304, (1, 2, 4, 8, 16, 32), (18, 36, 72, 144, 288, 576))
+    assert rule.needed_length(250) == (288, False)  # one padded step on the coarsest level: 9 * 32
+    assert rule.needed_length(2300) == (2304, True)
+    assert rule.reference_length(2305) == 2880
+
+
+def test_bad_videos_are_named():
+    model = build()
+    with pytest.raises(ValueError, match=r"'v97'.*97 steps exceed max_seq_len=96"):
+        model.train()([video(97)])
+    with pytest.raises(ValueError, match=r"'v5'.*input_dim=6.*\(5, 6\)"):
+        model.eval()([{**video(5), "feats": torch.zeros(5, 6)}])
+    with pytest.raises(ValueError, match=r"'v9'.*\[0, 5\].*num_classes=3"):
+        model.train()([{**video(9), "labels": torch.tensor([0, 5])}])
