@@ -185,9 +185,13 @@ def tool(add_arguments, description: str) -> int:
 def call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     args = parser.parse_args(argv)
     level = logging.WARNING if args.quiet else logging.DEBUG if args.verbose else logging.INFO
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    console = logging.StreamHandler()
+    console.setLevel(level)
+    console.setFormatter(logging.Formatter("%(message)s"))
     for name in ("libs", "actionformer_nt"):
-        logging.getLogger(name).setLevel(level)
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [console], False
+        logger.setLevel(min(level, logging.INFO))
     try:
         args.run(args)
     except USER_ERRORS as error:

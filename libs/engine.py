@@ -256,12 +256,17 @@ class RunLog:
         self.began, self.start_epoch = time.perf_counter(), start_epoch
 
     def __enter__(self) -> RunLog:
-        logging.getLogger().addHandler(self.handler)
+        package = logging.getLogger("libs")
+        package.addHandler(self.handler)
+        self.old_level = package.level
+        package.setLevel(min(package.getEffectiveLevel(), logging.INFO))  # the file has every epoch, quiet or not
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.writer.close()
-        logging.getLogger().removeHandler(self.handler)
+        package = logging.getLogger("libs")
+        package.removeHandler(self.handler)
+        package.setLevel(self.old_level)
         self.handler.close()
 
     def epoch(self, epoch: int, epochs: int, losses: dict[str, float], lr: float, seconds: float, videos: int) -> None:

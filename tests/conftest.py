@@ -1,6 +1,7 @@
 """Shared fixtures: reference figures, real data where they are, and tiny data sets."""
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -95,3 +96,13 @@ def _event(start, end, label_id, label=None):
 @pytest.fixture
 def event():
     return _event
+
+
+@pytest.fixture(autouse=True)
+def _plain_logging():
+    """The command line sets up logging for a process; a test must not leave that to the next."""
+    yield
+    for name in ("libs", "actionformer_nt"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+        logger.setLevel(logging.NOTSET)

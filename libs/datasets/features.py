@@ -154,6 +154,8 @@ class FeatureFiles:
                     if NPZ_KEY not in archive:
                         raise ValueError(f"no array '{NPZ_KEY}' in it, only {list(archive)}")
                     array = archive[NPZ_KEY]
+                if not isinstance(array, np.ndarray):
+                    raise ValueError(f"'{NPZ_KEY}' is not an array")
             else:
                 array = np.load(path, mmap_mode="r")
         except Exception as error:  # numpy and zipfile raise many kinds on damaged files

@@ -50,12 +50,10 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or ("weights_only" in str(error).lower() and "GLOBAL" in str(error)):
-            raise ValueError(
-                f"{path}: refused: the file holds Python objects that could run code when loaded, not only tensors "
-                f"and plain data ({_first_line(error)})"
-            ) from None
-        raise ValueError(f"{path}: damaged or not a checkpoint: {_first_line(error)}") from None
+        raise ValueError(
+            f"{path}: damaged or not a checkpoint, or it holds Python objects that could run code when loaded; only "
+            f"tensors and plain data are read ({_first_line(error)})"
+        ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path}: damaged or not a checkpoint: {_first_line(error)}") from None
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss of a batch is NaN or infinite."""
+    """The loss or the gradient of a batch is NaN or infinite."""
 
 
 def train_one_epoch(
@@ -65,9 +65,9 @@ def train_one_epoch(
         losses = model(video_list)
         losses["final_loss"].backward()
         values = {name: float(loss.detach()) for name, loss in losses.items()}
-        _check_finite(values, video_list, curr_epoch, i)
-        if clip_grad_l2norm > 0:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), clip_grad_l2norm)
+        bound = clip_grad_l2norm if clip_grad_l2norm > 0 else float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), bound)
+        _check_finite(values | {"gradient norm": float(norm)}, video_list, curr_epoch, i)
         optimizer.step()
         scheduler.step()
         if model_ema is not None:
@@ -97,7 +97,7 @@ def _check_finite(values: dict[str, float], video_list: list[dict[str, Any]], ep
         return
     videos = [video["video_id"] for video in video_list]
     raise NonFiniteLossError(
-        f"loss is not finite in epoch {epoch + 1}, iteration {iteration}: {values}; videos of the batch: {videos}. "
+        f"loss or gradient is not finite in epoch {epoch + 1}, iteration {iteration}: {values}; videos of the batch: {videos}. "
         f"Look at their features and segments, or try a lower opt.learning_rate or train_cfg.clip_grad_l2norm: 1.0"
     )
 

@@ -99,7 +99,7 @@ def test_mistakes_are_refused_by_name(make_data, section, values, words):
 
 
 def test_missing_file_and_broken_yaml(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"no\.yaml"):
         load_config(tmp_path / "no.yaml")
     for text, word in (("a: [1", "not a YAML file"), ("- 1", "mapping"), ("opt: {}\nopt: {}", "given twice")):
         (tmp_path / "bad.yaml").write_text(text)

@@ -1,4 +1,4 @@
-"""Equality with the public ActionFormer: names, shapes, outputs, losses, gradients, detections, 20 steps of training."""
+"""Equality with the public ActionFormer: names, shapes, outputs, losses, gradients, detections, 20 steps."""
 
 import json
 

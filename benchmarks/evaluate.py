@@ -1,0 +1,141 @@
+"""Speed of the evaluator against the peer's on the same detections, alternating in one run.
+
+    python benchmarks/evaluate.py --annotations A.json --results R.json --split test [--repeats 5] [--scale 1 22]
+
+Writes docs/benchmarks/evaluate.{md,json}. Times include reading nothing: both evaluators are built before, and get the
+same columns. `--scale` repeats the videos that many times under new names, to show how the time grows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from peer import PEER, ROOT, peer_python
+
+from libs.utils.evaluation import GroundTruth, evaluate_detections
+from libs.utils.metrics import ANETdetection
+from libs.utils.results import Detections, read_results
+
+OUT = ROOT / "docs" / "benchmarks"
+
+# Runs in the peer's environment: one evaluation per line on stdin, its time and numbers on stdout.
+PEER_SCRIPT = """
+import json, pickle, sys, time
+import numpy as np
+from actionformer.utils.metrics import ANETdetection
+job = pickle.load(open(sys.argv[1], "rb"))
+evaluator = ANETdetection(job["annotations"], job["split"], tiou_thresholds=np.array(job["tiou"]))
+print("ready", flush=True)
+for _ in sys.stdin:
+    began = time.perf_counter()
+    mean, average, _ = evaluator.evaluate(job["predictions"], verbose=False)
+    print(json.dumps([time.perf_counter() - began, list(map(float, mean)), float(average)]), flush=True)
+"""
+
+
+def repeat_videos(truth: GroundTruth, detections: Detections, times: int) -> tuple[GroundTruth, Detections]:
+    """The same split several times over, under new names."""
+
+    def rename(ids: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.array([f"{i}-{name}" for name in ids], dtype=object) for i in range(times)])
+
+    tiled = [np.tile(column, times) for column in detections[1:]]
+    events = [np.tile(column, times) for column in truth[1:4]]
+    ids = rename(truth.video_id)
+    return GroundTruth(ids, *events, frozenset(ids), 0), Detections(rename(detections.video_id), *tiled)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--annotations", required=True)
+    parser.add_argument("--results", required=True)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--scale", type=int, nargs="*", default=[1, 22])
+    args = parser.parse_args()
+
+    tiou = np.linspace(0.3, 0.7, 5)
+    ours = ANETdetection(args.annotations, args.split, tiou_thresholds=tiou)
+    detections = read_results(args.results, ours.label_ids)
+    python = peer_python()
+    with tempfile.TemporaryDirectory() as folder:
+        job = Path(folder) / "job.pkl"
+        columns = {name: column.tolist() for name, column in detections.as_dict().items()}
+        for name in ("t-start", "t-end", "score"):
+            columns[name] = np.array(columns[name])
+        columns["label"] = np.array(columns["label"])
+        job.write_bytes(
+            pickle.dumps(
+                {"annotations": args.annotations, "split": args.split, "tiou": tiou.tolist(), "predictions": columns}
+            )
+        )
+        command = [str(python), "-c", PEER_SCRIPT, str(job)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as peer:
+            assert peer.stdout.readline().strip() == "ready"
+            pairs = []
+            for _ in range(args.repeats):
+                peer.stdin.write("go\n")
+                peer.stdin.flush()
+                peer_seconds, peer_map, _ = json.loads(peer.stdout.readline())
+                began = time.perf_counter()
+                mean, _, _ = ours.evaluate(detections, verbose=False)
+                pairs.append((peer_seconds, time.perf_counter() - began))
+                np.testing.assert_allclose(mean, peer_map, atol=1e-9)
+                print(f"peer {pairs[-1][0]:.2f} s, ours {1000 * pairs[-1][1]:.1f} ms", flush=True)
+            peer.stdin.close()
+
+    growth = []
+    for times in args.scale:
+        truth, many = repeat_videos(ours.ground_truth, detections, times)
+        seconds = []
+        for _ in range(3):
+            began = time.perf_counter()
+            evaluate_detections(truth, many, tiou=tiou)
+            seconds.append(time.perf_counter() - began)
+        growth.append((times, len(truth.videos), len(many.score), statistics.median(seconds)))
+
+    ratios = sorted(p / o for p, o in pairs)
+    record = {
+        "peer": PEER, "ratio_median": statistics.median(ratios), "ratios": ratios, "seconds_peer_and_ours": pairs,
+        "growth": growth, "machine": f"{platform.processor() or platform.machine()}, {len(pairs)} repeats",
+    }  # fmt: skip
+    lines = [
+        "# Evaluation",
+        "",
+        f"{len(detections.score):,} detections of {len(set(detections.video_id))} videos, 5 thresholds, against {PEER} "
+        f"(alternating, {args.repeats} repeats, equal mAP to 1e-9):",
+        "",
+        "| | seconds (median) |",
+        "|---|---|",
+        f"| {PEER} | {statistics.median(p for p, _ in pairs):.2f} |",
+        f"| this project | {statistics.median(o for _, o in pairs):.4f} |",
+        f"| ratio | {record['ratio_median']:.0f} ({ratios[0]:.0f} to {ratios[-1]:.0f}) |",
+        "",
+        "How the time grows when the split is repeated:",
+        "",
+        "| videos with events | detections | seconds |",
+        "|---|---|---|",
+        *(f"| {videos:,} | {count:,} | {seconds:.3f} |" for _, videos, count, seconds in growth),
+        "",
+        "Made by `python benchmarks/evaluate.py --annotations thumos14.json --results actionformer_thumos14_i3d.json "
+        f"--split {args.split} --repeats {args.repeats}`.",
+        "",
+    ]
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "evaluate.md").write_text("\n".join(lines))
+    (OUT / "evaluate.json").write_text(json.dumps(record, indent=1) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

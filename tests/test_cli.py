@@ -1,0 +1,79 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actionformer_nt.cli import main, parse_tiou
+from libs.utils.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_simulate_train_eval_evaluate(make_data, tmp_path, capsys):
+    path = make_data()
+    assert main(["-q", "train", str(path), "--output", "x", "-c", "1"]) == 0
+    folder = tmp_path / "ckpt" / "tiny_x"
+    assert load_checkpoint(folder / "epoch_002.pth.tar")["epoch"] == 2
+    assert main(["-q", "eval", str(path), str(folder), "-epoch", "2", "--weights", "raw"]) == 0
+    out = capsys.readouterr().out
+    detections = folder / "epoch_002_raw_detections.json"
+    assert "average mAP" in out and str(detections) in out
+
+    annotations = str(path.parent / "annotations.json")
+    arguments = ["evaluate", str(detections), "--annotations", annotations, "--split", "test", "--per-class"]
+    assert main([*arguments, "--json", str(tmp_path / "m.json"), "--csv", str(tmp_path / "m.csv")]) == 0
+    assert "class1" in capsys.readouterr().out
+    again, first = (json.loads(p.read_text()) for p in (tmp_path / "m.json", folder / "epoch_002_raw_metrics.json"))
+    assert again["mAP"] == first["mAP"] and again["recall"] == first["recall"]
+    assert (tmp_path / "m.csv").read_text().splitlines()[-1].startswith("mean,")
+
+    assert main(["-q", "simulate", str(tmp_path / "toy"), "--num-train", "2", "--num-test", "1", "--jobs", "1"]) == 0
+    assert len(list((tmp_path / "toy" / "features").iterdir())) == 3
+
+
+def test_resume_by_folder_alone(make_data, tmp_path):
+    path = make_data()
+    assert main(["-q", "train", str(path), "--output", "x", "-c", "2"]) == 0
+    (tmp_path / "ckpt" / "tiny_x" / "last.pth.tar").unlink()
+    (tmp_path / "ckpt" / "tiny_x" / "epoch_003.pth.tar").unlink()
+    assert main(["-q", "train", str(path), "--resume", str(tmp_path / "ckpt" / "tiny_x")]) == 0
+    assert [p.name for p in (tmp_path / "ckpt").iterdir()] == ["tiny_x"]
+    assert load_checkpoint(tmp_path / "ckpt" / "tiny_x" / "last.pth.tar")["epoch"] == 3
+
+
+def test_mistakes_are_one_line_and_an_exit_status(make_data, tmp_path, capsys):
+    assert main(["train", str(tmp_path / "none.yaml")]) == 2
+    assert main(["eval", str(make_data()), str(tmp_path)]) == 2
+    assert main(["evaluate", "x.json", "--annotations", "y.json", "--split", "test"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 3 and all(line.startswith("error: ") for line in errors)
+    path = make_data()
+    np.save(path.parent / "features" / "v1.npy", np.full((64, 8), 3e38, np.float32))
+    assert main(["-q", "train", str(path), "--output", "y"]) == 3
+    assert "'v1'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["trian"])
+    assert stop.value.code == 2
+
+
+def test_thresholds():
+    assert parse_tiou("0.3:0.7:0.1") == [0.3, 0.4, 0.5, 0.6, 0.7]
+    assert parse_tiou("0.5,0.75") == [0.5, 0.75]
+    for bad in ("", "a", "0.7:0.3:0.1", "0.1:0.5:0", "0.1:0.5"):
+        with pytest.raises(ValueError, match="--tiou"):
+            parse_tiou(bad)
+
+
+def test_help_does_not_import_torch():
+    code = "import sys, actionformer_nt.cli as c; c.build_parser().format_help(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", ["train", "eval", "evaluate"])
+def test_tools_are_the_commands(name):
+    done = subprocess.run([sys.executable, f"tools/{name}.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "usage" in done.stdout, done.stderr

@@ -1,0 +1,226 @@
+"""Whole runs: what they leave behind, and that an interruption changes nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from libs import engine
+from libs.core import load_config
+from libs.utils import NonFiniteLossError
+from libs.utils.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).parents[1]
+
+
+def train(path, folder, **options):
+    return engine.train(load_config(path), folder, progress=False, **options)
+
+
+def weights(folder, key="state_dict"):
+    return load_checkpoint(folder / "last.pth.tar")[key]
+
+
+def assert_same_end(a, b):
+    one, two = load_checkpoint(a / "last.pth.tar"), load_checkpoint(b / "last.pth.tar")
+    for key in ("state_dict", "state_dict_ema"):
+        assert one[key].keys() == two[key].keys()
+        for name in one[key]:
+            assert torch.equal(one[key][name], two[key][name]), (key, name)
+    for key in ("epoch", "scheduler", "loss_normalizer", "ema_num_updates"):
+        assert one[key] == two[key], key
+
+
+def test_what_a_run_leaves_behind(make_data, tmp_path):
+    path = make_data()
+    folder = train(path, tmp_path / "run", ckpt_freq=2)
+    names = {p.name for p in folder.iterdir()}
+    assert names == {
+        "config.yaml", "run.json", "log.txt", "metrics.jsonl", "logs", "last.pth.tar",
+        "epoch_002.pth.tar", "epoch_003.pth.tar",
+    }  # fmt: skip
+    assert load_config(folder / "config.yaml") == load_config(path)
+    info = json.loads((folder / "run.json").read_text())
+    assert info["seed"] == 1234567891 and info["command"] and "commit" in info and info["torch"] == torch.__version__
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3] and all(np.isfinite(line["final_loss"]) for line in lines)
+    assert (folder / "log.txt").read_text().count("epoch ") == 3
+    checkpoint = load_checkpoint(folder / "epoch_003.pth.tar")
+    assert checkpoint["epoch"] == 3 and checkpoint["scheduler"]["last_epoch"] == 6
+    assert all(name.startswith("module.") for name in checkpoint["state_dict"])
+
+
+def test_tensorboard_has_the_tags_of_actionformer(make_data, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = train(make_data(loader={"batch_size": 1}), tmp_path / "run", print_freq=1)
+    events = EventAccumulator(str(folder / "logs")).Reload()
+    assert set(events.Tags()["scalars"]) == {"train/learning_rate", "train/final_loss"}
+    assert [e.step for e in events.Scalars("train/final_loss")] == [1, 2, 3, 5, 6, 7, 9, 10, 11]
+    group = sorted(p.name for p in (folder / "logs").iterdir() if p.is_dir())
+    assert group == ["train_all_losses_cls_loss", "train_all_losses_reg_loss"]
+
+
+def test_same_seed_same_run_and_another_seed_another(make_data, tmp_path):
+    path = make_data(steps=150, train_cfg={"dropout": 0.1})
+    a, b = train(path, tmp_path / "a"), train(path, tmp_path / "b")
+    assert_same_end(a, b)
+    c = train(make_data(steps=150, train_cfg={"dropout": 0.1}, init_rand_seed=7), tmp_path / "c")
+    assert any(not torch.equal(weights(a)[name], weights(c)[name]) for name in weights(a))
+
+
+def test_kill_in_the_middle_of_an_epoch_and_resume_with_other_workers(make_data, tmp_path):
+    """SIGKILL during an epoch; the resumed run, with another number of workers, ends bit-equal."""
+    path = make_data(
+        {f"v{i}": [{"segment": [1.0, 3.0 + i / 10], "label_id": i % 2, "label": f"c{i % 2}"}] for i in range(24)},
+        subsets={f"v{i}": "training" for i in range(24)},
+        steps=200, opt={"epochs": 9, "warmup_epochs": 1}, train_cfg={"dropout": 0.1, "clip_grad_l2norm": 1.0},
+    )  # fmt: skip
+    whole = train(path, tmp_path / "whole")
+    script = (
+        "import sys, torch; torch.set_num_threads(int(sys.argv[3]));"
+        "from libs import engine; from libs.core import load_config;"
+        "engine.train(load_config(sys.argv[1]), sys.argv[2], progress=False)"
+    )
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-c", script, str(path), str(killed), str(torch.get_num_threads())]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    metrics = killed / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if metrics.is_file() and len(metrics.read_text().splitlines()) >= 4:
+            break
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = load_checkpoint(killed / "last.pth.tar")["epoch"]
+    assert 1 <= done < 10
+    config = load_config(path)
+    config["loader"]["num_workers"] = 2
+    engine.train(config, killed, resume=killed, progress=False)
+    assert_same_end(whole, killed)
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, 11))
+
+
+def test_resume_from_a_numbered_checkpoint(make_data, tmp_path):
+    path = make_data(opt={"epochs": 3, "warmup_epochs": 1})
+    whole = train(path, tmp_path / "whole", ckpt_freq=1)
+    half = train(path, tmp_path / "half", resume=whole / "epoch_002.pth.tar")
+    assert_same_end(whole, half)
+
+
+def test_a_checkpoint_without_our_own_keys_resumes_too(make_data, tmp_path, caplog):
+    path = make_data()
+    folder = train(path, tmp_path / "run")
+    checkpoint = load_checkpoint(folder / "last.pth.tar") | {"epoch": 2}
+    for key in ("loss_normalizer", "ema_num_updates"):
+        del checkpoint[key]
+    torch.save(checkpoint, tmp_path / "old.pth.tar")
+    again = train(path, tmp_path / "again", resume=tmp_path / "old.pth.tar")
+    assert "no loss normaliser" in caplog.text
+    assert load_checkpoint(again / "last.pth.tar")["ema_num_updates"] == 2 * 2 + 2
+
+
+def test_folders_that_cannot_be_used(make_data, tmp_path):
+    path = make_data()
+    folder = train(path, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"already holds a run.*--resume"):
+        train(path, folder)
+    train(path, folder, overwrite=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"output folder .*file.*cannot be written"):
+        train(path, tmp_path / "file" / "run")
+
+
+def test_a_loss_that_is_not_finite_names_the_videos(make_data, tmp_path, monkeypatch):
+    path = make_data()
+    np.save(path.parent / "features" / "v2.npy", np.full((64, 8), 3e38, np.float32))
+    with pytest.raises(NonFiniteLossError, match=r"epoch 1.*'v2'"):
+        train(path, tmp_path / "run")
+
+
+def test_a_training_video_without_events_is_background(make_data, tmp_path, event):
+    path = make_data(
+        {"a": [event(1, 2, 0)], "b": [], "c": [event(1, 2, 1)], "d": []}, subsets=dict.fromkeys("abcd", "training")
+    )
+    train(path, tmp_path / "run")
+    nothing = make_data({v: [] for v in "ab"}, subsets=dict.fromkeys("ab", "training"), name="nothing")
+    losses = json.loads((train(nothing, tmp_path / "none") / "metrics.jsonl").read_text().splitlines()[-1])
+    assert losses["reg_loss"] == 0 and losses["cls_loss"] > 0
+
+
+@pytest.mark.parametrize(
+    ("devices", "word"),
+    [(["cuda:0", "cuda:1"], "one process trains on one device"), (["cpu", "cpu"], "one device"), (["gpu7"], "gpu7")],
+)
+def test_devices(make_data, tmp_path, devices, word):
+    with pytest.raises(ValueError, match=word):
+        train(make_data(devices=devices), tmp_path / "run")
+
+
+def test_evaluation_writes_what_it_found(make_data, tmp_path):
+    path = make_data()
+    folder = train(path, tmp_path / "run")
+    found = engine.evaluate(load_config(path), folder, progress=False)
+    assert set(found.files) == {"detections", "metrics", "per_class"} and all(p.is_file() for p in found.files.values())
+    metrics = json.loads(found.files["metrics"].read_text())
+    assert metrics["average_mAP"] == found.result.average_mAP
+    assert metrics["provenance"]["checkpoint"].endswith("epoch_003.pth.tar")
+    assert len(found.detections.score) > 0
+    batched = engine.evaluate(load_config(make_data(loader={"eval_batch_size": 2})), folder, progress=False)
+    np.testing.assert_allclose(batched.detections.score, found.detections.score, atol=1e-6)
+    top = engine.evaluate(load_config(path), folder, topk=3, save_only=True, progress=False)
+    assert len(top.detections.score) == 6 and top.result is None
+
+
+def test_no_detection_at_all(make_data, tmp_path):
+    folder = train(make_data(), tmp_path / "run")
+    strict = load_config(make_data(test_cfg={"pre_nms_thresh": 1.0}))
+    found = engine.evaluate(strict, folder, progress=False)
+    assert len(found.detections.score) == 0 and found.result.average_mAP == 0.0
+    assert found.result.counts["videos_without_predictions"] == 2
+
+
+def test_checkpoint_of_another_configuration(make_data, tmp_path):
+    folder = train(make_data(), tmp_path / "run")
+    wide = load_config(make_data(model={"embd_dim": 16, "fpn_dim": 16}))
+    with pytest.raises(ValueError, match=r"another configuration[\s\S]*backbone.*shape \(8,"):
+        engine.evaluate(wide, folder, progress=False)
+    checkpoint = load_checkpoint(folder / "last.pth.tar")
+    del checkpoint["state_dict_ema"]
+    torch.save(checkpoint, tmp_path / "raw.pth.tar")
+    with pytest.raises(ValueError, match="--weights raw"):
+        engine.evaluate(load_config(make_data()), tmp_path / "raw.pth.tar", progress=False)
+
+
+def test_external_scores_change_labels(make_data, tmp_path):
+    scores = tmp_path / "scores.json"
+    scores.write_text(json.dumps({"results": {"v4": [0.0, 1.0], "v5": [1.0, 0.0]}}))
+    path = make_data(test_cfg={"ext_score_file": str(scores), "ext_score_topk": 1})
+    folder = train(path, tmp_path / "run")
+    found = engine.evaluate(load_config(path), folder, progress=False)
+    assert {(v, int(y)) for v, y in zip(found.detections.video_id, found.detections.label, strict=True)} == {
+        ("v4", 1), ("v5", 0),
+    }  # fmt: skip
+    assert json.loads(found.files["metrics"].read_text())["provenance"]["external_scores"] == str(scores)
+
+
+def test_the_average_of_few_updates_is_called_out(make_data, tmp_path, caplog):
+    train(make_data(), tmp_path / "a")
+    assert "still the random initialisation" in caplog.text
+    caplog.clear()
+    train(make_data(train_cfg={"ema_ramp": True}), tmp_path / "b")
+    assert "still the random initialisation" not in caplog.text
+
+
+def test_bucketing_trains(make_data, tmp_path):
+    path = make_data(loader={"bucketing": True, "num_workers": 1})
+    assert len((train(path, tmp_path / "run") / "metrics.jsonl").read_text().splitlines()) == 3
