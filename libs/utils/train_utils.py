@@ -97,7 +97,8 @@ def _check_finite(values: dict[str, float], video_list: list[dict[str, Any]], ep
         return
     videos = [video["video_id"] for video in video_list]
     raise NonFiniteLossError(
-        f"loss or gradient is not finite in epoch {epoch + 1}, iteration {iteration}: {values}; videos of the batch: {videos}. "
+        f"loss or gradient is not finite in epoch {epoch + 1}, iteration {iteration}: {values}; "
+        f"videos of the batch: {videos}. "
         f"Look at their features and segments, or try a lower opt.learning_rate or train_cfg.clip_grad_l2norm: 1.0"
     )
 
