@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -75,6 +76,7 @@ def make_data_loader(
         generator: its initial seed decides the order and the crops of every epoch (training only).
         batch_size: of training; evaluation uses `eval_batch_size`, in the order of the annotation file.
     """
+    num_workers = min(num_workers, os.cpu_count() or 1)  # more would only get in each other's way
     shared = {"num_workers": num_workers, "collate_fn": identity, "persistent_workers": num_workers > 0}
     if not is_training:
         return DataLoader(dataset, batch_size=eval_batch_size, shuffle=False, **shared)
