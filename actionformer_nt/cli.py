@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import sys
 from pathlib import Path
 
@@ -23,8 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="actionformer-nt", description="Temporal action localization with few labels."
     )
-    parser.add_argument("-q", "--quiet", action="store_true", help="only warnings and results")
-    parser.add_argument("-v", "--verbose", action="store_true", help="also a line every --print-freq iterations")
+    _add_verbosity(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text, add in (
         ("train", "train a detector", add_train_arguments),
@@ -40,9 +40,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_verbosity(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-q", "--quiet", action="store_true", help="only warnings and results")
+    parser.add_argument("-v", "--verbose", action="store_true", help="also a line every --print-freq iterations")
+
+
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="YAML configuration")
-    parser.add_argument("-p", "--print-freq", type=int, default=10, help="iterations between log entries")
+    parser.add_argument(
+        "-p", "--print-freq", type=int, default=10, help="iterations between entries of TensorBoard and of -v"
+    )
     parser.add_argument("-c", "--ckpt-freq", type=int, default=5, help="epochs between numbered checkpoints")
     parser.add_argument("--output", default=None, help="name of the run (default: the time)")
     parser.add_argument("--resume", default=None, help="checkpoint or run folder to go on from")
@@ -81,11 +88,15 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def add_simulate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", help="folder to write to")
     parser.add_argument("--annotations", default=None, help="take videos and events from this file")
-    for name, kind, value in (
-        ("num-train", int, 40), ("num-test", int, 20), ("num-classes", int, 8), ("channels", int, 64),
-        ("difficulty", float, 0.4), ("seed", int, 0),
-    ):  # fmt: skip
-        parser.add_argument(f"--{name}", type=kind, default=value, help=" ")
+    for name, kind, value, text in (
+        ("num-train", int, 40, "training videos"),
+        ("num-test", int, 20, "test videos"),
+        ("num-classes", int, 8, "actions"),
+        ("channels", int, 64, "of the features"),
+        ("difficulty", float, 0.4, "0 (easy) to 1 (hard)"),
+        ("seed", int, 0, "of everything that is drawn"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, default=value, help=text)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.set_defaults(run=run_simulate)
 
@@ -159,11 +170,11 @@ def parse_tiou(text: str) -> list[float]:
         if ":" not in text:
             return [float(part) for part in text.split(",")]
         start, stop, step = (float(part) for part in text.split(":"))
-        count = round((stop - start) / step) + 1
+        count = math.floor((stop - start) / step + 1e-6) + 1
         if count < 1:
             raise ValueError
         return [round(start + i * step, 10) for i in range(count)]
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise ValueError(
             f"--tiou '{text}': expected START:STOP:STEP such as 0.3:0.7:0.1, or numbers such as 0.5,0.75"
         ) from None
@@ -177,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
 def tool(add_arguments, description: str) -> int:
     """What a script in `tools/` is: one command on its own."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.set_defaults(quiet=False, verbose=False)
+    _add_verbosity(parser)
     add_arguments(parser)
     return call(parser, None)
 
@@ -197,7 +208,7 @@ def call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     except USER_ERRORS as error:
         if args.verbose:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         return 2
     except RuntimeError as error:
         from libs.utils.train_utils import NonFiniteLossError
@@ -210,6 +221,12 @@ def call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
         print("interrupted; a training run goes on with --resume and its folder", file=sys.stderr)
         return 130
     return 0
+
+
+def _message(error: Exception) -> str:
+    """The error's text; of one that a loader's worker passed on, without the worker's traceback."""
+    text = str(error).rstrip()
+    return text.splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
 
 
 if __name__ == "__main__":

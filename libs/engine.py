@@ -10,6 +10,7 @@ import json
 import logging
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -48,8 +49,8 @@ def select_device(config: dict[str, Any]) -> torch.device:
     devices = config["devices"]
     if len(devices) != 1:
         raise ValueError(
-            f"devices: {devices}: one process trains on one device; name a single one, such as ['cuda:0'] or ['cpu'] "
-            f"(batches for several GPUs of ActionFormer's devices list never worked)"
+            f"devices: {devices}: one process runs on one device; name a single one, such as ['cuda:0'] or ['cpu'] "
+            f"(in ActionFormer, too, training with several entries fails)"
         )
     try:
         device = torch.device(devices[0])
@@ -103,8 +104,11 @@ def train(
     start = 0
     if resume is not None:
         start = restore(resume_point(resume), model, ema, optimizer, scheduler, iters_per_epoch=len(loader))
+    elif overwrite:
+        clear_folder(folder)
     write_run_info(config, folder)
-    with RunLog(folder, start) as log:
+    print_freq = min(print_freq, max(len(loader) - 1, 1))  # at least once an epoch
+    with RunLog(folder, start, iters_per_epoch=len(loader)) as log:
         logger.info(
             "training %d videos, %d epochs of %d iterations, on %s; run folder %s",
             len(dataset), epochs, len(loader), device, folder,
@@ -141,6 +145,15 @@ def prepare_folder(folder: str | Path, *, resume: str | Path | None = None, over
         ValueError: it holds a run already; OSError: it cannot be written (names it).
     """
     folder = Path(folder)
+    check_writable(folder)
+    if resume is None and not overwrite and list(folder.glob("*.pth.tar")):
+        raise ValueError(
+            f"{folder} already holds a run: go on with --resume {folder}, choose another --output, or --overwrite it"
+        )
+    return folder
+
+
+def check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".write-test"
@@ -148,19 +161,22 @@ def prepare_folder(folder: str | Path, *, resume: str | Path | None = None, over
         probe.unlink()
     except OSError as error:
         raise OSError(f"output folder {folder} cannot be written: {error.strerror}") from None
-    if resume is None and not overwrite and list(folder.glob("*.pth.tar")):
-        raise ValueError(
-            f"{folder} already holds a run: go on with --resume {folder}, choose another --output, or --overwrite it"
-        )
-    if resume is None and overwrite:
-        for old in [
-            *folder.glob("*.pth.tar"),
-            *folder.glob("logs/events*"),
-            folder / "metrics.jsonl",
-            folder / "log.txt",
-        ]:
-            old.unlink(missing_ok=True)
-    return folder
+
+
+def clear_folder(folder: Path) -> None:
+    """Removes what an earlier run and its evaluations left in a run folder."""
+    names = (
+        "*.pth.tar",
+        "*_detections.json",
+        "*_metrics.json",
+        "*_per_class.csv",
+        "metrics.jsonl",
+        "log.txt",
+        "run.json",
+    )
+    for old in [path for name in names for path in folder.glob(name)]:
+        old.unlink()
+    shutil.rmtree(folder / "logs", ignore_errors=True)
 
 
 def training_state(epoch: int, model: Any, ema: ModelEma, optimizer: Any, scheduler: Any) -> dict[str, Any]:
@@ -189,6 +205,11 @@ def restore(path: Path, model: Any, ema: ModelEma, optimizer: Any, scheduler: An
         raise ValueError(f"{path}: cannot resume from it: keys {missing} are missing")
     load_state(model, checkpoint["state_dict"], source=str(path))
     load_state(ema.module, checkpoint["state_dict_ema"], source=str(path))
+    own, given = (
+        {key for group in o["param_groups"] for key in group} for o in (optimizer.state_dict(), checkpoint["optimizer"])
+    )
+    if {"betas", "momentum"} & own != {"betas", "momentum"} & given:
+        raise ValueError(f"{path}: its optimizer is of another kind than opt.type: '{type(optimizer).__name__}'")
     optimizer.load_state_dict(checkpoint["optimizer"])
     scheduler.load_state_dict(checkpoint["scheduler"])
     epoch = int(checkpoint["epoch"])
@@ -212,8 +233,13 @@ def warn_about_ema(ema: ModelEma) -> None:
 
 
 def write_run_info(config: dict[str, Any], folder: Path) -> None:
-    """`config.yaml` and `run.json`."""
-    dump_config(config, folder / "config.yaml")
+    """`config.yaml`, and `run.json`: a list with an entry for each start of the run."""
+    path, old = folder / "run.json", folder / "config.yaml"
+    before = old.read_text() if old.is_file() else None
+    dump_config(config, old)
+    starts = json.loads(path.read_text()) if path.is_file() else []
+    if starts and before != old.read_text():
+        logger.warning("%s: the configuration differs from that of the last start and replaces it", folder)
     info = {
         "command": shlex.join(sys.argv),
         "seed": config["init_rand_seed"],
@@ -224,7 +250,7 @@ def write_run_info(config: dict[str, Any], folder: Path) -> None:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-    (folder / "run.json").write_text(json.dumps(info, indent=2) + "\n")
+    path.write_text(json.dumps([*starts, info], indent=2) + "\n")
 
 
 def source_commit() -> str | None:
@@ -244,9 +270,8 @@ def source_commit() -> str | None:
 class RunLog:
     """Everything a training run writes while it runs: TensorBoard, `metrics.jsonl` and `log.txt`."""
 
-    def __init__(self, folder: Path, start_epoch: int) -> None:
-        self.folder = folder
-        self.writer = SummaryWriter(str(folder / "logs"))
+    def __init__(self, folder: Path, start_epoch: int, *, iters_per_epoch: int) -> None:
+        self.writer = SummaryWriter(str(folder / "logs"), purge_step=start_epoch * iters_per_epoch)
         self.metrics_path = folder / "metrics.jsonl"
         lines = self.metrics_path.read_text().splitlines() if self.metrics_path.is_file() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["epoch"] <= start_epoch]
@@ -318,24 +343,27 @@ def evaluate(
     dataset = make_dataset(config["dataset_name"], False, config["val_split"], **config["dataset"])
     loader = make_data_loader(dataset, False, None, **config["loader"])
     model = load_model(config, path, weights=weights).to(device)
+    ext_score_file = None if save_only else config["test_cfg"]["ext_score_file"]
+    video_scores = None if ext_score_file is None else read_video_scores(ext_score_file)
+    check_writable(path.parent)
     detections = predict(loader, model, progress=progress)
 
-    ext_score_file = None if save_only else config["test_cfg"]["ext_score_file"]
     provenance = {
         "checkpoint": str(path),
         "weights": weights,
         "commit": source_commit(),
         "command": shlex.join(sys.argv),
     }
-    if ext_score_file is not None:
+    if video_scores is not None:
         detections = fuse_scores(
             detections,
-            read_video_scores(ext_score_file),
+            video_scores,
             num_pred=config["test_cfg"]["ext_score_num_pred"],
             topk=config["test_cfg"]["ext_score_topk"],
         )
         provenance["external_scores"] = ext_score_file
-    names = {i: name for name, i in dataset.label_dict.items()}
+    agnostic = dataset.class_agnostic and video_scores is None  # the one class has no name
+    names = {} if agnostic else {i: name for name, i in dataset.label_dict.items()}
     stem = path.parent / f"{path.name.removesuffix('.pth.tar')}_{weights}"
     files = {"detections": Path(f"{stem}_detections.json")}
     write_results(files["detections"], detections, names, provenance=provenance)

@@ -35,7 +35,7 @@ optimizer = make_optimizer(model, cfg["opt"])
 num_iters_per_epoch = len(train_loader)
 scheduler = make_scheduler(optimizer, cfg["opt"], num_iters_per_epoch)
 model_ema = ModelEma(model)
-max_epochs = cfg["opt"].get("early_stop_epochs") or cfg["opt"]["epochs"] + cfg["opt"]["warmup_epochs"]
+max_epochs = cfg["opt"].get("early_stop_epochs", cfg["opt"]["epochs"] + cfg["opt"]["warmup_epochs"])
 for epoch in range(0, max_epochs):
     train_one_epoch(train_loader, model, optimizer, scheduler, epoch, model_ema=model_ema,
                     clip_grad_l2norm=cfg["train_cfg"]["clip_grad_l2norm"], tb_writer=tb_writer, print_freq=1)

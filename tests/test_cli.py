@@ -54,6 +54,11 @@ def test_mistakes_are_one_line_and_an_exit_status(make_data, tmp_path, capsys):
     np.save(path.parent / "features" / "v1.npy", np.full((64, 8), 3e38, np.float32))
     assert main(["-q", "train", str(path), "--output", "y"]) == 3
     assert "'v1'" in capsys.readouterr().err
+    broken = make_data(name="broken", loader={"num_workers": 1})
+    np.save(broken.parent / "features" / "v1.npy", np.full((64, 8), np.nan, np.float32))
+    assert main(["-q", "train", str(broken), "--output", "z", "-p", "0"]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1 and "v1.npy: video 'v1' holds numbers that are not finite" in error[0]
     with pytest.raises(SystemExit) as stop:
         main(["trian"])
     assert stop.value.code == 2
@@ -61,8 +66,8 @@ def test_mistakes_are_one_line_and_an_exit_status(make_data, tmp_path, capsys):
 
 def test_thresholds():
     assert parse_tiou("0.3:0.7:0.1") == [0.3, 0.4, 0.5, 0.6, 0.7]
-    assert parse_tiou("0.5,0.75") == [0.5, 0.75]
-    for bad in ("", "a", "0.7:0.3:0.1", "0.1:0.5:0", "0.1:0.5"):
+    assert parse_tiou("0.5,0.75") == [0.5, 0.75] and parse_tiou("0.3:0.78:0.1")[-1] == 0.7
+    for bad in ("", "a", "0:inf:0.1", "0.7:0.3:0.1", "0.1:0.5:0", "0.1:0.5"):
         with pytest.raises(ValueError, match="--tiou"):
             parse_tiou(bad)
 

@@ -47,7 +47,7 @@ def test_what_a_run_leaves_behind(make_data, tmp_path):
         "epoch_002.pth.tar", "epoch_003.pth.tar",
     }  # fmt: skip
     assert load_config(folder / "config.yaml") == load_config(path)
-    info = json.loads((folder / "run.json").read_text())
+    (info,) = json.loads((folder / "run.json").read_text())
     assert info["seed"] == 1234567891 and info["command"] and "commit" in info and info["torch"] == torch.__version__
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3] and all(np.isfinite(line["final_loss"]) for line in lines)
@@ -134,10 +134,28 @@ def test_folders_that_cannot_be_used(make_data, tmp_path):
     folder = train(path, tmp_path / "run")
     with pytest.raises(ValueError, match=r"already holds a run.*--resume"):
         train(path, folder)
-    train(path, folder, overwrite=True)
+    engine.evaluate(load_config(path), folder, progress=False)
+    with pytest.raises(ValueError, match=r"8 channels.*expected 9"):
+        train(make_data(dataset={"input_dim": 9}, name="other"), folder, overwrite=True)
+    assert (folder / "last.pth.tar").is_file()  # nothing is removed before the new run is known to start
+    train(make_data(), folder, overwrite=True, ckpt_freq=0)
+    assert not list(folder.glob("*_detections.json")) and len(list(folder.glob("epoch_*"))) == 1
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"output folder .*file.*cannot be written"):
         train(path, tmp_path / "file" / "run")
+
+
+def test_resuming_with_another_optimizer_is_refused(make_data, tmp_path):
+    folder = train(make_data(), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"another kind than opt\.type: 'SGD'"):
+        train(make_data(opt={"type": "SGD"}), folder, resume=folder)
+
+
+def test_every_start_is_recorded(make_data, tmp_path, caplog):
+    folder = train(make_data(), tmp_path / "run")
+    train(make_data(opt={"epochs": 3}), folder, resume=folder)
+    assert len(json.loads((folder / "run.json").read_text())) == 2
+    assert "configuration differs" in caplog.text
 
 
 def test_a_loss_that_is_not_finite_names_the_videos(make_data, tmp_path, monkeypatch):
@@ -159,7 +177,7 @@ def test_a_training_video_without_events_is_background(make_data, tmp_path, even
 
 @pytest.mark.parametrize(
     ("devices", "word"),
-    [(["cuda:0", "cuda:1"], "one process trains on one device"), (["cpu", "cpu"], "one device"), (["gpu7"], "gpu7")],
+    [(["cuda:0", "cuda:1"], "one process runs on one device"), (["cpu", "cpu"], "one device"), (["gpu7"], "gpu7")],
 )
 def test_devices(make_data, tmp_path, devices, word):
     with pytest.raises(ValueError, match=word):
@@ -199,6 +217,20 @@ def test_checkpoint_of_another_configuration(make_data, tmp_path):
     torch.save(checkpoint, tmp_path / "raw.pth.tar")
     with pytest.raises(ValueError, match="--weights raw"):
         engine.evaluate(load_config(make_data()), tmp_path / "raw.pth.tar", progress=False)
+
+
+def test_one_class_has_no_name(make_data, tmp_path):
+    path = make_data(dataset_name="anet", dataset={"num_classes": 1}, test_cfg={"multiclass_nms": False})
+    found = engine.evaluate(load_config(path), train(path, tmp_path / "run"), save_only=True, progress=False)
+    entries = [e for v in json.loads(found.files["detections"].read_text())["results"].values() for e in v]
+    assert {(e["label"], e["label_id"]) for e in entries} == {("0", 0)}
+
+
+def test_missing_external_scores_are_found_before_the_work(make_data, tmp_path, monkeypatch):
+    folder = train(make_data(), tmp_path / "run")
+    monkeypatch.setattr(engine, "predict", lambda *a, **k: pytest.fail("inference ran first"))
+    with pytest.raises(FileNotFoundError, match=r"none\.json"):
+        engine.evaluate(load_config(make_data(test_cfg={"ext_score_file": "none.json"})), folder)
 
 
 def test_external_scores_change_labels(make_data, tmp_path):

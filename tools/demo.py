@@ -4,10 +4,11 @@ python tools/demo.py [--data FOLDER_OF_GTEA]
 """
 
 import argparse
-import logging
 import os
+import sys
 from pathlib import Path
 
+from actionformer_nt.cli import tool
 from libs import engine
 from libs.core import load_config
 from libs.datasets.simulate import Simulation, simulate
@@ -15,13 +16,12 @@ from libs.datasets.simulate import Simulation, simulate
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=None, help="folder with GTEA's annotations/ and features/")
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("libs").setLevel(logging.INFO)
+    parser.set_defaults(run=run)
 
+
+def run(args: argparse.Namespace) -> None:
     if args.data is None:
         config_path, data = ROOT / "configs" / "demo.yaml", Path("demo/data")
         print("making a synthetic data set (features drawn from random prototypes, no real video) ...")
@@ -45,4 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(tool(add_arguments, __doc__))

@@ -70,7 +70,7 @@ def resolve_config(raw: dict[str, Any], source: str = "config") -> dict[str, Any
     _import_plugins(raw.get("plugins") or [], source)
     extra_schemas = config_sections()
     extra = {name: raw.pop(name) for name in extra_schemas if name in raw}
-    derived = _pop_derived(raw)
+    derived = _pop_derived(raw, source)
 
     config = _validate(RootSection, raw, source, "", known=list(extra_schemas))
     schemas = model_schemas()
@@ -92,6 +92,8 @@ def resolve_config(raw: dict[str, Any], source: str = "config") -> dict[str, Any
         config["model"][key] = copy.deepcopy(config["dataset"][key])
     for key in DERIVED_SECTIONS:
         config["model"][key] = config[key]
+    if config["opt"]["early_stop_epochs"] is None:
+        del config["opt"]["early_stop_epochs"]  # scripts ask for it with a default
     _check_across_sections(config, source)
     return config
 
@@ -114,12 +116,14 @@ def _import_plugins(plugins: Any, source: str) -> None:
             raise ValueError(f"{source}: plugins: cannot import '{name}': {error}") from error
 
 
-def _pop_derived(raw: dict[str, Any]) -> dict[str, Any]:
+def _pop_derived(raw: dict[str, Any], source: str) -> dict[str, Any]:
+    """Takes what `load_config` adds out of the model section; a section there must repeat the one of the top level."""
     model = raw.get("model")
     if not isinstance(model, dict):
         return {}
     for key in DERIVED_SECTIONS:
-        model.pop(key, None)
+        if key in model and model.pop(key) != raw.get(key):
+            raise ValueError(f"{source}: model.{key} differs from {key}; set it at the top level only")
     return {key: model.pop(key) for key in DERIVED_FROM_DATASET if key in model}
 
 
@@ -129,7 +133,7 @@ def _validate(schema: type[Section], value: Any, source: str, prefix: str, known
     try:
         return _plain(schema.model_validate(value).model_dump())
     except ValidationError as error:
-        lines = [_explain(item, schema, prefix, known) for item in error.errors()]
+        lines = list(dict.fromkeys(_explain(item, schema, prefix, known) for item in error.errors()))
         raise ValueError(f"{source}: " + "\n  ".join(lines)) from None
 
 
@@ -139,6 +143,8 @@ def _explain(item: dict, schema: type[Section], prefix: str, known: list[str]) -
     if item["type"] == "extra_forbidden":
         names = list(_section_at(schema, path[:-1]).model_fields) + list(known)
         return f"unknown key '{key}' (value {item['input']!r})" + _suggest(str(path[-1]), names)
+    if item["type"] == "missing" and isinstance(path[-1], int):
+        return f"{key.rpartition('.')[0]}: {list(item['input'])}: expected more entries"
     if item["type"] == "missing":
         return f"key '{key}' is required"
     message = item["msg"].removeprefix("Value error, ")

@@ -52,7 +52,7 @@ class DatasetSection(Section):
     file_prefix: str | None
     file_ext: str
     feat_stride: Number = 16  # frames from one feature to the next; <= 0: spread over the video (ActivityNet)
-    num_frames: Number = 32  # frames that one feature looks at
+    num_frames: Positive = 32  # frames that one feature looks at
     default_fps: Positive | None = None  # None: read `fps` of every video
     input_dim: Count | list[Count] = 2304
     num_classes: Count = 97
@@ -87,7 +87,7 @@ class TrainSection(Section):
     center_sample: Literal["radius", "none"] = "radius"
     center_sample_radius: Positive = 1.5
     loss_weight: Number = 1.0  # of the regression loss; <= 0: balance it against the classification loss
-    cls_prior_prob: Number = 0.01
+    cls_prior_prob: Annotated[Number, Field(lt=1)] = 0.01  # <= 0: biases start at 0
     init_loss_norm: Positive = 2000
     clip_grad_l2norm: Number = -1  # <= 0: off
     head_empty_cls: list[int] = []

@@ -36,11 +36,18 @@ class Grid(NamedTuple):
         return 0.5 * self.num_frames / self.stride
 
 
-class SampleKey(NamedTuple):
-    """What a sampler hands to the data set: which video, and in which epoch (for what is random)."""
+class SampleKey(int):
+    """The index of a video that also knows the epoch, for what is random; any data set can be indexed with it."""
 
-    index: int
     epoch: int
+
+    def __new__(cls, index: int, epoch: int) -> SampleKey:
+        key = super().__new__(cls, index)
+        key.epoch = epoch
+        return key
+
+    def __reduce__(self) -> tuple:
+        return SampleKey, (int(self), self.epoch)
 
 
 class TALDataset(Dataset):
@@ -102,8 +109,9 @@ class TALDataset(Dataset):
         self.class_agnostic = preset.class_agnostic and num_classes == 1
         self.empty_label_ids = self._check_labels()
         self.videos = self._present(annotations.of_subsets(self.split), missing_features or preset.missing_features)
-        for video in self.videos:
-            self._fps(video), self._duration(video)  # fail now, not in the middle of an epoch
+        for video in self.videos:  # fail now, not in the middle of an epoch
+            self._fps(video), self._duration(video)
+        self.features.length(self.videos[0].id)  # its shape stands for the others', which are checked when read
 
     def _check_labels(self) -> list[int]:
         """Ids of the configuration that no label has. Raises where labels do not fit `num_classes`."""
@@ -173,14 +181,14 @@ class TALDataset(Dataset):
         length = self.grid(index).length
         return min(length, self.max_seq_len) if self.is_training else length
 
-    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
+    def __getitem__(self, index: int | SampleKey) -> dict[str, Any]:
         """
         Returns:
             `video_id`; `feats` (C, T) float32; `segments` (N, 2) float32 in grid steps and `labels` (N,) int64, both
             None for a test video without events; `fps`; `duration` in seconds; `feat_stride` and
             `feat_num_frames` in frames.
         """
-        index, epoch = key if isinstance(key, tuple) else (key, 0)
+        index, epoch = int(index), getattr(index, "epoch", 0)
         video, grid = self.videos[index], self.grid(index)
         fps = self._fps(video)
         segments, labels = self._events(video, grid, fps)
@@ -240,7 +248,7 @@ class TALDataset(Dataset):
 
     def _read(self, video_id: str, grid: Grid, start: int, length: int) -> torch.Tensor:
         """Features (C, length) from grid step `start` on."""
-        if not grid.resize and self.feat_stride > 0:
+        if self.feat_stride > 0 and not self.force_upsampling:
             rate = self.downsample_rate
             feats = self.features.read(video_id, start * rate, (start + length) * rate, rate)
             return torch.from_numpy(np.ascontiguousarray(feats.T))

@@ -144,6 +144,8 @@ class FeatureFiles:
                 key = self.prefix + video_id
                 if key not in file:
                     raise FileNotFoundError(f"{folder}: no data set '{key}' for video '{video_id}'")
+                if not hasattr(file[key], "shape"):
+                    raise ValueError(f"{folder}: '{key}' is a group, not a data set")
                 yield file[key]
             return
         if not path.is_file():
@@ -187,4 +189,7 @@ def _open_hdf5(path: str):
         import h5py
     except ModuleNotFoundError:
         raise ValueError(f"{path}: reading HDF5 needs the package h5py: pip install 'actionformer-nt[hdf5]'") from None
-    return h5py.File(path, "r")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{path}: damaged or not an HDF5 file: {error}") from None

@@ -76,12 +76,12 @@ def make_data_loader(
         generator: its initial seed decides the order and the crops of every epoch (training only).
         batch_size: of training; evaluation uses `eval_batch_size`, in the order of the annotation file.
     """
-    num_workers = min(num_workers, os.cpu_count() or 1)  # more would only get in each other's way
+    num_workers = min(num_workers, os.cpu_count() or 1)  # more get in each other's way; results do not depend on it
     shared = {"num_workers": num_workers, "collate_fn": identity, "persistent_workers": num_workers > 0}
     if not is_training:
         return DataLoader(dataset, batch_size=eval_batch_size, shuffle=False, **shared)
     seed = 0 if generator is None else generator.initial_seed()
-    dataset.seed = seed
+    dataset.seed = seed  # of the crops
     lengths = [dataset.num_steps(i) for i in range(len(dataset))] if bucketing else None
     sampler = EpochBatchSampler(lengths, len(dataset), batch_size, seed, bucketing=bucketing)
     own = torch.Generator().manual_seed(seed % 2**63)  # the loader draws worker seeds: not from the model's generator

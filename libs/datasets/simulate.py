@@ -17,7 +17,7 @@ import joblib
 import numpy as np
 from tqdm import tqdm
 
-from libs.utils.annotations import Video, read_annotations
+from libs.utils.annotations import Video, load_json, read_annotations
 from libs.utils.seeding import derive_seed
 
 
@@ -61,7 +61,7 @@ class Simulation:
 def simulate(
     out: str | Path, spec: Simulation, *, annotations: str | Path | None = None, jobs: int = 1, progress: bool = False
 ) -> dict[str, Any]:
-    """Writes `annotations.json`, `features/*.npy` (float16, T x C), `simulation.json` and `config.yaml`-ready facts.
+    """Writes `annotations.json`, `features/*.npy` (float16, T x C) and `simulation.json`.
 
     Args:
         annotations: take videos and events from this file instead of drawing them (its classes, subsets, times).
@@ -71,11 +71,13 @@ def simulate(
         `json_file`, `feat_folder`, `num_classes`, `splits` and the number of `videos`.
     """
     out = Path(out)
-    (out / "features").mkdir(parents=True, exist_ok=True)
     if annotations is None:
         database = {"version": "simulated", "database": _draw_database(spec)}
     else:
-        database = json.loads(Path(annotations).read_text())
+        if not read_annotations(annotations).label_ids:
+            raise ValueError(f"{annotations}: no events in it")
+        database = load_json(annotations)
+    (out / "features").mkdir(parents=True, exist_ok=True)
     json_file = out / "annotations.json"
     json_file.write_text(json.dumps(database))
     parsed = read_annotations(json_file)

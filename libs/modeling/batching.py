@@ -60,9 +60,15 @@ class PaddingRule:
             short += coarsest
         return short, False
 
-    def plan(self, lengths: list[int]) -> list[tuple[int, list[int]]]:
-        """Groups videos that can share one padded tensor: (padded length, positions), in as few groups as possible."""
+    def plan(self, lengths: list[int], *, single: bool = False) -> list[tuple[int, list[int]]]:
+        """Groups videos that can share one padded tensor: (padded length, positions).
+
+        Args:
+            single: one group for all; possible where no video is longer than `max_seq_len`.
+        """
         needed = [self.needed_length(length) for length in lengths]
+        if single:
+            return [(max(own for own, _ in needed), list(range(len(lengths))))]
         groups: dict[int, list[int]] = {}
         for i, (own, only) in enumerate(needed):
             if only:
@@ -98,7 +104,7 @@ def make_batches(
                 f"crops to it"
             )
     batches = []
-    for padded_length, index in rule.plan(lengths):
+    for padded_length, index in rule.plan(lengths, single=training):
         feats = torch.zeros(len(index), input_dim, padded_length, dtype=torch.float32)
         for row, i in enumerate(index):
             feats[row, :, : lengths[i]] = videos[i]["feats"]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from libs.utils.nms import batched_nms
+from libs.utils.nms import nms_videos
 
 
 class Candidates(NamedTuple):
@@ -25,6 +25,7 @@ def decode(
     pre_nms_thresh: float,
     pre_nms_topk: int,
     duration_thresh: float,
+    name: str = "video",
 ) -> Candidates:
     """Candidates of one video, level after level, the best `pre_nms_topk` of each.
 
@@ -32,11 +33,19 @@ def decode(
         logits: (T_l, C) per level; offsets: (T_l, 2); masks: (T_l,); points: (T_l, 4).
         pre_nms_thresh: candidates score higher than this.
         duration_thresh: candidates last longer than this, in grid steps.
+        name: of the video, for errors.
+
+    Raises:
+        ValueError: logits or offsets that are not finite.
     """
     parts = []
     for z, distance, mask, point in zip(logits, offsets, masks, points, strict=True):
         num_valid = int(mask.sum())  # valid steps come first: padding is at the end
         num_classes = z.shape[1]
+        if not (torch.isfinite(z[:num_valid]).all() and torch.isfinite(distance[:num_valid]).all()):
+            raise ValueError(
+                f"{name}: the network's output is not finite: the weights have diverged, or the features are bad"
+            )
         scores = z[:num_valid].sigmoid().flatten()
         index = (scores > pre_nms_thresh).nonzero()[:, 0]
         order = scores[index].argsort(descending=True, stable=True)[:pre_nms_topk]
@@ -49,29 +58,32 @@ def decode(
     return Candidates(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
-def postprocess(candidates: Candidates, video: dict[str, Any], test_cfg: dict[str, Any]) -> dict[str, Any]:
-    """NMS, then seconds: (x * feat_stride + feat_num_frames / 2) / fps, clamped to [0, duration].
+def postprocess(
+    candidates: list[Candidates], videos: list[dict[str, Any]], test_cfg: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """NMS, all videos in one call, then seconds: (x * feat_stride + feat_num_frames / 2) / fps, in [0, duration].
 
     Args:
-        video: with `video_id`, `fps`, `duration`, `feat_stride`, `feat_num_frames`.
+        candidates, videos: of the same videos; of a video its id, fps, duration, feat_stride and feat_num_frames count.
 
     Returns:
-        `video_id`, `segments` (N, 2) seconds, `scores` (N,), `labels` (N,), on the CPU, best first.
+        Per video `video_id`, `segments` (N, 2) seconds, `scores` (N,), `labels` (N,), on the CPU, best first.
     """
-    segments, scores, labels = (column.detach().cpu() for column in candidates)
     if test_cfg["nms_method"] != "none":
-        segments, scores, labels = batched_nms(
-            segments.float(),
-            scores.float(),
-            labels,
-            test_cfg["iou_threshold"],
-            test_cfg["min_score"],
-            test_cfg["max_seg_num"],
-            use_soft_nms=test_cfg["nms_method"] == "soft",
+        candidates = nms_videos(
+            candidates,
+            iou_threshold=test_cfg["iou_threshold"],
+            min_score=test_cfg["min_score"],
+            max_seg_num=test_cfg["max_seg_num"],
+            method="gaussian" if test_cfg["nms_method"] == "soft" else "hard",
             multiclass=test_cfg["multiclass_nms"],
             sigma=test_cfg["nms_sigma"],
             voting_thresh=test_cfg["voting_thresh"],
         )
-    seconds = (segments * video["feat_stride"] + 0.5 * video["feat_num_frames"]) / video["fps"]
-    seconds = seconds.clamp(min=0.0, max=video["duration"])
-    return {"video_id": video["video_id"], "segments": seconds, "scores": scores, "labels": labels}
+    results = []
+    for (segments, scores, labels), video in zip(candidates, videos, strict=True):
+        seconds = (segments * video["feat_stride"] + 0.5 * video["feat_num_frames"]) / video["fps"]
+        seconds = seconds.clamp(min=0.0, max=video["duration"])
+        columns = {"segments": seconds.cpu(), "scores": scores.cpu(), "labels": labels.cpu()}
+        results.append({"video_id": video["video_id"], **columns})
+    return results

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .assignment import Targets, assign_labels
 from .batching import Batch, PaddingRule, make_batches
 from .criterion import Criterion
-from .decode import decode, postprocess
+from .decode import Candidates, decode, postprocess
 from .heads import ClsHead, RegHead
 from .points import pyramid_points
 from .registry import make_backbone, make_neck, register_meta_arch
@@ -29,8 +29,8 @@ class PyramidOutput(NamedTuple):
 class PtTransformer(nn.Module):
     """Single-stage detector: every point of a feature pyramid classifies itself and regresses its event.
 
-    `forward` is the public call. Under it lie the steps `batches`, `network`, `targets`, `criterion` and
-    `detections`, which can be called one by one. Arguments are the keys of the `model` section.
+    `forward` is the public call. Under it lie the steps `batches`, `network`, `targets`, `losses`, `candidates` and
+    `decode.postprocess`, which can be called one by one. Arguments are the keys of the `model` section.
     """
 
     def __init__(
@@ -148,13 +148,13 @@ class PtTransformer(nn.Module):
             (batch,) = self.batches(video_list)
             output = self.network(batch.feats, batch.mask)
             return self.losses(output, self.targets(output, video_list))
-        results: dict[int, dict[str, Any]] = {}
+        candidates: dict[int, Candidates] = {}
         with torch.no_grad():
             for batch in self.batches(video_list):
                 output = self.network(batch.feats, batch.mask, batch.lengths)
                 for row, i in enumerate(batch.index):
-                    results[i] = self.detections(output, row, video_list[i])
-        return [results[i] for i in range(len(video_list))]
+                    candidates[i] = self.candidates(output, row, video_list[i])
+        return postprocess([candidates[i] for i in range(len(video_list))], video_list, self.test_cfg)
 
     def batches(self, video_list: list[dict[str, Any]]) -> list[Batch]:
         """Padded tensors; one batch in training, one or more at inference (see `PaddingRule.plan`)."""
@@ -204,9 +204,9 @@ class PtTransformer(nn.Module):
         logits = torch.cat(output.logits, dim=1).float()
         return self.criterion(logits, torch.cat(output.offsets, dim=1).float(), targets)
 
-    def detections(self, output: PyramidOutput, row: int, video: dict[str, Any]) -> dict[str, Any]:
-        """Detections of the video in `row` of the batch, in seconds."""
-        candidates = decode(
+    def candidates(self, output: PyramidOutput, row: int, video: dict[str, Any]) -> Candidates:
+        """Candidate segments of the video in `row` of the batch, in grid steps, before NMS."""
+        return decode(
             [z[row].float() for z in output.logits],
             [o[row].float() for o in output.offsets],
             [m[row] for m in output.masks],
@@ -214,5 +214,5 @@ class PtTransformer(nn.Module):
             pre_nms_thresh=self.test_cfg["pre_nms_thresh"],
             pre_nms_topk=self.test_cfg["pre_nms_topk"],
             duration_thresh=self.test_cfg["duration_thresh"],
+            name=f"video '{video['video_id']}'",
         )
-        return postprocess(candidates, video, self.test_cfg)

@@ -22,6 +22,7 @@ import numpy as np
 logger = logging.getLogger(__name__)
 
 MIN_DURATION = 1e-3  # seconds; shorter events are duplicates' kin: dropped by the duplicate rule
+PAST_END = 0.5  # seconds; events that end this much after their video are counted in a warning
 SAME_TIME = 1e-3  # seconds; both ends within this: the same event
 
 
@@ -203,8 +204,13 @@ def _positive(where: str, key: str, value: Any) -> float | None:
 
 def _warn_about_times(path: str, videos: tuple[Video, ...]) -> None:
     empty = [(v.id, e) for v in videos for e in v.events if e.end - e.start < MIN_DURATION]
-    outside = [(v.id, e) for v in videos for e in v.events if e.start < 0 or (v.duration and e.start >= v.duration)]
-    for problem, found in (("have no length", empty), ("lie wholly outside their video", outside)):
+    late = [(v.id, e) for v in videos for e in v.events if v.duration and e.end > v.duration + PAST_END]
+    early = [(v.id, e) for v in videos for e in v.events if e.start < 0]
+    for problem, found in (
+        ("have no length", empty),
+        (f"end more than {PAST_END:g} s past their video", late),
+        ("start before their video", early),
+    ):
         if found:
             video_id, event = found[0]
             logger.warning(

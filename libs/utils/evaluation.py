@@ -121,7 +121,7 @@ def evaluate_detections(
         "videos": len(truth.videos),
         "videos_without_predictions": len(truth.videos - predicted),
         "predictions": len(detections.label),
-        "predictions_in_unknown_videos": int(np.isin(detections.video_id, list(predicted - truth.videos)).sum()),
+        "predictions_in_unknown_videos": int((~pd.Series(detections.video_id).isin(truth.videos)).sum()),
     }
 
     # Rows of one class together, best score first; of equal scores the last row first (a reversed stable sort).

@@ -1,17 +1,29 @@
-"""1-D non-maximum suppression, in PyTorch.
+"""1-D non-maximum suppression: hard, soft, and segment voting. Of equal scores the lowest input index wins.
 
-All classes are treated at once: candidates are laid out as (classes, candidates of the largest class), and every
-step picks the best candidate of each class. Of equal scores the lowest input index wins.
+This file sorts candidates into groups, picks the implementation, and puts results in order. What a group goes through
+is in `csrc/nms.h`, or in `nms_torch.py` where nothing is compiled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-EPS = 1e-6  # added to every length, as in ActionFormer
+from . import nms_ops, nms_torch
+from .nms_torch import GAUSSIAN, HARD, LINEAR
+
+METHODS = {"hard": HARD, "linear": LINEAR, "gaussian": GAUSSIAN}
+
+
+class Kept(NamedTuple):
+    """What is left of a video's candidates, best first."""
+
+    segments: Tensor  # (K, 2)
+    scores: Tensor  # (K,)
+    labels: Tensor  # (K,)
 
 
 def batched_nms(
@@ -25,7 +37,7 @@ def batched_nms(
     multiclass: bool = True,
     sigma: float = 0.5,
     voting_thresh: float = 0.75,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Kept:
     """NMS over the candidates of one video, with ActionFormer's arguments and results.
 
     Args:
@@ -34,7 +46,7 @@ def batched_nms(
         cls_idxs: (N,) class of each candidate.
         iou_threshold: hard NMS drops candidates whose IoU with a better one reaches it; unused by soft NMS.
         min_score: hard NMS drops lower scores beforehand; soft NMS drops candidates that decay below it (never
-            the first pick of a run).
+            the first pick of a class).
         max_seg_num: kept per class and in total; <= 0: all.
         use_soft_nms: Gaussian soft-NMS with `sigma`: scores decay by exp(-IoU² / sigma).
         multiclass: each class on its own; else one run over all.
@@ -42,119 +54,204 @@ def batched_nms(
             it reaches this, weighted by score times IoU.
 
     Returns:
-        Segments (K, 2), scores (K,) and classes (K,), best score first, on the device of `segs`.
+        Segments (K, 2), scores (K,) and classes (K,), best score first, on the device and of the dtype of the input.
 
     Raises:
         ValueError: wrong shapes, or segments or scores that are not finite.
     """
-    _check(segs, scores, cls_idxs)
-    device, dtype = segs.device, segs.dtype
-    segs, scores, cls_idxs = segs.detach().float().cpu(), scores.detach().float().cpu(), cls_idxs.detach().cpu()
-    rows = cls_idxs if multiclass else torch.zeros_like(cls_idxs)
-    pick, kept_scores = _nms_by_row(segs, scores, rows, iou_threshold, min_score, max_seg_num, use_soft_nms, sigma)
-    kept, labels = segs[pick], cls_idxs[pick]
-    if not multiclass and voting_thresh > 0:
-        kept = seg_voting(kept, segs, scores, voting_thresh)
-    order = kept_scores.argsort(descending=True, stable=True)
-    if max_seg_num > 0:
-        order = order[:max_seg_num]
-    return kept[order].to(device, dtype), kept_scores[order].to(device, dtype), labels[order].to(device)
+    (kept,) = nms_videos(
+        [(segs, scores, cls_idxs)],
+        iou_threshold=iou_threshold,
+        min_score=min_score,
+        max_seg_num=max_seg_num,
+        method="gaussian" if use_soft_nms else "hard",
+        multiclass=multiclass,
+        sigma=sigma,
+        voting_thresh=voting_thresh,
+    )
+    return kept
 
 
-def seg_voting(kept: Tensor, segs: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Replaces each of `kept` (K, 2) by the mean of those of `segs` (N, 2) whose IoU with it is at least
-    `iou_threshold`, weighted by score times IoU. A segment that no candidate supports (only one of zero length,
-    whose IoU even with itself is undefined) stays as it is."""
-    if not len(kept):
-        return kept
-    length, kept_length = segs[:, 1] - segs[:, 0], kept[:, 1] - kept[:, 0]
-    inter = torch.minimum(kept[:, None, 1], segs[None, :, 1]) - torch.maximum(kept[:, None, 0], segs[None, :, 0])
-    inter = inter.clamp(min=0)  # (K, N)
-    iou = inter / (kept_length[:, None] + length[None, :] - inter)
-    weight = torch.where(iou >= iou_threshold, scores[None, :] * iou, torch.zeros_like(iou))
-    total = weight.sum(dim=1, keepdim=True)
-    return torch.where(total > 0, (weight / total) @ segs, kept)
-
-
-def _check(segs: Tensor, scores: Tensor, labels: Tensor) -> None:
-    if segs.ndim != 2 or segs.shape[1] != 2 or scores.shape != segs.shape[:1] or labels.shape != segs.shape[:1]:
-        raise ValueError(
-            f"NMS expects segments (N, 2), scores (N,) and classes (N,), found {tuple(segs.shape)}, "
-            f"{tuple(scores.shape)} and {tuple(labels.shape)}"
-        )
-    bad = ~(torch.isfinite(segs).all(dim=1) & torch.isfinite(scores))
-    if bad.any():
-        i = int(bad.nonzero()[0])
-        raise ValueError(
-            f"NMS: {int(bad.sum())} candidates are not finite, the first is number {i}: "
-            f"segment {segs[i].tolist()}, score {float(scores[i])}"
-        )
-
-
-def _nms_by_row(
-    segs: Tensor,
-    scores: Tensor,
-    rows: Tensor,
+def nms_videos(
+    videos: list[tuple[Tensor, Tensor, Tensor]],
+    *,
     iou_threshold: float,
     min_score: float,
-    cap: int,
-    soft: bool,
-    sigma: float,
-) -> tuple[Tensor, Tensor]:
-    """Runs each row of candidates on its own; returns picked indices (K,), by row and in order of picking, and
-    their scores at that moment (K,)."""
-    floor = min_score if not soft and min_score > 0 else -torch.inf
-    index = (scores > floor).nonzero()[:, 0]
-    if not len(index):
-        return index, scores[index]
-    _, row = rows[index].unique(return_inverse=True)
-    order = row.argsort(stable=True)
-    index, row = index[order], row[order]
-    count = row.bincount()
-    column = torch.arange(len(row)) - (count.cumsum(0) - count)[row]
-    table = index.new_full((len(count), int(count.max())), -1)  # (rows, candidates)
-    table[row, column] = index
-    live = table >= 0
-    table_scores = torch.where(live, scores[table], -torch.inf)
-    if soft:
-        decay, floor = (lambda iou: torch.exp(-(iou * iou) / sigma)), min_score
-    else:
-        decay, floor = (lambda iou: torch.where(iou >= iou_threshold, -torch.inf, 1.0)), -torch.inf
-    picked, picked_scores = _greedy(segs[table], table_scores, decay, floor, cap)
-    done = picked >= 0
-    pick = table.gather(1, picked.clamp(min=0))[done]
-    return pick, picked_scores[done]
-
-
-def _greedy(
-    segs: Tensor, scores: Tensor, decay: Callable[[Tensor], Tensor], floor: float, cap: int
-) -> tuple[Tensor, Tensor]:
-    """Picks the best candidate of every row again and again, decaying the others.
+    max_seg_num: int,
+    method: str = "gaussian",
+    multiclass: bool = True,
+    sigma: float = 0.5,
+    voting_thresh: float = 0.0,
+) -> list[Kept]:
+    """`batched_nms` for several videos in one call: (segments, scores, classes) of each.
 
     Args:
-        segs: (R, N, 2); scores: (R, N), -inf where there is no candidate (changed in place).
-        decay: IoU (R, N) -> factor; -inf removes.
-        floor: a candidate whose decayed score is lower is removed.
+        method: "hard", "gaussian", or "linear" (scores decay by 1 - IoU from `iou_threshold` on).
+    """
+    if method not in METHODS:
+        raise ValueError(f"NMS method '{method}' is not one of {sorted(METHODS)}")
+    for number, (segs, scores, labels) in enumerate(videos):
+        _check(segs, scores, labels, video=number if len(videos) > 1 else None)
+    if not videos:
+        return []
+    segs, scores, labels = (
+        torch.cat(columns) if len(videos) > 1 else columns[0] for columns in zip(*videos, strict=True)
+    )
+    work = _working_tensors(segs, scores)
+    order, group_offsets, video_groups, video_offsets = _group(
+        labels.detach().to(work.device), [len(s) for _, s, _ in videos], multiclass
+    )
+    if order is not None:
+        work.segs, work.scores = work.segs[order], work.scores[order]
+    index, kept_scores, count = work.ops.nms_1d(
+        work.segs,
+        work.scores,
+        group_offsets,
+        video_groups,
+        iou_threshold,
+        sigma,
+        min_score,
+        max_seg_num,
+        METHODS[method],
+    )
+    counts = count.tolist()
+    begins = video_offsets.tolist()
+    if len(videos) == 1:
+        index, kept_scores = index[: counts[0]], kept_scores[: counts[0]]
+    else:
+        used = torch.cat([torch.arange(b, b + n, device=work.device) for b, n in zip(begins, counts, strict=False)])
+        index, kept_scores = index[used], kept_scores[used]
+    kept = work.segs[index]
+    if not multiclass and voting_thresh > 0:
+        kept_offsets = _offsets(counts, work.device)
+        kept = work.ops.segment_voting(kept, kept_offsets, work.segs, work.scores, video_offsets, voting_thresh)
+    rows = (index if order is None else order[index]).to(labels.device)
+    found = Kept(kept.to(segs.device, segs.dtype), kept_scores.to(scores.device, scores.dtype), labels[rows])
+    return [Kept(*columns) for columns in zip(*(column.split(counts) for column in found), strict=True)]
+
+
+def nms_1d(segs: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """Hard NMS of one list.
 
     Returns:
-        Column of each pick (R, K), -1 where a row has run out, and its score (R, K).
+        Indices (K,) int64 of the kept segments, best score first.
     """
-    start, end = segs[..., 0].contiguous(), segs[..., 1].contiguous()
-    length = end - start + EPS
-    picks, values = [], []
-    for _ in range(min(cap, scores.shape[1]) if cap > 0 else scores.shape[1]):
-        best, at = scores.max(dim=1, keepdim=True)  # (R, 1)
-        alive = best > -torch.inf
-        if not alive.any():
-            break
-        picks.append(torch.where(alive, at, -1))
-        values.append(best)
-        inter = torch.minimum(end, end.gather(1, at)) - torch.maximum(start, start.gather(1, at))
-        inter.clamp_(min=0)
-        factor = decay(inter / (length + length.gather(1, at) - inter))
-        scores.copy_(torch.where(factor > -torch.inf, scores * factor, -torch.inf))
-        scores.masked_fill_(scores < floor, -torch.inf)
-        scores.scatter_(1, at, -torch.inf)
-    if not picks:
-        return torch.full((len(scores), 0), -1), scores[:, :0]
-    return torch.cat(picks, dim=1), torch.cat(values, dim=1)
+    return _single(segs, scores, iou_threshold, 1.0, 0.0, HARD)[0]
+
+
+def soft_nms_1d(
+    segs: Tensor,
+    scores: Tensor,
+    *,
+    sigma: float = 0.5,
+    min_score: float = 0.001,
+    iou_threshold: float = 0.1,
+    method: str = "gaussian",
+) -> tuple[Tensor, Tensor]:
+    """Soft-NMS (Bodla et al., 2017) of one list: "gaussian", "linear", or "vanilla", in which decayed means dropped.
+
+    Returns:
+        Indices (K,) int64 in order of picking, and their decayed scores (K,).
+    """
+    if method == "vanilla":
+        return _single(segs, scores, iou_threshold, sigma, min_score, HARD)
+    if method not in ("gaussian", "linear"):
+        raise ValueError(f"soft-NMS method '{method}' is not one of ['gaussian', 'linear', 'vanilla']")
+    return _single(segs, scores, iou_threshold, sigma, min_score, METHODS[method])
+
+
+def nms(segs: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """`nms` of ActionFormer's extension: kept indices (K,) int64, best score first."""
+    return nms_1d(segs, scores, iou_threshold)
+
+
+def softnms(
+    segs: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float, min_score: float, method: int
+) -> Tensor:
+    """`softnms` of ActionFormer's extension.
+
+    Args:
+        dets: (N, 3), filled with start, end and decayed score of the K kept segments, in order of picking.
+        method: 0 vanilla, 1 linear, 2 Gaussian.
+
+    Returns:
+        Indices (K,) int64.
+    """
+    if method not in (0, 1, 2):
+        raise ValueError(f"softnms: method {method} is not 0 (vanilla), 1 (linear) or 2 (gaussian)")
+    name = ("vanilla", "linear", "gaussian")[method]
+    index, kept = soft_nms_1d(segs, scores, sigma=sigma, min_score=min_score, iou_threshold=iou_threshold, method=name)
+    dets[: len(index), :2] = segs[index].to(dets.dtype)
+    dets[: len(index), 2] = kept.to(dets.dtype)
+    return index
+
+
+def _single(
+    segs: Tensor, scores: Tensor, iou_threshold: float, sigma: float, min_score: float, method: int
+) -> tuple[Tensor, Tensor]:
+    _check(segs, scores, scores)
+    work = _working_tensors(segs, scores)
+    whole = _offsets([len(scores)], work.device)
+    index, kept, count = work.ops.nms_1d(
+        work.segs, work.scores, whole, _offsets([1], work.device), iou_threshold, sigma, min_score, -1, method
+    )
+    picked = int(count)
+    return index[:picked].to(segs.device), kept[:picked].to(scores.device, scores.dtype)
+
+
+def _check(segs: Tensor, scores: Tensor, labels: Tensor, video: int | None = None) -> None:
+    where = "NMS" if video is None else f"NMS, video {video} of the batch"
+    if segs.ndim != 2 or segs.shape[1] != 2 or scores.shape != segs.shape[:1] or labels.shape != segs.shape[:1]:
+        raise ValueError(
+            f"{where}: expected segments (N, 2), scores (N,) and classes (N,), found {tuple(segs.shape)}, "
+            f"{tuple(scores.shape)} and {tuple(labels.shape)}"
+        )
+    if torch.isfinite(segs).all() and torch.isfinite(scores).all():
+        return
+    bad = ~(torch.isfinite(segs).all(dim=1) & torch.isfinite(scores))
+    i = int(bad.nonzero()[0])
+    raise ValueError(
+        f"{where}: {int(bad.sum())} candidates are not finite, the first is number {i}: "
+        f"segment {segs[i].tolist()}, score {float(scores[i])}"
+    )
+
+
+def _working_tensors(segs: Tensor, scores: Tensor) -> SimpleNamespace:
+    """Tensors of the precision and on the device of the computation, and the operators for them."""
+    double = segs.dtype == torch.float64
+    on_cuda = segs.is_cuda and nms_ops.compiled_for_cuda()
+    use = {"device": segs.device if on_cuda else "cpu", "dtype": torch.float64 if double else torch.float32}
+    segs, scores = segs.detach().to(**use).contiguous(), scores.detach().to(**use).contiguous()
+    ops = torch.ops.actionformer_nt if nms_ops.compiled() else nms_torch
+    return SimpleNamespace(segs=segs, scores=scores, device=segs.device, ops=ops)
+
+
+def _offsets(counts: list[int], device: torch.device) -> Tensor:
+    total, offsets = 0, [0]
+    for count in counts:
+        total += count
+        offsets.append(total)
+    return torch.tensor(offsets, device=device)
+
+
+def _group(labels: Tensor, sizes: list[int], multiclass: bool) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+    """Sorts candidates by video and class, keeping their order otherwise.
+
+    Returns:
+        order (N,), None if it changes nothing; offsets of the groups (G + 1,); first group of each video (V + 1,);
+        first candidate of each video (V + 1,).
+    """
+    device = labels.device
+    video_offsets = _offsets(sizes, device)
+    if not multiclass:
+        return None, video_offsets, torch.arange(len(sizes) + 1, device=device), video_offsets
+    key = labels
+    if len(sizes) > 1 and len(labels):
+        video = torch.repeat_interleave(torch.arange(len(sizes), device=device), video_offsets.diff())
+        low = labels.min()
+        key = video * (labels.max() - low + 1) + (labels - low)
+    key, order = key.sort(stable=True)
+    first = (torch.nonzero(key.diff())[:, 0] + 1) if len(key) else key
+    edge = video_offsets.new_tensor([0])
+    group_offsets = torch.cat([edge, first, video_offsets[-1:]]) if len(key) else edge
+    return order, group_offsets, torch.searchsorted(group_offsets, video_offsets), video_offsets

@@ -148,3 +148,4 @@ class ModelEma(nn.Module):
     def set(self, model: nn.Module) -> None:
         """Restarts the average from `model`."""
         self.module.load_state_dict(model.state_dict())
+        self.num_updates = 0

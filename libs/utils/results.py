@@ -104,6 +104,8 @@ def read_results(path: str | os.PathLike, label_ids: dict[str, int]) -> Detectio
         raise ValueError(f"{path}: not a result file: expected an object with the key 'results'")
     ids, starts, ends, labels, scores = [], [], [], [], []
     for video_id, entries in results.items():
+        if not isinstance(entries, list):
+            raise ValueError(f"{path}: video '{video_id}': expected a list of detections, found {entries!r}")
         for entry in entries:
             try:
                 (start, end), score = entry["segment"], entry["score"]
@@ -116,6 +118,8 @@ def read_results(path: str | os.PathLike, label_ids: dict[str, int]) -> Detectio
                     f"{path}: video '{video_id}': expected an object with 'label', 'score' and 'segment': "
                     f"[start, end], found {entry!r}"
                 ) from None
+            if ends[-1] < starts[-1]:
+                raise ValueError(f"{path}: video '{video_id}': segment {entry['segment']} ends before it starts")
             ids.append(video_id)
             labels.append(label if isinstance(label, int) else label_ids.get(str(label), UNKNOWN_LABEL))
     return make_detections(ids, starts, ends, labels, scores)

@@ -19,20 +19,26 @@ def read_video_scores(path: str | os.PathLike) -> dict[str, np.ndarray]:
     path = os.fspath(path)
     if ".json" in path:
         content = load_json(path)
-        content = content.get("results", content) if isinstance(content, dict) else {}
+        content = content.get("results", content) if isinstance(content, dict) else content
     elif path.endswith(".npz"):
         if not os.path.isfile(path):
             raise FileNotFoundError(f"file not found: {path}")
-        with np.load(path, allow_pickle=False) as archive:
-            content = dict(archive)
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                content = dict(archive)
+        except Exception as error:  # numpy and zipfile raise many kinds on damaged files
+            raise ValueError(f"{path}: damaged or not an npz file: {error}") from None
     else:
         raise ValueError(f"{path}: score files are read from .json or .npz; convert a pickle to one of them first")
     try:
-        scores = {video: np.asarray(values, dtype=np.float64).ravel() for video, values in content.items()}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: expected a list of class scores per video: {error}") from None
-    if not scores:
-        raise ValueError(f"{path}: no video scores in it")
+        scores = {video: np.asarray(values, dtype=np.float64) for video, values in content.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected an object with a list of class scores per video: {error}") from None
+    bad = next((video for video, values in scores.items() if values.ndim != 1 or not np.isfinite(values).all()), None)
+    if bad is not None or not scores:
+        raise ValueError(
+            f"{path}: expected finite class scores per video, found none" + (f" for '{bad}'" if bad else "")
+        )
     return scores
 
 

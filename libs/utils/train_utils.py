@@ -35,7 +35,7 @@ def train_one_epoch(
     tb_writer: Any = None,
     print_freq: int = 20,
     *,
-    progress: bool = False,
+    progress: bool = True,
 ) -> dict[str, float]:
     """Trains on every batch of `train_loader` once; the schedule advances with every iteration.
 
@@ -76,7 +76,7 @@ def train_one_epoch(
         for name, value in values.items():
             totals[name] = totals.get(name, 0.0) + value
         bar.set_postfix(loss=f"{values['final_loss']:.3f}", refresh=False)
-        if i and i % print_freq == 0:
+        if i and print_freq > 0 and i % print_freq == 0:
             step = curr_epoch * num_iters + i
             terms = {name: value for name, value in values.items() if name != "final_loss"}
             if tb_writer is not None:
@@ -161,7 +161,9 @@ def valid_one_epoch(
         path = Path(output_file).with_suffix(".json")
         if path.name != os.path.basename(output_file):
             logger.warning("detections are written as JSON, to %s, instead of %s", path, output_file)
-        names = {i: name for name, i in getattr(val_loader.dataset, "label_dict", {}).items()}
+        dataset = val_loader.dataset
+        agnostic = getattr(dataset, "class_agnostic", False)  # the one class has no name
+        names = {} if agnostic else {i: name for name, i in getattr(dataset, "label_dict", {}).items()}
         write_results(path, detections, names)
     if evaluator is None:
         return 0.0

@@ -85,6 +85,9 @@ def test_the_three_cases_of_activitynet(make_data, event):
     end = (np.array([0.5, 8.9], np.float32) * 30 / stride - 0.5).clip(max=64.5)
     np.testing.assert_allclose(resized["segments"].numpy(), [end], atol=1e-4)
 
+    same_length = dataset(path, name="anet", force_upsampling=True, max_seq_len=50, downsample_rate=2)
+    np.testing.assert_array_equal(same_length[0]["feats"].numpy(), raw.T)  # upsampling ignores downsample_rate
+
     spread = dataset(path, name="anet", feat_stride=-1)[0]
     assert spread["feat_stride"] == spread["feat_num_frames"] == 9.0 * 30 / 50 and spread["feats"].shape[1] == 50
     with pytest.raises(ValueError, match=r"'a': 50 steps.*max_seq_len=32"):

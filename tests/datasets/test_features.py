@@ -101,5 +101,8 @@ def test_bad_places(tmp_path):
         FeatureFiles(str(tmp_path / "nowhere"), channels=6)
     with pytest.raises(ValueError, match=r"\.csv"):
         FeatureFiles(str(tmp_path), ext=".csv", channels=6)
+    (tmp_path / "noise.hdf5").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"noise\.hdf5: damaged"):
+        FeatureFiles(str(tmp_path / "noise.hdf5"), channels=6).exists("v")
     with pytest.raises(FileNotFoundError, match=r"none\.hdf5"):
         FeatureFiles(str(tmp_path / "none.hdf5"), channels=6).exists("v")

@@ -7,7 +7,7 @@ from libs.datasets.loader import EpochBatchSampler
 
 
 def epochs(sampler, count):
-    return [[[key.index for key in batch] for batch in sampler] for _ in range(count)]
+    return [[[int(key) for key in batch] for batch in sampler] for _ in range(count)]
 
 
 @pytest.mark.parametrize("bucketing", [False, True])
@@ -30,7 +30,7 @@ def test_bucketing_brings_similar_lengths_together():
 
     def padding(bucketing):
         sampler = EpochBatchSampler(lengths, 256, 4, 0, bucketing=bucketing)
-        return sum(4 * max(lengths[k.index] for k in b) - sum(lengths[k.index] for k in b) for b in sampler)
+        return sum(4 * max(lengths[k] for k in b) - sum(lengths[k] for k in b) for b in sampler)
 
     assert padding(True) < 0.2 * padding(False)
 
@@ -52,6 +52,21 @@ def test_workers_change_nothing(make_data):
     for a, b in zip(*seen, strict=True):
         for (id_a, feats_a, segments_a), (id_b, feats_b, segments_b) in zip(a, b, strict=True):
             assert id_a == id_b and torch.equal(feats_a, feats_b) and torch.equal(segments_a, segments_b)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_plain_data_set_is_indexed_with_numbers(workers):
+    class Plain(torch.utils.data.Dataset):
+        items = ("a", "b", "c", "d")
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return self.items[index]
+
+    loader = make_data_loader(Plain(), True, torch.Generator().manual_seed(0), 2, workers)
+    assert sorted(item for batch in loader for item in batch) == ["a", "b", "c", "d"]
 
 
 def test_evaluation_is_in_order_and_batched(make_data):

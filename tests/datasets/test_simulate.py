@@ -60,7 +60,13 @@ def test_from_an_annotation_file(tmp_path):
     assert json.loads((tmp_path / "out" / "annotations.json").read_text())["database"] == database
 
 
-def test_mistakes():
+def test_mistakes(tmp_path):
+    empty = tmp_path / "empty.json"
+    empty.write_text('{"database": {"x": {"subset": "test"}}}')
+    for source, word in ((empty, "no events"), (tmp_path / "none.json", "not found")):
+        with pytest.raises((ValueError, FileNotFoundError), match=word):
+            simulate(tmp_path / "out", Simulation(), annotations=source)
+    assert not (tmp_path / "out").exists()
     for bad in ({"difficulty": 2}, {"num_train": 0}, {"duration": (5.0, 3.0)}):
         with pytest.raises(ValueError, match=str(next(iter(bad)))):
             Simulation(**bad)

@@ -107,13 +107,21 @@ def test_every_length_gives_what_full_padding_gives(variant):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_losses_and_gradients_do_not_depend_on_padding(variant):
     items = [video(30), video(41), video(8, seed=1)]
+    compare_with_full_padding(variant, items, shorter=True)
+
+
+def test_a_training_batch_of_very_different_lengths_is_one_batch():
+    compare_with_full_padding("local", [video(MAX_LEN), video(MAX_LEN // 4), video(MAX_LEN // 5)], shorter=False)
+
+
+def compare_with_full_padding(variant, items, shorter):
     results = []
     for full in (False, True):
         model = build(**VARIANTS[variant]).train()
         if full:
             model.padding = PaddingRule(MAX_LEN, (1,), (1,), halo=MAX_LEN)  # everything to max_seq_len
         (batch,) = model.batches(items)
-        assert (batch.feats.shape[2] == MAX_LEN) == full
+        assert (batch.feats.shape[2] < MAX_LEN) == (shorter and not full)
         losses = model(items)
         losses["final_loss"].backward()
         results.append((losses, [p.grad for p in model.parameters()]))
@@ -148,6 +156,8 @@ def test_short_videos_cost_what_they_are_long():
 
 def test_bad_videos_are_named():
     model = build()
+    with pytest.raises(ValueError, match=r"'v7'.*not finite"):
+        model.eval()([{**video(7), "feats": torch.full((6, 7), 3e38)}])
     with pytest.raises(ValueError, match=r"'v97'.*97 steps exceed max_seq_len=96"):
         model.train()([video(97)])
     with pytest.raises(ValueError, match=r"'v5'.*input_dim=6.*\(5, 6\)"):

@@ -75,10 +75,12 @@ def test_broken_files(tmp_path, text, word):
 
 
 def test_odd_times_are_counted(tmp_path, caplog):
-    odd = [GOOD | {"segment": [2, 2]}, GOOD | {"segment": [11, 12]}, GOOD | {"segment": [30, 31]}]
+    times = [[2, 2], [11, 12], [8, 10.6], [9, 10.4], [-0.5, 3]]
+    odd = [GOOD | {"segment": segment} for segment in times]
     with caplog.at_level(logging.WARNING):
         read_annotations(write(tmp_path, {"a": entry(*odd)}))
-    assert "1 events have no length" in caplog.text and "2 events lie wholly outside" in caplog.text
+    assert "1 events have no length" in caplog.text and "2 events end more than 0.5 s past" in caplog.text
+    assert "1 events start before" in caplog.text
 
 
 def test_changes_of_a_file_are_seen(tmp_path):

@@ -38,6 +38,8 @@ def test_names_numbers_and_unknown_names(tmp_path):
         ("[]", "results"),
         ('{"results": {"v7": [{"label": "x", "score": 1}]}}', "v7"),
         ('{"results": {"v7": [{"label": "x", "score": 1, "segment": [0]}]}}', "v7"),
+        ('{"results": {"v7": null}}', "v7"),
+        ('{"results": {"v7": [{"label": "x", "score": 1, "segment": [2, 1]}]}}', "v7.*ends before"),
         ('{"results": {"v7": [{"label": "x", "score": 1, "segment": [0, NaN]}]}}', "v7"),
     ],
 )

@@ -28,7 +28,13 @@ def test_mistakes(tmp_path):
         fuse_scores(detections, {"a": np.array([0.1, 0.9])})
     with pytest.raises(ValueError, match="pickle"):
         read_video_scores(tmp_path / "scores.pkl")
-    for text, word in (("{", "broken JSON"), ("{}", "no video scores"), ('{"a": ["x"]}', "class scores")):
+    (tmp_path / "s.npz").write_bytes(b"PK nothing")
+    with pytest.raises(ValueError, match=r"s\.npz: damaged"):
+        read_video_scores(tmp_path / "s.npz")
+    for text, word in (
+        ("{", "broken JSON"), ("{}", "found none"), ('{"a": ["x"]}', "class scores"), ('{"a": 0.3}', "'a'"),
+        ('{"results": ["x"]}', "per video"), ('{"a": [NaN]}', "'a'"),
+    ):  # fmt: skip
         (tmp_path / "s.json").write_text(text)
         with pytest.raises(ValueError, match=word):
             read_video_scores(tmp_path / "s.json")

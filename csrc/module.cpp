@@ -1,0 +1,15 @@
+// The Python module. Importing it runs the registrations of the other file of its library.
+#include <Python.h>
+
+#ifndef MODULE_NAME
+#define MODULE_NAME _C
+#endif
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+#define STRING_(a) #a
+#define STRING(a) STRING_(a)
+
+static PyModuleDef definition = {PyModuleDef_HEAD_INIT, STRING(MODULE_NAME), nullptr, -1, nullptr, nullptr, nullptr,
+                                 nullptr, nullptr};
+
+PyMODINIT_FUNC JOIN(PyInit_, MODULE_NAME)(void) { return PyModule_Create(&definition); }
