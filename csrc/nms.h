@@ -265,6 +265,57 @@ class LazyGroup {
   std::vector<Segment<T>> picks_;
 };
 
+// Candidates by their start, for voting: a segment reaches an IoU of t only with those that start less than
+// (1 / t - 1) of its length before it and less than (1 - t) of it after. A grid over the starts, filled in one pass.
+template <typename T>
+class StartGrid {
+ public:
+  StartGrid(const Segment<T>* segs, int64_t n) : segs_(segs), order_(n), cells_(n + 2, 0) {
+    T high = n > 0 ? segs[0].start : T(0);
+    low_ = high;
+    for (int64_t i = 0; i < n; ++i) {
+      low_ = std::min(low_, segs[i].start);
+      high = std::max(high, segs[i].start);
+    }
+    per_unit_ = high > low_ ? static_cast<double>(n) / (static_cast<double>(high) - low_) : 0.0;
+    for (int64_t i = 0; i < n; ++i) ++cells_[cell(segs[i].start) + 1];
+    for (int64_t c = 1; c <= n + 1; ++c) cells_[c] += cells_[c - 1];
+    std::vector<int64_t> next(cells_.begin(), cells_.end() - 1);
+    for (int64_t i = 0; i < n; ++i) order_[next[cell(segs[i].start)]++] = i;
+  }
+
+  // `kept` after voting.
+  Segment<T> vote(Segment<T> kept, const T* scores, T iou_threshold) const {
+    const double t = std::min(static_cast<double>(iou_threshold), 1.0), length = static_cast<double>(kept.end) - kept.start;
+    int64_t first = 0, last = static_cast<int64_t>(order_.size());
+    if (t > 0.0) {  // one cell more on both sides, for rounding
+      first = cells_[std::max<int64_t>(cell(kept.start - length * (1.0 / t - 1.0)) - 1, 0)];
+      last = cells_[std::min<int64_t>(cell(kept.start + length * (1.0 - t)) + 2, cells_.size() - 1)];
+    }
+    double total = 0, start = 0, end = 0;
+    for (int64_t k = first; k < last; ++k) {
+      const Segment<T> other = segs_[order_[k]];
+      const double weight = vote_weight(kept, other, scores[order_[k]], iou_threshold);
+      total += weight;
+      start += weight * other.start;
+      end += weight * other.end;
+    }
+    return voted(kept, total, start, end);
+  }
+
+ private:
+  int64_t cell(double start) const {
+    const double at = (start - low_) * per_unit_;
+    return at <= 0.0 ? 0 : static_cast<int64_t>(std::min(at, static_cast<double>(order_.size())));
+  }
+
+  const Segment<T>* segs_;
+  T low_;
+  double per_unit_;
+  std::vector<int64_t> order_;  // candidates, cell by cell
+  std::vector<int64_t> cells_;  // where each cell begins in `order_`
+};
+
 #endif  // __CUDACC__
 
 }  // namespace nms

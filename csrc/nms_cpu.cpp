@@ -1,5 +1,5 @@
-// CPU kernels: videos (and, for voting, segments) run in parallel, and each result depends on its own inputs alone, so
-// that the number of threads changes nothing.
+// CPU kernels: videos run in parallel, and each result depends on its own inputs alone, so that the number of threads
+// changes nothing.
 #include "nms_ops.h"
 
 namespace nms {
@@ -97,19 +97,14 @@ Tensor vote_cpu(Tensor kept, Tensor kept_offsets, Tensor segs, Tensor scores, Te
     const T threshold = static_cast<T>(iou_threshold);
     check_ranges(in.kept_offsets, in.num_videos, in.num_kept, "kept_offsets");
     check_ranges(in.video_offsets, in.num_videos, segs.size(0), "video_offsets");
-    torch::stable::parallel_for(0, in.num_kept, 8, [&](int64_t first, int64_t last) {
-      int64_t video = 0;
-      for (int64_t k = first; k < last; ++k) {
-        while (in.kept_offsets[video + 1] <= k) ++video;
-          double total = 0, start = 0, end = 0;  // long sums
-      for (int64_t i = in.video_offsets[video]; i < in.video_offsets[video + 1]; ++i) {
-        const double weight = vote_weight(in.kept[k], in.segs[i], in.scores[i], threshold);
-        total += weight;
-        start += weight * in.segs[i].start;
-        end += weight * in.segs[i].end;
+    torch::stable::parallel_for(0, in.num_videos, 1, [&](int64_t first, int64_t last) {
+      for (int64_t video = first; video < last; ++video) {
+        const int64_t begin = in.video_offsets[video];
+        const StartGrid<T> grid(in.segs + begin, in.video_offsets[video + 1] - begin);
+        for (int64_t k = in.kept_offsets[video]; k < in.kept_offsets[video + 1]; ++k) {
+          out[k] = grid.vote(in.kept[k], in.scores + begin, threshold);
+        }
       }
-      out[k] = voted(in.kept[k], total, start, end);
-    }
     });
   });
 }

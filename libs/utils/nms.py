@@ -6,15 +6,18 @@ is in `csrc/nms.h`, or in `nms_torch.py` where nothing is compiled.
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from . import nms_ops, nms_torch
 from .nms_torch import GAUSSIAN, HARD, LINEAR
 
+RADIX_LIMIT = 2**16
 METHODS = {"hard": HARD, "linear": LINEAR, "gaussian": GAUSSIAN}
 
 
@@ -102,7 +105,7 @@ def nms_videos(
         labels.detach().to(work.device), [len(s) for _, s, _ in videos], multiclass
     )
     if order is not None:
-        work.segs, work.scores = work.segs[order], work.scores[order]
+        work.segs, work.scores = work.segs.index_select(0, order), work.scores.index_select(0, order)
     index, kept_scores, count = work.ops.nms_1d(
         work.segs,
         work.scores,
@@ -121,12 +124,15 @@ def nms_videos(
     else:
         used = torch.cat([torch.arange(b, b + n, device=work.device) for b, n in zip(begins, counts, strict=False)])
         index, kept_scores = index[used], kept_scores[used]
-    kept = work.segs[index]
+    kept = work.segs.index_select(0, index)
     if not multiclass and voting_thresh > 0:
         kept_offsets = _offsets(counts, work.device)
         kept = work.ops.segment_voting(kept, kept_offsets, work.segs, work.scores, video_offsets, voting_thresh)
-    rows = (index if order is None else order[index]).to(labels.device)
-    found = Kept(kept.to(segs.device, segs.dtype), kept_scores.to(scores.device, scores.dtype), labels[rows])
+    rows = (index if order is None else order.index_select(0, index)).to(labels.device)
+    labels = labels.index_select(0, rows)
+    found = Kept(kept.to(segs.device, segs.dtype), kept_scores.to(scores.device, scores.dtype), labels)
+    if len(videos) == 1:
+        return [found]
     return [Kept(*columns) for columns in zip(*(column.split(counts) for column in found), strict=True)]
 
 
@@ -206,7 +212,7 @@ def _check(segs: Tensor, scores: Tensor, labels: Tensor, video: int | None = Non
             f"{where}: expected segments (N, 2), scores (N,) and classes (N,), found {tuple(segs.shape)}, "
             f"{tuple(scores.shape)} and {tuple(labels.shape)}"
         )
-    if torch.isfinite(segs).all() and torch.isfinite(scores).all():
+    if not len(scores) or all(math.isfinite(x) for column in (segs, scores) for x in column.detach().aminmax()):
         return
     bad = ~(torch.isfinite(segs).all(dim=1) & torch.isfinite(scores))
     i = int(bad.nonzero()[0])
@@ -250,8 +256,21 @@ def _group(labels: Tensor, sizes: list[int], multiclass: bool) -> tuple[Tensor |
         video = torch.repeat_interleave(torch.arange(len(sizes), device=device), video_offsets.diff())
         low = labels.min()
         key = video * (labels.max() - low + 1) + (labels - low)
+    if key.device.type == "cpu" and len(key) and int(key.min()) >= 0 and int(key.max()) < RADIX_LIMIT:
+        key = key.numpy().astype(np.uint16)  # 16 bits: numpy sorts them by radix
+        order, size = torch.from_numpy(np.argsort(key, kind="stable")), np.bincount(key)
+        group_offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(size)]))
+        return order, group_offsets, _first_groups(group_offsets, video_offsets), video_offsets
     key, order = key.sort(stable=True)
     first = (torch.nonzero(key.diff())[:, 0] + 1) if len(key) else key
     edge = video_offsets.new_tensor([0])
     group_offsets = torch.cat([edge, first, video_offsets[-1:]]) if len(key) else edge
-    return order, group_offsets, torch.searchsorted(group_offsets, video_offsets), video_offsets
+    return order, group_offsets, _first_groups(group_offsets, video_offsets), video_offsets
+
+
+def _first_groups(group_offsets: Tensor, video_offsets: Tensor) -> Tensor:
+    """(V + 1,) number of the first group of each video. Empty groups may fall to either neighbour; the last one ends
+    at the last group."""
+    first = torch.searchsorted(group_offsets, video_offsets)
+    first[-1] = len(group_offsets) - 1
+    return first

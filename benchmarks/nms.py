@@ -1,0 +1,191 @@
+"""Speed of NMS against the compiled NMS of the peer, on the same inputs, alternating in one run.
+
+    python benchmarks/nms.py [--lengths i3d_feature_lengths.json] [--repeats 9]
+
+Writes docs/benchmarks/nms.{md,json}. `--lengths` (video -> steps of its feature sequence) adds a batch of videos with
+the candidates that a pyramid over those lengths gives; without it this part is left out, and the table says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from peer import PEER, ROOT, peer_python
+
+from libs import engine
+from libs.utils import nms_ops
+from libs.utils.nms import nms_videos
+
+OUT = ROOT / "docs" / "benchmarks"
+OPTIONS = {"iou_threshold": 0.1, "min_score": 0.001, "max_seg_num": 200, "sigma": 0.5}
+VOTING = 0.7
+
+# Runs in the peer's environment: a case and a number of threads per line on stdin, seconds and a checksum on stdout.
+PEER_SCRIPT = """
+import json, sys, time
+import numpy as np, torch
+from actionformer.utils.nms import batched_nms
+for line in sys.stdin:
+    job = json.loads(line)
+    torch.set_num_threads(job["threads"])
+    data = np.load(job["file"])
+    keys = ("segs", "scores", "labels")
+    videos = [tuple(torch.from_numpy(data[f"{k}{i}"]) for k in keys) for i in range(job["videos"])]
+    o = job["options"]
+    began = time.perf_counter()
+    out = [batched_nms(*v, o["iou_threshold"], o["min_score"], o["max_seg_num"], use_soft_nms=job["soft"],
+                       multiclass=job["multiclass"], sigma=o["sigma"], voting_thresh=job["voting"]) for v in videos]
+    seconds = time.perf_counter() - began
+    print(json.dumps([seconds, float(sum(o[1].double().sum() for o in out)), sum(len(o[1]) for o in out)]), flush=True)
+"""
+
+
+def candidates(rng: np.random.Generator, n: int, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Candidates as a detector gives them: clusters around events, most with low scores."""
+    events = rng.uniform(0, 2304, (max(n // 100, 1), 1))
+    length = rng.lognormal(2.5, 0.9, n)
+    centre = events[rng.integers(0, len(events), n), 0] + rng.normal(0, 6, n)
+    segs = np.stack([centre - length / 2, centre + length / 2], axis=1).astype(np.float32)
+    return segs, (rng.uniform(size=n) ** 4).astype(np.float32), rng.integers(0, classes, n)
+
+
+def pyramid_candidates(rng: np.random.Generator, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """At most 2,000 candidates on each of six levels, four of every point."""
+    parts = []
+    for level in range(6):
+        points = -(-steps // 2**level)
+        count = min(2000, 4 * points)
+        centre = rng.integers(0, points, count) * 2.0**level
+        segs = np.stack(
+            [centre - rng.uniform(0, 4, count) * 2**level, centre + rng.uniform(0.1, 4, count) * 2**level], axis=1
+        )
+        parts.append(
+            (segs.astype(np.float32), (rng.uniform(size=count) ** 4).astype(np.float32), rng.integers(0, 20, count))
+        )
+    return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
+
+
+def cases(lengths: Path | None) -> list[dict]:
+    rng = np.random.default_rng(0)
+    found = []
+    for n, classes in ((2000, 20), (8000, 20), (12000, 20), (5000, 200)):
+        data = [candidates(rng, n, classes)]
+        for soft in (True, False):
+            for multiclass in (True, False):
+                kind = ("soft" if soft else "hard") + (", per class" if multiclass else ", agnostic with voting")
+                found.append(dict(name=f"{n:,} x {classes}, {kind}", data=data, soft=soft, multiclass=multiclass))
+    if lengths is not None:
+        steps = [t for video, t in json.loads(lengths.read_text()).items() if "test" in video]
+        data = [pyramid_candidates(rng, t) for t in steps]
+        total = sum(len(d[1]) for d in data)
+        name = f"{len(data)} videos of THUMOS14's test lengths, {total:,} candidates, soft, per class"
+        found.append(dict(name=name, data=data, soft=True, multiclass=True))
+    return found
+
+
+def run_ours(case: dict, device: str) -> tuple[float, float, int]:
+    videos = [tuple(torch.from_numpy(column).to(device) for column in video) for video in case["data"]]
+    if device != "cpu":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    found = nms_videos(
+        videos, **OPTIONS, method="gaussian" if case["soft"] else "hard", multiclass=case["multiclass"],
+        voting_thresh=VOTING,
+    )  # fmt: skip
+    if device != "cpu":
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - began
+    return seconds, float(sum(f.scores.double().sum() for f in found)), sum(len(f.scores) for f in found)
+
+
+def measure(case: dict, threads: int, repeats: int, peer: subprocess.Popen, folder: str) -> dict:
+    file = f"{folder}/case.npz"
+    keys = ("segs", "scores", "labels")
+    np.savez(
+        file,
+        **{f"{k}{i}": column for i, video in enumerate(case["data"]) for k, column in zip(keys, video, strict=True)},
+    )
+    job = {
+        "file": file, "videos": len(case["data"]), "threads": threads, "options": OPTIONS, "soft": case["soft"],
+        "multiclass": case["multiclass"], "voting": VOTING,
+    }  # fmt: skip
+    torch.set_num_threads(threads)
+    theirs, ours, cuda = [], [], []
+    for _ in range(repeats + 1):  # the first is for warming up
+        peer.stdin.write(json.dumps(job) + "\n")
+        peer.stdin.flush()
+        seconds, total, count = json.loads(peer.stdout.readline())
+        theirs.append(seconds)
+        seconds, own_total, own_count = run_ours(case, "cpu")
+        ours.append(seconds)
+        assert own_count == count and abs(own_total - total) < 1e-3 * max(total, 1), (case["name"], own_total, total)
+        if torch.cuda.is_available():
+            cuda.append(run_ours(case, "cuda")[0])
+    ratios = sorted(t / o for t, o in zip(theirs[1:], ours[1:], strict=True))
+    return {
+        "case": case["name"], "threads": threads, "peer_ms": 1000 * statistics.median(theirs[1:]),
+        "ours_ms": 1000 * statistics.median(ours[1:]), "ratio": statistics.median(ratios), "ratios": ratios,
+        "cuda_ms": 1000 * statistics.median(cuda[1:]) if cuda else None,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=Path, default=None)
+    parser.add_argument("--repeats", type=int, default=9)
+    args = parser.parse_args()
+    if not nms_ops.compiled():
+        raise SystemExit("the kernels are not compiled")
+    python, rows = peer_python(), []
+    with tempfile.TemporaryDirectory() as folder:
+        for threads in (1, 2):
+            environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+            command = [str(python), "-c", PEER_SCRIPT]
+            with subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            ) as peer:
+                for case in cases(args.lengths):
+                    rows.append(measure(case, threads, args.repeats, peer, folder))
+                    print("{case}, {threads} threads: {ratio:.1f}".format(**rows[-1]), flush=True)
+                peer.stdin.close()
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    lines = [
+        "# NMS",
+        "",
+        f"Against the compiled NMS of {PEER}, same inputs, alternating, medians of {args.repeats} repeats; sigma .5, "
+        "200 kept, min_score .001, IoU .1 (hard), voting .7. Sorting by class and putting results in order included.",
+        "",
+        f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores, commit {engine.source_commit()}"
+        + (f", {cuda}" if cuda else "; no GPU here: CUDA kernels compiled, not run"),
+        "",
+        "| candidates x classes | threads | peer, ms | this project, ms | ratio (spread) |"
+        + (" CUDA, ms |" if cuda else ""),
+        "|---|---|---|---|---|" + ("---|" if cuda else ""),
+        *(
+            f"| {r['case']} | {r['threads']} | {r['peer_ms']:.2f} | {r['ours_ms']:.3f} | {r['ratio']:.0f} "
+            f"({r['ratios'][0]:.0f} to {r['ratios'][-1]:.0f}) |" + (f" {r['cuda_ms']:.3f} |" if cuda else "")
+            for r in rows
+        ),
+        "",
+        *([] if args.lengths else ["No lengths were given: the batch of videos is left out.", ""]),
+        "Made by `python benchmarks/nms.py --lengths i3d_feature_lengths.json`.",
+        "",
+    ]
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "nms.md").write_text("\n".join(lines))
+    (OUT / "nms.json").write_text(json.dumps({"peer": PEER, "rows": rows}, indent=1) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
