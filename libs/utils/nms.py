@@ -17,7 +17,7 @@ from torch import Tensor
 from . import nms_ops, nms_torch
 from .nms_torch import GAUSSIAN, HARD, LINEAR
 
-RADIX_LIMIT = 2**16
+MANY_CLASSES = 4096
 METHODS = {"hard": HARD, "linear": LINEAR, "gaussian": GAUSSIAN}
 
 
@@ -251,26 +251,22 @@ def _group(labels: Tensor, sizes: list[int], multiclass: bool) -> tuple[Tensor |
     video_offsets = _offsets(sizes, device)
     if not multiclass:
         return None, video_offsets, torch.arange(len(sizes) + 1, device=device), video_offsets
-    key = labels
-    if len(sizes) > 1 and len(labels):
+    if not len(labels):
+        return None, video_offsets.new_zeros(1), video_offsets.new_zeros(len(sizes) + 1), video_offsets
+    low, high = (int(label) for label in labels.aminmax())
+    if high - low >= MANY_CLASSES:  # rather than a group for every number in between
+        labels = labels.unique(return_inverse=True)[1]
+        low, high = 0, int(labels.max())
+    span = high - low + 1
+    key = labels - low
+    if len(sizes) > 1:
         video = torch.repeat_interleave(torch.arange(len(sizes), device=device), video_offsets.diff())
-        low = labels.min()
-        key = video * (labels.max() - low + 1) + (labels - low)
-    if key.device.type == "cpu" and len(key) and int(key.min()) >= 0 and int(key.max()) < RADIX_LIMIT:
-        key = key.numpy().astype(np.uint16)  # 16 bits: numpy sorts them by radix
-        order, size = torch.from_numpy(np.argsort(key, kind="stable")), np.bincount(key)
-        group_offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(size)]))
-        return order, group_offsets, _first_groups(group_offsets, video_offsets), video_offsets
-    key, order = key.sort(stable=True)
-    first = (torch.nonzero(key.diff())[:, 0] + 1) if len(key) else key
-    edge = video_offsets.new_tensor([0])
-    group_offsets = torch.cat([edge, first, video_offsets[-1:]]) if len(key) else edge
-    return order, group_offsets, _first_groups(group_offsets, video_offsets), video_offsets
-
-
-def _first_groups(group_offsets: Tensor, video_offsets: Tensor) -> Tensor:
-    """(V + 1,) number of the first group of each video. Empty groups may fall to either neighbour; the last one ends
-    at the last group."""
-    first = torch.searchsorted(group_offsets, video_offsets)
-    first[-1] = len(group_offsets) - 1
-    return first
+        key += video * span
+    num_groups = len(sizes) * span
+    if device.type == "cpu" and num_groups <= 2**16:  # 16 bits: numpy sorts them by radix
+        order = torch.from_numpy(np.argsort(key.numpy().astype(np.uint16), kind="stable"))
+    else:
+        order = key.argsort(stable=True)
+    group_offsets = video_offsets.new_zeros(num_groups + 1)
+    torch.cumsum(key.bincount(minlength=num_groups), 0, out=group_offsets[1:])
+    return order, group_offsets, torch.arange(0, num_groups + 1, span, device=device), video_offsets
