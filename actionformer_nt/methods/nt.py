@@ -1,0 +1,22 @@
+"""`nt`: the full method, learning from target, positive and negative classes."""
+
+from torch import Tensor
+
+from actionformer_nt.label_space import partition
+
+from .base import ClassTargets, Options
+
+
+def class_targets(probs: Tensor, options: Options) -> ClassTargets:
+    parts = partition(probs, options.lam)
+    supported = parts.target | parts.positive  # S
+    num_positive = parts.positive.sum(-1, keepdim=True)
+    if options.form == "softmax":  # its minimum settles at 1/|S| each
+        each = 1.0 / num_positive.clamp(min=1) if options.positive_reduction == "mean" else 1.0
+        weight = (parts.target | parts.negative).float() + parts.positive.float() * each
+        return ClassTargets(supported.float(), weight)
+    if options.positive == "hard":
+        return ClassTargets(supported.float(), (supported | parts.negative).float())
+    size = (num_positive + 1).float()
+    weight_supported = size if options.positive_reduction == "sum" else size.new_ones(size.shape)
+    return ClassTargets(supported.float() / size, supported.float() * weight_supported + parts.negative.float())

@@ -1,0 +1,12 @@
+"""`nt_negative`: target and negative classes; positive and ambiguous classes are ignored."""
+
+from torch import Tensor
+
+from actionformer_nt.label_space import partition
+
+from .base import ClassTargets, Options
+
+
+def class_targets(probs: Tensor, options: Options) -> ClassTargets:
+    parts = partition(probs, options.lam)
+    return ClassTargets(parts.target.float(), (parts.target | parts.negative).float())

@@ -1,0 +1,13 @@
+"""`soft`: soft pseudo labels, the teacher's distribution as it is."""
+
+import torch
+from torch import Tensor
+
+from .base import ClassTargets, Options
+
+
+def class_targets(probs: Tensor, options: Options) -> ClassTargets:
+    p = probs.detach().float()
+    if options.form == "softmax":  # cross-entropy: -sum_c p_c log p_c
+        return ClassTargets(torch.ones_like(p), p)
+    return ClassTargets(p, torch.ones_like(p))
