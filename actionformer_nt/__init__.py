@@ -1,1 +1,3 @@
 """The plug-in: everything that is semi-supervised, and the command line."""
+
+from . import config as _config  # noqa: F401  (registers the section semi_cfg)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset
 
-from libs.utils.annotations import Video, duplicate_mask, read_annotations
+from libs.utils.annotations import Annotations, Video, duplicate_mask, read_annotations
 from libs.utils.seeding import derive_seed
 
 from .crop import random_crop
@@ -58,6 +58,8 @@ class TALDataset(Dataset):
         is_training: crop randomly, and return segments in grid steps.
         split: subsets, in lower case.
         seed: of the random crops; the crop of a video depends on (seed, epoch, index) only.
+        annotations: instead of reading `json_file`.
+        video_ids: only these videos of the subsets.
 
     The other arguments are the keys of the `dataset` section of a configuration.
 
@@ -90,6 +92,8 @@ class TALDataset(Dataset):
         missing_features: str | None = None,
         duplicates: str | None = None,
         seed: int = 0,
+        annotations: Annotations | None = None,
+        video_ids: frozenset[str] | None = None,
     ) -> None:
         self.preset, self.is_training, self.split, self.seed = preset, is_training, tuple(split), seed
         self.json_file, self.num_classes, self.input_dim = json_file, num_classes, input_dim
@@ -103,12 +107,18 @@ class TALDataset(Dataset):
         if feat_stride <= 0 and not preset.spread:
             raise ValueError(f"dataset.feat_stride: {feat_stride} must be positive (<= 0 only for 'anet' or 'generic')")
 
-        annotations = read_annotations(json_file)
+        if annotations is None:
+            annotations = read_annotations(json_file)
         self.label_dict = annotations.label_ids  # class name -> id
         self.features = FeatureFiles(feat_folder, prefix=file_prefix, ext=file_ext, channels=input_dim)
         self.class_agnostic = preset.class_agnostic and num_classes == 1
         self.empty_label_ids = self._check_labels()
-        self.videos = self._present(annotations.of_subsets(self.split), missing_features or preset.missing_features)
+        videos = annotations.of_subsets(self.split)
+        if video_ids is not None:
+            videos = [video for video in videos if video.id in video_ids]
+            if not videos:
+                raise ValueError(f"{json_file}: none of the {len(video_ids)} videos asked for is in {list(self.split)}")
+        self.videos = self._present(videos, missing_features or preset.missing_features)
         for video in self.videos:  # fail now, not in the middle of an epoch
             self._fps(video), self._duration(video)
         self.features.length(self.videos[0].id)  # its shape stands for the others', which are checked when read

@@ -64,8 +64,14 @@ class Annotations:
         return found
 
 
-def read_annotations(path: str | os.PathLike) -> Annotations:
+def read_annotations(
+    path: str | os.PathLike, *, hidden: frozenset[str] = frozenset(), label_ids: dict[str, int] | None = None
+) -> Annotations:
     """Reads and checks an annotation file.
+
+    Args:
+        hidden: videos whose events are dropped before anything looks at them.
+        label_ids: class name -> id, instead of collecting it from the events that are read.
 
     Raises:
         FileNotFoundError: no such file.
@@ -77,16 +83,22 @@ def read_annotations(path: str | os.PathLike) -> Annotations:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"annotation file not found: {path}")
     stat = os.stat(path)
-    return _read(path, stat.st_mtime_ns, stat.st_size)
+    frozen = None if label_ids is None else tuple(label_ids.items())
+    return _read(path, stat.st_mtime_ns, stat.st_size, hidden, frozen)
 
 
 @lru_cache(maxsize=8)  # train and test splits and the evaluator read the same file
-def _read(path: str, _mtime: int, _size: int) -> Annotations:
+def _read(
+    path: str, _mtime: int, _size: int, hidden: frozenset[str], frozen: tuple[tuple[str, int], ...] | None
+) -> Annotations:
     content = load_json(path)
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict):
         raise ValueError(f"{path}: expected an object with the key 'database', found {_describe(content)}")
-    label_ids = _label_ids(path, content, database)
+    for video_id in hidden & database.keys():
+        if isinstance(database[video_id], dict):
+            database[video_id] = database[video_id] | {"annotations": []}
+    label_ids = _label_ids(path, content, database, None if frozen is None else dict(frozen))
     videos = tuple(_video(path, video_id, entry, label_ids) for video_id, entry in database.items())
     _warn_about_times(path, videos)
     return Annotations(path, videos, label_ids)
@@ -120,9 +132,10 @@ def _describe(content: Any) -> str:
     return f"the keys {list(content)[:5]}" if isinstance(content, dict) else f"a {type(content).__name__}"
 
 
-def _label_ids(path: str, content: dict, database: dict) -> dict[str, int]:
-    """name -> id over all subsets: from `label_id`, else from the list `classes`, else in alphabetical order."""
-    ids: dict[str, int] = {}
+def _label_ids(path: str, content: dict, database: dict, frozen: dict[str, int] | None) -> dict[str, int]:
+    """name -> id over all subsets: from `label_id`, else from the list `classes`, else in alphabetical order. Where the
+    map is frozen, labels must be in it with its ids."""
+    ids: dict[str, int] = dict(frozen or {})
     unnumbered = set()
     for video_id, entry in database.items():
         for event in _events(path, video_id, entry):
@@ -135,6 +148,8 @@ def _label_ids(path: str, content: dict, database: dict) -> dict[str, int]:
             if isinstance(number, bool) or not isinstance(number, int):
                 raise ValueError(f"{path}: video '{video_id}': label_id {number!r} is not an integer")
             name = str(number) if name is None else str(name)
+            if frozen is not None and name not in frozen:
+                raise ValueError(f"{path}: video '{video_id}': label '{name}' is not in the frozen label map")
             if ids.setdefault(name, number) != number:
                 raise ValueError(
                     f"{path}: video '{video_id}': label '{name}' has label_id {number}, but {ids[name]} elsewhere"

@@ -5,7 +5,8 @@ import torch
 
 from actionformer_nt.label_space import partition
 from actionformer_nt.losses import class_loss, hybrid_loss
-from actionformer_nt.methods import NAMES, Options, get_method
+from actionformer_nt.methods import Options, get_method
+from actionformer_nt.names import METHODS
 
 # target 0, positive 1 and 2, negative 4 and 5, ambiguous 3, at lambda 0.85
 P = torch.tensor([0.26, 0.24, 0.23, 0.15, 0.07, 0.05], dtype=torch.float64)
@@ -87,6 +88,6 @@ def test_oracle_uses_the_true_class():
 
 def test_names():
     assert get_method("labeled_only") is None
-    assert all(callable(get_method(name)) for name in NAMES if name != "labeled_only")
+    assert all(callable(get_method(name)) for name in METHODS if name != "labeled_only")
     with pytest.raises(ValueError, match="did you mean 'nt_negative'"):
         get_method("nt_negativ")

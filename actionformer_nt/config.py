@@ -1,0 +1,77 @@
+"""The section `semi_cfg`: everything about semi-supervised training that the supervised sections do not say."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, model_validator
+
+from libs.core import register_config_section
+from libs.core.schema import Count, Fraction, NonNegative, Positive, Section
+
+
+class SplitSection(Section):
+    file: str  # written by `actionformer-nt splits`
+    ratio: Annotated[float, Field(gt=0, le=1)]  # labeled share of the training videos
+    fold: NonNegativeInt = 0
+
+
+class ViewSection(Section):
+    """Perturbations of a view, applied in this order; 0 switches one off."""
+
+    crop: Fraction = 0.0  # at most this share of the steps is cut off
+    shift: NonNegativeInt = 0  # by at most so many steps to either side
+    warp: Annotated[float, Field(ge=0, lt=1)] = 0.0  # local tempo changes by at most this factor, 1 - warp .. 1 + warp
+    flip: Fraction = 0.0  # probability of reversing time
+    snippet_mask: Fraction = 0.0  # probability of zeroing a block of `mask_length` steps
+    mask_length: Count = 1
+    channel_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    noise: NonNegative = 0.0  # of the features' standard deviation
+
+
+class PseudoSection(Section):
+    source: Literal["online", "refresh"] = "online"  # the teacher of the moment, or one frozen every `refresh_every`
+    refresh_every: Count = 500  # iterations
+    select: Literal["fixed", "per_class", "topk"] = "fixed"
+    threshold: Fraction = 0.3  # of the score; per_class: times the mean of the class's scores over its best class's
+    topk: Count = 20  # segments per video
+    nms_iou: Positive = 0.5  # class-agnostic hard NMS
+    support_iou: Fraction = 0.7  # candidates that overlap a segment so much give it their logits
+    max_segments: Count = 100
+    background: Literal["negative", "ignore", "weighted"] = "negative"  # points of no pseudo segment
+    background_weight: Fraction = 0.5  # with `weighted`
+
+
+class SemiSection(Section):
+    split: SplitSection
+    method: str
+    burn_in: NonNegativeInt  # iterations on labeled videos alone
+    iterations: NonNegativeInt  # of self-training after them
+    warmup_iterations: NonNegativeInt = 0
+    burn_in_checkpoint: str | None = None  # a burn-in of the same configuration, instead of running it
+    unlabeled_batch_size: Count = 2
+    alpha: NonNegative = 1.0  # weight of the unlabeled loss
+    ramp_up: NonNegativeInt = 0  # iterations over which alpha rises from 0
+    reg_weight: NonNegative = 1.0  # of the regression on pseudo segments, within the unlabeled loss
+    lam: Annotated[float, Field(gt=0, le=1)] = 0.85
+    form: Literal["sigmoid"] = "sigmoid"
+    positive: Literal["split", "hard"] = "split"
+    positive_reduction: Literal["sum", "mean"] = "sum"
+    pseudo: PseudoSection = PseudoSection()
+    weak: ViewSection = ViewSection()
+    strong: ViewSection = ViewSection(snippet_mask=0.1, channel_dropout=0.1)
+    ckpt_every: Count = 500  # iterations
+    log_every: Count = 50
+    allow_external_scores: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> SemiSection:
+        from actionformer_nt.names import check_method
+
+        check_method(self.method)
+        if self.burn_in + self.iterations == 0:
+            raise ValueError("burn_in and iterations are both 0: nothing to train")
+        return self
+
+
+register_config_section("semi_cfg", SemiSection)

@@ -1,0 +1,209 @@
+"""Label splits: which training videos may show their labels.
+
+A split file holds, for every fold, the order in which videos are given labels; a ratio takes the first of them. So
+the labeled videos of a small ratio are among those of a larger one. The label map is frozen in the file. Making a split
+is the only place where the labels of all training videos are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from libs.utils.annotations import Annotations, Video, load_json, read_annotations
+from libs.utils.seeding import derive_seed
+
+FORMAT = "actionformer-nt split 1"
+RATIOS = (0.1, 0.2, 0.4, 0.6)
+KINDS = ("stratified", "uniform", "published")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One ratio and fold of a split file."""
+
+    labeled: tuple[str, ...]
+    unlabeled: tuple[str, ...]
+    label_ids: dict[str, int]
+    source: str  # file, ratio and fold, for messages
+    hash: str  # of the file's content
+
+
+def make_splits(
+    annotations: Annotations,
+    subsets: Sequence[str],
+    *,
+    kind: str,
+    ratios: Sequence[float] = RATIOS,
+    folds: int = 5,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The content of a split file.
+
+    Args:
+        kind: "stratified": videos are taken such that the least covered class comes next (videos without events count
+            as a class); "uniform": at random.
+
+    Raises:
+        ValueError: a ratio that leaves no labeled video.
+    """
+    if kind not in ("stratified", "uniform"):
+        raise ValueError(f"split kind '{kind}' is neither 'stratified' nor 'uniform'")
+    videos = annotations.of_subsets(subsets)
+    for ratio in ratios:
+        if not 0 < ratio <= 1 or round(ratio * len(videos)) < 1:
+            raise ValueError(
+                f"ratio {ratio} leaves no labeled video of {len(videos)}; the smallest is {0.5 / len(videos):.4f}"
+            )
+    longest = round(max(ratios) * len(videos))
+    order = _stratified_order if kind == "stratified" else _uniform_order
+    orders = [order(videos, longest, random.Random(derive_seed(seed, fold, kind))) for fold in range(folds)]
+    return _content(kind, annotations, subsets, videos, orders, ratios=list(ratios), seed=seed)
+
+
+def published_split(
+    annotations: Annotations, subsets: Sequence[str], listing: dict[str, Any], name: str
+) -> dict[str, Any]:
+    """A split file of one fold and ratio from a published list {"labeled": [ids], "unlabeled": [ids]}; a prefix `v_`
+    of its ids is dropped where the annotations have none.
+
+    Raises:
+        ValueError: ids that the annotations do not have, or that are in both lists.
+    """
+    videos = annotations.of_subsets(subsets)
+    known = {video.id for video in videos}
+    labeled, unlabeled = ([_match_id(i, known, name) for i in listing.get(key, [])] for key in ("labeled", "unlabeled"))
+    if both := sorted(set(labeled) & set(unlabeled)):
+        raise ValueError(f"{name}: {len(both)} videos are labeled and unlabeled, the first is '{both[0]}'")
+    if not labeled:
+        raise ValueError(f"{name}: no labeled video")
+    chosen = [video for video in videos if video.id in {*labeled, *unlabeled}]
+    ratio = len(labeled) / len(chosen)
+    return _content("published", annotations, subsets, chosen, [labeled], ratios=[ratio], seed=None)
+
+
+def write_splits(path: str | os.PathLike, content: dict[str, Any]) -> None:
+    Path(path).write_text(json.dumps(content, indent=0, separators=(",", ":")) + "\n")
+
+
+def read_split(path: str | os.PathLike, ratio: float, fold: int = 0) -> Split:
+    """One ratio and fold of a split file.
+
+    Raises:
+        FileNotFoundError, ValueError: not a split file, changed since it was written, or it has no such fold or ratio.
+    """
+    content = load_json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{path}: not a split file (written by `actionformer-nt splits`)")
+    if content["hash"] != _hash(content):
+        raise ValueError(f"{path}: its content does not fit its hash: it was changed after it was made")
+    videos, orders = content["videos"], content["orders"]
+    if fold >= len(orders):
+        raise ValueError(f"{path}: no fold {fold}; folds 0 to {len(orders) - 1} are there")
+    count = round(ratio * len(videos))
+    if count < 1 or count > len(orders[fold]):
+        largest = len(orders[fold]) / len(videos)
+        raise ValueError(
+            f"{path}: ratio {ratio} asks for {count} labeled videos of {len(videos)}; it must give at least 1 and at "
+            f"most {len(orders[fold])} (ratio {largest:.4g})"
+        )
+    labeled = tuple(orders[fold][:count])
+    unlabeled = tuple(video for video in videos if video not in set(labeled))
+    return Split(labeled, unlabeled, content["label_ids"], f"{path}, ratio {ratio}, fold {fold}", content["hash"])
+
+
+def read_hidden(json_file: str, split: Split) -> Annotations:
+    """The annotations as training may see them: the events of unlabeled videos are dropped before anything else reads
+    them, and the label map is the split's.
+
+    Raises:
+        ValueError: the split names videos that the file does not have.
+    """
+    annotations = read_annotations(json_file, hidden=frozenset(split.unlabeled), label_ids=split.label_ids)
+    known = {video.id for video in annotations.videos}
+    missing = [video for video in (*split.labeled, *split.unlabeled) if video not in known]
+    if missing:
+        raise ValueError(
+            f"split {split.source} names {len(missing)} videos that {json_file} does not have, "
+            f"the first is '{missing[0]}'"
+        )
+    return annotations
+
+
+def unlabeled_classes(annotations: Annotations, split: Split) -> list[str]:
+    """Names of the classes that no labeled video has."""
+    labeled = set(split.labeled)
+    present = {event.label_id for video in annotations.videos if video.id in labeled for event in video.events}
+    return sorted(name for name, i in split.label_ids.items() if i not in present)
+
+
+def _content(
+    kind: str,
+    annotations: Annotations,
+    subsets: Sequence[str],
+    videos: Iterable[Video],
+    orders: list,
+    *,
+    ratios: list,
+    seed: Any,
+) -> dict[str, Any]:
+    content = {
+        "format": FORMAT,
+        "kind": kind,
+        "annotations": os.path.basename(annotations.path),
+        "subsets": [subset.lower() for subset in subsets],
+        "seed": seed,
+        "ratios": ratios,
+        "label_ids": annotations.label_ids,
+        "videos": [video.id for video in videos],
+        "orders": orders,
+    }
+    return content | {"hash": _hash(content)}
+
+
+def _hash(content: dict[str, Any]) -> str:
+    body = {key: value for key, value in content.items() if key != "hash"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _uniform_order(videos: Sequence[Video], count: int, rng: random.Random) -> list[str]:
+    return rng.sample([video.id for video in videos], count)
+
+
+def _stratified_order(videos: Sequence[Video], count: int, rng: random.Random) -> list[str]:
+    members: dict[int, list[str]] = {}  # class -> its videos, shuffled; -1: videos without events
+    classes: dict[str, set[int]] = {}
+    for video in videos:
+        classes[video.id] = {event.label_id for event in video.events} or {-1}
+        for label in classes[video.id]:
+            members.setdefault(label, []).append(video.id)
+    total = {label: len(found) for label, found in members.items()}
+    for label in sorted(members):
+        rng.shuffle(members[label])
+    taken = dict.fromkeys(sorted(members), 0)
+    tie = {label: rng.random() for label in taken}
+    order: list[str] = []
+    chosen: set[str] = set()
+    while len(order) < count:
+        open_classes = [label for label in taken if taken[label] < total[label]]
+        label = min(open_classes, key=lambda c: (taken[c] / total[c] if taken[c] else -1.0, tie[c]))
+        video = next(v for v in members[label] if v not in chosen)
+        members[label] = members[label][members[label].index(video) + 1 :]
+        order.append(video)
+        chosen.add(video)
+        for other in classes[video]:
+            taken[other] += 1
+    return order
+
+
+def _match_id(video: str, known: set[str], name: str) -> str:
+    for candidate in (video, video.removeprefix("v_")):
+        if candidate in known:
+            return candidate
+    raise ValueError(f"{name}: video '{video}' is not among the annotated videos of these subsets")

@@ -1,0 +1,122 @@
+"""Weak and strong views of a video: perturbed features, and where a moment of the video went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MIN_VISIBLE = 0.5  # a segment of which less is left in a view is dropped
+
+
+@dataclass
+class Geometry:
+    """A map of grid times, as steps one after another; each is piecewise linear and given by knots (K,) and the
+    times they go to (K,), which rise or fall."""
+
+    steps: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def __call__(self, time: Tensor) -> Tensor:
+        for knots, images in self.steps:
+            time = _piecewise_linear(time, knots, images)
+        return time
+
+    def project(self, segments: Tensor, num_steps: int) -> tuple[Tensor, Tensor]:
+        """Segments (N, 2) of the video in a view of `num_steps` steps.
+
+        Returns:
+            Segments (N', 2), cut at the view's ends, and the mask (N,) of those that are kept: at least half must be
+            left.
+        """
+        moved = self(segments.flatten()).view(-1, 2)
+        moved = torch.stack([moved.min(dim=1).values, moved.max(dim=1).values], dim=1)  # time may run backwards
+        cut = moved.clamp(-0.5, num_steps - 0.5)
+        length = moved[:, 1] - moved[:, 0]
+        kept = (cut[:, 1] - cut[:, 0] >= MIN_VISIBLE * length) & (cut[:, 1] > cut[:, 0])
+        return cut[kept], kept
+
+
+def make_view(feats: Tensor, options: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, Geometry]:
+    """A perturbed copy of features (C, T) and its geometry. The generator alone decides; options are those of
+    `ViewSection`."""
+    geometry = Geometry()
+    feats = _crop(feats, options["crop"], geometry, generator)
+    feats = _shift(feats, options["shift"], geometry, generator)
+    feats = _warp(feats, options["warp"], geometry, generator)
+    feats = _flip(feats, options["flip"], geometry, generator)
+    feats = _mask_snippets(feats, options["snippet_mask"], options["mask_length"], generator)
+    if options["channel_dropout"]:
+        keep = 1.0 - options["channel_dropout"]
+        feats = feats * (torch.rand(len(feats), 1, generator=generator) < keep) / keep
+    if options["noise"]:
+        feats = feats + options["noise"] * feats.std() * torch.randn(feats.shape, generator=generator)
+    return feats, geometry
+
+
+def _linear(start: float, slope: float) -> tuple[Tensor, Tensor]:
+    return torch.tensor([0.0, 1.0]), torch.tensor([start, start + slope])
+
+
+def _piecewise_linear(x: Tensor, knots: Tensor, images: Tensor) -> Tensor:
+    """Interpolates between knots and goes on straight beyond them."""
+    knots, images = knots.to(x), images.to(x)
+    cell = (torch.searchsorted(knots, x.contiguous()) - 1).clamp(0, len(knots) - 2)
+    slope = (images[1:] - images[:-1]) / (knots[1:] - knots[:-1])
+    return images[cell] + slope[cell] * (x - knots[cell])
+
+
+def _uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:
+    return low + (high - low) * float(torch.rand((), generator=generator))
+
+
+def _crop(feats: Tensor, share: float, geometry: Geometry, generator: torch.Generator) -> Tensor:
+    if not share:
+        return feats
+    steps = feats.shape[1]
+    length = max(round(steps * (1 - _uniform(generator, 0, share))), 1)
+    start = int(torch.randint(0, steps - length + 1, (), generator=generator))
+    geometry.steps.append(_linear(-start, 1.0))
+    return feats[:, start : start + length]
+
+
+def _shift(feats: Tensor, most: int, geometry: Geometry, generator: torch.Generator) -> Tensor:
+    """What leaves on one side is lost; the other side is filled with the last step."""
+    if not most:
+        return feats
+    by = int(torch.randint(-most, most + 1, (), generator=generator))
+    geometry.steps.append(_linear(by, 1.0))
+    index = (torch.arange(feats.shape[1]) - by).clamp(0, feats.shape[1] - 1)
+    return feats[:, index]
+
+
+def _warp(feats: Tensor, strength: float, geometry: Geometry, generator: torch.Generator) -> Tensor:
+    """Tempo that changes along the video, ends fixed."""
+    steps = feats.shape[1]
+    if not strength or steps < 8:
+        return feats
+    tempo = 1 + strength * (2 * torch.rand(6, generator=generator) - 1)  # of six equal parts
+    images = torch.cat([torch.zeros(1), tempo.cumsum(0)])
+    images = images / images[-1] * (steps - 1)
+    knots = torch.linspace(0, steps - 1, 7)
+    geometry.steps.append((knots, images))
+    source = _piecewise_linear(torch.arange(steps, dtype=torch.float32), images, knots).clamp(0, steps - 1)
+    low = source.floor().long().clamp(max=steps - 2)
+    return torch.lerp(feats[:, low], feats[:, low + 1], (source - low)[None])
+
+
+def _flip(feats: Tensor, probability: float, geometry: Geometry, generator: torch.Generator) -> Tensor:
+    if not probability or _uniform(generator) >= probability:
+        return feats
+    geometry.steps.append(_linear(feats.shape[1] - 1.0, -1.0))
+    return feats.flip(1)
+
+
+def _mask_snippets(feats: Tensor, probability: float, length: int, generator: torch.Generator) -> Tensor:
+    if not probability:
+        return feats
+    blocks = -(-feats.shape[1] // length)
+    keep = (torch.rand(blocks, generator=generator) >= probability).float()
+    return feats * F.interpolate(keep[None, None], scale_factor=length, mode="nearest")[0, :, : feats.shape[1]]
