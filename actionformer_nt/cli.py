@@ -16,6 +16,7 @@ EXAMPLES = {
     "train": "actionformer-nt train configs/thumos_i3d.yaml --output reproduce",
     "eval": "actionformer-nt eval configs/thumos_i3d.yaml ckpt/thumos_i3d_reproduce --weights raw",
     "evaluate": "actionformer-nt evaluate results.json --annotations thumos14.json --split test --tiou 0.3:0.7:0.1",
+    "splits": "actionformer-nt splits thumos14.json --subset validation --out configs/splits/thumos14.json",
     "simulate": "actionformer-nt simulate data/toy --num-train 40 --num-test 20",
 }
 
@@ -31,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("eval", "evaluate a checkpoint on the test split of its configuration", add_eval_arguments),
         ("evaluate", "evaluate a result file against annotations", add_evaluate_arguments),
         ("simulate", "write a synthetic data set", add_simulate_arguments),
+        ("splits", "choose which training videos may show their labels", add_splits_arguments),
     ):
         command = commands.add_parser(
             name, help=text, description=text, epilog=f"example: {EXAMPLES[name]}",
@@ -101,6 +103,18 @@ def add_simulate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_simulate)
 
 
+def add_splits_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("annotations", help="annotation JSON; its labels are read here and nowhere else")
+    parser.add_argument("--subset", required=True, help="training subset")
+    parser.add_argument("--out", required=True, help="split file to write")
+    parser.add_argument("--kind", choices=("stratified", "uniform"), default="stratified", help="how videos are drawn")
+    parser.add_argument("--ratios", default="0.1,0.2,0.4,0.6", help="labeled shares that must be possible")
+    parser.add_argument("--folds", type=int, default=5, help="draws")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--published", default=None, help="take this list {labeled: [ids], unlabeled: [ids]} instead")
+    parser.set_defaults(run=run_splits)
+
+
 def _add_absent_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--absent-labels", choices=("reference", "drop"), default="reference",
@@ -117,6 +131,13 @@ def run_train(args: argparse.Namespace) -> None:
     folder = engine.run_folder(config, args.config, args.output)
     if args.resume and args.output is None:
         folder = engine.resume_point(args.resume).parent
+    if "semi_cfg" in config:
+        from actionformer_nt import trainer
+
+        trainer.train(config, folder, resume=args.resume, overwrite=args.overwrite, progress=not args.quiet)
+        for name, found in trainer.evaluate(config, folder, progress=not args.quiet).items():
+            print(f"{name}: " + ", ".join(str(path) for path in found.files.values()))
+        return
     engine.train(
         config, folder, resume=args.resume, overwrite=args.overwrite,
         print_freq=args.print_freq, ckpt_freq=args.ckpt_freq, progress=not args.quiet,
@@ -152,6 +173,28 @@ def run_evaluate(args: argparse.Namespace) -> None:
         write_table(args.csv, evaluator.result, names)
 
 
+def run_splits(args: argparse.Namespace) -> None:
+    from actionformer_nt import splits
+    from libs.utils.annotations import load_json, read_annotations
+
+    annotations = read_annotations(args.annotations)
+    if args.published:
+        content = splits.published_split(annotations, [args.subset], load_json(args.published), args.published)
+    else:
+        ratios = parse_numbers(args.ratios, "--ratios")
+        content = splits.make_splits(
+            annotations, [args.subset], kind=args.kind, ratios=ratios, folds=args.folds, seed=args.seed
+        )
+    splits.write_splits(args.out, content)
+    print(f"{args.out}: {content['kind']}, {len(content['videos'])} videos, hash {content['hash']}")
+    for ratio in content["ratios"]:
+        for fold in range(len(content["orders"])):
+            split = splits.read_split(args.out, ratio, fold)
+            missing = splits.unlabeled_classes(annotations, split)
+            note = f", no video of {', '.join(missing)}" if missing else ""
+            print(f"  ratio {ratio:.4g}, fold {fold}: {len(split.labeled)} labeled videos{note}")
+
+
 def run_simulate(args: argparse.Namespace) -> None:
     from libs.datasets.simulate import Simulation, simulate
 
@@ -162,6 +205,13 @@ def run_simulate(args: argparse.Namespace) -> None:
     facts = simulate(args.out, spec, annotations=args.annotations, jobs=args.jobs, progress=not args.quiet)
     print(f"synthetic data set of {facts['videos']} videos, {facts['num_classes']} classes, subsets {facts['splits']}")
     print(f"json_file: {facts['json_file']}\nfeat_folder: {facts['feat_folder']}")
+
+
+def parse_numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} '{text}': expected numbers such as 0.1,0.2") from None
 
 
 def parse_tiou(text: str) -> list[float]:

@@ -62,6 +62,7 @@ class SemiSection(Section):
     strong: ViewSection = ViewSection(snippet_mask=0.1, channel_dropout=0.1)
     ckpt_every: Count = 500  # iterations
     log_every: Count = 50
+    log_hidden: bool = False  # curves of the quality of pseudo labels, from the hidden labels
     allow_external_scores: bool = False
 
     @model_validator(mode="after")

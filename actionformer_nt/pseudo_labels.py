@@ -61,7 +61,7 @@ def propose(output: PyramidOutput, row: int, options: dict[str, Any], *, pre_nms
         method="hard",
         multiclass=False,
     )
-    weight = torch.where(_iou(kept, segments) >= options["support_iou"], scores[None, :], 0.0)  # (N, candidates)
+    weight = torch.where(iou_matrix(kept, segments) >= options["support_iou"], scores[None, :], 0.0)  # (N, candidates)
     weight.scatter_(1, index[:, None], scores[index][:, None])  # a segment supports itself
     weight = weight / weight.sum(dim=1, keepdim=True)
     return PseudoSegments(weight @ segments, kept_scores, weight @ logits)
@@ -117,7 +117,7 @@ def spread(
     return Targets(*(torch.stack(columns) for columns in zip(*rows, strict=True)))
 
 
-def _iou(a: Tensor, b: Tensor) -> Tensor:
+def iou_matrix(a: Tensor, b: Tensor) -> Tensor:
     """(N, 2), (M, 2) -> (N, M)."""
     inter = (torch.minimum(a[:, None, 1], b[None, :, 1]) - torch.maximum(a[:, None, 0], b[None, :, 0])).clamp(min=0)
     union = (a[:, 1] - a[:, 0])[:, None] + (b[:, 1] - b[:, 0])[None, :] - inter

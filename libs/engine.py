@@ -24,6 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 from libs.core import dump_config
 from libs.datasets import make_data_loader, make_dataset
 from libs.modeling import make_meta_arch
+from libs.utils.annotations import Annotations
 from libs.utils.checkpoint import PREFIX, find_checkpoint, load_checkpoint, load_state, save_checkpoint
 from libs.utils.evaluation import EvaluationResult
 from libs.utils.metrics import ANETdetection
@@ -108,11 +109,12 @@ def train(
         clear_folder(folder)
     write_run_info(config, folder)
     print_freq = min(print_freq, max(len(loader) - 1, 1))  # at least once an epoch
-    with RunLog(folder, start, iters_per_epoch=len(loader)) as log:
+    with RunLog(folder, key="epoch", start=start, purge_step=start * len(loader)) as log:
         logger.info(
             "training %d videos, %d epochs of %d iterations, on %s; run folder %s",
             len(dataset), epochs, len(loader), device, folder,
         )  # fmt: skip
+        run_began = time.perf_counter()
         for epoch in range(start, epochs):
             torch.manual_seed(derive_seed(seed, epoch, "model"))  # drop path and dropout of this epoch
             began = time.perf_counter()
@@ -120,10 +122,14 @@ def train(
                 loader, model, optimizer, scheduler, epoch, model_ema=ema, print_freq=print_freq, progress=progress,
                 clip_grad_l2norm=config["train_cfg"]["clip_grad_l2norm"], tb_writer=log.writer,
             )  # fmt: skip
-            seconds = time.perf_counter() - began
-            log.epoch(
-                epoch, epochs, losses, scheduler.get_last_lr()[0], seconds, len(loader) * config["loader"]["batch_size"]
-            )
+            seconds, rate = time.perf_counter() - began, scheduler.get_last_lr()[0]
+            log.record({"epoch": epoch + 1, "lr": rate, "seconds": round(seconds, 3), **losses})
+            logger.info(
+                "epoch %d/%d %s lr %.2e %.1f videos/s ETA %s",
+                epoch + 1, epochs, " ".join(f"{name} {value:.4f}" for name, value in losses.items()), rate,
+                len(loader) * config["loader"]["batch_size"] / max(seconds, 1e-9),
+                format_time_left(run_began, epoch + 1 - start, epochs - start),
+            )  # fmt: skip
             state = training_state(epoch + 1, model, ema, optimizer, scheduler)
             save_checkpoint(state, False, str(folder), LAST)
             if epoch + 1 == epochs or (ckpt_freq > 0 and (epoch + 1) % ckpt_freq == 0):
@@ -268,42 +274,47 @@ def source_commit() -> str | None:
 
 
 class RunLog:
-    """Everything a training run writes while it runs: TensorBoard, `metrics.jsonl` and `log.txt`."""
+    """Everything a training run writes while it runs: TensorBoard, `metrics.jsonl` and `log.txt`.
 
-    def __init__(self, folder: Path, start_epoch: int, *, iters_per_epoch: int) -> None:
-        self.writer = SummaryWriter(str(folder / "logs"), purge_step=start_epoch * iters_per_epoch)
+    Args:
+        key: what a record counts, "epoch" or "iteration".
+        start: records up to here are kept from before an interruption.
+        purge_step: TensorBoard's steps from here on are written again.
+    """
+
+    def __init__(self, folder: Path, *, key: str, start: int, purge_step: int) -> None:
+        self.writer = SummaryWriter(str(folder / "logs"), purge_step=purge_step)
         self.metrics_path = folder / "metrics.jsonl"
         lines = self.metrics_path.read_text().splitlines() if self.metrics_path.is_file() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["epoch"] <= start_epoch]
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)[key] <= start]
         self.metrics_path.write_text("".join(line + "\n" for line in kept))
         self.handler = logging.FileHandler(folder / "log.txt")
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        self.began, self.start_epoch = time.perf_counter(), start_epoch
+        self.loggers = [logging.getLogger(name) for name in ("libs", "actionformer_nt")]
 
     def __enter__(self) -> RunLog:
-        package = logging.getLogger("libs")
-        package.addHandler(self.handler)
-        self.old_level = package.level
-        package.setLevel(min(package.getEffectiveLevel(), logging.INFO))  # the file has every epoch, quiet or not
+        self.old_levels = [package.level for package in self.loggers]
+        for package in self.loggers:
+            package.addHandler(self.handler)
+            package.setLevel(min(package.getEffectiveLevel(), logging.INFO))  # the file has every line, quiet or not
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.writer.close()
-        package = logging.getLogger("libs")
-        package.removeHandler(self.handler)
-        package.setLevel(self.old_level)
+        for package, level in zip(self.loggers, self.old_levels, strict=True):
+            package.removeHandler(self.handler)
+            package.setLevel(level)
         self.handler.close()
 
-    def epoch(self, epoch: int, epochs: int, losses: dict[str, float], lr: float, seconds: float, videos: int) -> None:
-        record = {"epoch": epoch + 1, "lr": lr, "seconds": round(seconds, 3), **losses}
+    def record(self, values: dict[str, Any]) -> None:
         with open(self.metrics_path, "a") as file:
-            file.write(json.dumps(record) + "\n")
-        left = (time.perf_counter() - self.began) / (epoch + 1 - self.start_epoch) * (epochs - epoch - 1)
-        terms = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        logger.info(
-            "epoch %d/%d %s lr %.2e %.1f videos/s ETA %s",
-            epoch + 1, epochs, terms, lr, videos / max(seconds, 1e-9), time.strftime("%H:%M:%S", time.gmtime(left)),
-        )  # fmt: skip
+            file.write(json.dumps(values) + "\n")
+
+
+def format_time_left(began: float, done: int, total: int) -> str:
+    """hh:mm:ss until `total` steps are done, of which `done` took the time since `began` (perf_counter)."""
+    left = (time.perf_counter() - began) / max(done, 1) * (total - done)
+    return time.strftime("%H:%M:%S", time.gmtime(left))
 
 
 @dataclass(frozen=True)
@@ -324,6 +335,7 @@ def evaluate(
     weights: str = "ema",
     save_only: bool = False,
     absent_labels: str = "reference",
+    annotations: Annotations | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Evaluates a checkpoint on `val_split` and writes, beside it, the detections as ActivityNet's result JSON, the
@@ -334,13 +346,15 @@ def evaluate(
         topk: detections kept per video; <= 0: test_cfg.max_seg_num.
         weights: "ema" (as ActionFormer) or "raw".
         save_only: write the detections and stop, without score fusion.
+        annotations: instead of reading the annotation file.
     """
     if topk > 0:
         config["test_cfg"]["max_seg_num"] = topk
     path = find_checkpoint(checkpoint, epoch)
     device = select_device(config)
     fix_random_seed(0)
-    dataset = make_dataset(config["dataset_name"], False, config["val_split"], **config["dataset"])
+    given = {} if annotations is None else {"annotations": annotations}
+    dataset = make_dataset(config["dataset_name"], False, config["val_split"], **config["dataset"], **given)
     loader = make_data_loader(dataset, False, None, **config["loader"])
     model = load_model(config, path, weights=weights).to(device)
     ext_score_file = None if save_only else config["test_cfg"]["ext_score_file"]
@@ -376,6 +390,7 @@ def evaluate(
         dataset.split[0],
         tiou_thresholds=attributes["tiou_thresholds"],
         absent_labels=absent_labels,
+        annotations=annotations,
     )
     evaluator.evaluate(detections, verbose=False)
     files |= {"metrics": Path(f"{stem}_metrics.json"), "per_class": Path(f"{stem}_per_class.csv")}

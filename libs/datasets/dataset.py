@@ -196,7 +196,7 @@ class TALDataset(Dataset):
         Returns:
             `video_id`; `feats` (C, T) float32; `segments` (N, 2) float32 in grid steps and `labels` (N,) int64, both
             None for a test video without events; `fps`; `duration` in seconds; `feat_stride` and
-            `feat_num_frames` in frames.
+            `feat_num_frames` in frames; `feat_start`, the step of the video's grid where `feats` begin.
         """
         index, epoch = int(index), getattr(index, "epoch", 0)
         video, grid = self.videos[index], self.grid(index)
@@ -223,7 +223,13 @@ class TALDataset(Dataset):
             "duration": self._duration(video),
             "feat_stride": grid.stride,
             "feat_num_frames": grid.num_frames,
+            "feat_start": start,
         }
+
+    def events(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Segments (N, 2) float32 of a whole video in steps of its grid, and labels (N,) int64."""
+        video = self.videos[index]
+        return self._events(video, self.grid(index), self._fps(video))
 
     def _fps(self, video: Video) -> float:
         fps = self.default_fps if self.default_fps is not None else video.fps

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .annotations import read_annotations
+from .annotations import Annotations, read_annotations
 from .evaluation import DEFAULT_TIOU, EvaluationResult, evaluate_detections, ground_truth
 from .report import format_result
 from .results import as_detections
@@ -23,6 +23,7 @@ class ANETdetection:
         tiou_thresholds: (T,).
         dataset_name: a name for the printout; None: the file's name.
         absent_labels: see `evaluate_detections`.
+        annotations: instead of reading `ant_file`.
     """
 
     def __init__(
@@ -37,10 +38,11 @@ class ANETdetection:
         dataset_name: str | None = None,
         *,
         absent_labels: str = "reference",
+        annotations: Annotations | None = None,
     ) -> None:
         if label != "label_id" or label_offset:
             raise ValueError("ANETdetection: only label='label_id' and label_offset=0 are supported")
-        annotations = read_annotations(ant_file)
+        annotations = read_annotations(ant_file) if annotations is None else annotations
         videos = annotations.videos if split is None else annotations.of_subsets([split])
         self.split = split
         self.label_ids = annotations.label_ids

@@ -67,7 +67,7 @@ def train_one_epoch(
         values = {name: float(loss.detach()) for name, loss in losses.items()}
         bound = clip_grad_l2norm if clip_grad_l2norm > 0 else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), bound)
-        _check_finite(values | {"gradient norm": float(norm)}, video_list, curr_epoch, i)
+        check_finite(values | {"gradient norm": float(norm)}, video_list, curr_epoch, i)
         optimizer.step()
         scheduler.step()
         if model_ema is not None:
@@ -92,7 +92,8 @@ def train_one_epoch(
     return {name: total / num_iters for name, total in totals.items()}
 
 
-def _check_finite(values: dict[str, float], video_list: list[dict[str, Any]], epoch: int, iteration: int) -> None:
+def check_finite(values: dict[str, float], video_list: list[dict[str, Any]], epoch: int, iteration: int) -> None:
+    """Raises `NonFiniteLossError` where a value is NaN or infinite; epoch and iteration count from 0."""
     if all(value - value == 0 for value in values.values()):  # inf - inf and nan - nan are nan
         return
     videos = [video["video_id"] for video in video_list]
