@@ -16,6 +16,7 @@ EXAMPLES = {
     "train": "actionformer-nt train configs/thumos_i3d.yaml --output reproduce",
     "eval": "actionformer-nt eval configs/thumos_i3d.yaml ckpt/thumos_i3d_reproduce --weights raw",
     "evaluate": "actionformer-nt evaluate results.json --annotations thumos14.json --split test --tiou 0.3:0.7:0.1",
+    "study": "actionformer-nt study configs/study/hapt.yaml --processes 2",
     "splits": "actionformer-nt splits thumos14.json --subset validation --out configs/splits/thumos14.json",
     "simulate": "actionformer-nt simulate data/toy --num-train 40 --num-test 20",
 }
@@ -32,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("eval", "evaluate a checkpoint on the test split of its configuration", add_eval_arguments),
         ("evaluate", "evaluate a result file against annotations", add_evaluate_arguments),
         ("simulate", "write a synthetic data set", add_simulate_arguments),
+        ("study", "run a grid of methods, ratios, folds and seeds, and compare", add_study_arguments),
         ("splits", "choose which training videos may show their labels", add_splits_arguments),
     ):
         command = commands.add_parser(
@@ -103,6 +105,17 @@ def add_simulate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_simulate)
 
 
+def add_study_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", help="YAML file of the study")
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time; the cores are shared among them")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the base file"
+    )
+    parser.add_argument("--diagnostic", action="store_true", help="allow methods that use hidden labels")
+    parser.add_argument("--table-only", action="store_true", help="run nothing, make the table of what is there")
+    parser.set_defaults(run=run_study)
+
+
 def add_splits_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("annotations", help="annotation JSON; its labels are read here and nowhere else")
     parser.add_argument("--subset", required=True, help="training subset")
@@ -171,6 +184,15 @@ def run_evaluate(args: argparse.Namespace) -> None:
         args.json.write_text(json.dumps(result_to_dict(evaluator.result, names), indent=1) + "\n")
     if args.csv:
         write_table(args.csv, evaluator.result, names)
+
+
+def run_study(args: argparse.Namespace) -> None:
+    from actionformer_nt import study
+
+    plan = study.load_study(args.study, overrides=args.set)
+    if not args.table_only:
+        study.run_missing(plan, processes=args.processes, diagnostic=args.diagnostic, progress=not args.quiet)
+    print(study.write_table(plan))
 
 
 def run_splits(args: argparse.Namespace) -> None:
@@ -255,6 +277,9 @@ def call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
         logger.setLevel(min(level, logging.INFO))
     try:
         args.run(args)
+    except BrokenPipeError:  # whoever reads our output has seen enough
+        sys.stderr.close()
+        return 0
     except USER_ERRORS as error:
         if args.verbose:
             raise

@@ -50,6 +50,11 @@ def load_config(path: str | os.PathLike) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ValueError: not YAML, unknown key, wrong type or values that do not fit together; names the key.
     """
+    return resolve_config(read_yaml(path), source=str(path))
+
+
+def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
+    """A YAML file as it stands, with numbers like 1e-4 as numbers and without duplicate keys."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"config file not found: {path}")
@@ -61,7 +66,17 @@ def load_config(path: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(raw, dict):
         raise ValueError(f"{path}: expected a mapping of keys at the top level, found {type(raw).__name__}")
-    return resolve_config(raw, source=str(path))
+    return raw
+
+
+def set_key(raw: dict[str, Any], key: str, value: Any) -> None:
+    """Sets `a.b.c` in a nested dict, making the dicts on the way."""
+    *sections, last = key.split(".")
+    for section in sections:
+        raw = raw.setdefault(section, {})
+        if not isinstance(raw, dict):
+            raise ValueError(f"key '{key}': '{section}' is not a section")
+    raw[last] = value
 
 
 def resolve_config(raw: dict[str, Any], source: str = "config") -> dict[str, Any]:

@@ -1,0 +1,300 @@
+"""Studies: the same training for a grid of methods, ratios, folds, seeds and values of one parameter, and a table.
+
+Every run leaves one JSON file under `<output>/results`; a run that has one is not run again, and one that was
+interrupted goes on. Runs of one ratio, fold and seed share their burn-in, which the `labeled_only` run makes.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from libs.core import read_yaml, resolve_config, set_key
+from libs.core.schema import Count, Section
+
+from .names import LABELED_ONLY, ORACLE, check_method
+
+logger = logging.getLogger(__name__)
+
+BOOTSTRAP = 10_000
+
+
+class Parameter(Section):
+    name: str  # dotted key of the configuration
+    values: list[Any]
+
+
+class StudyFile(Section):
+    base: str  # configuration with semi_cfg
+    output: str
+    methods: list[str]
+    ratios: list[float]
+    folds: list[int] = [0, 1, 2, 3, 4]
+    seeds: list[int] = [0]
+    parameter: Parameter | None = None
+    baseline: str = "target"
+    report: str = "student"  # or "teacher"
+    set: dict[str, Any] = {}  # dotted keys of the base file to override
+    expected_hours: float | None = None  # for the reader: on one GPU, or as the file says
+    min_pairs: Count = 2  # paired runs below which no interval is given
+
+
+@dataclass(frozen=True)
+class Run:
+    method: str
+    ratio: float
+    fold: int
+    seed: int
+    value: Any = None  # of the parameter
+
+    @property
+    def name(self) -> str:
+        value = "" if self.value is None else f"_p{self.value}"
+        return f"{self.method}_r{self.ratio:g}_f{self.fold}_s{self.seed}{value}"
+
+
+@dataclass(frozen=True)
+class Study:
+    path: str
+    file: StudyFile
+    raw: dict[str, Any]  # the base configuration, overrides applied
+
+    @property
+    def output(self) -> Path:
+        return Path(self.file.output)
+
+    def runs(self) -> list[Run]:
+        """All runs; `labeled_only` first, since it makes the burn-in of the others."""
+        grid = [(r, f, s) for r in self.file.ratios for f in self.file.folds for s in self.file.seeds]
+        values = self.file.parameter.values if self.file.parameter else [None]
+        first = [Run(LABELED_ONLY, *key) for key in grid]
+        others = [m for m in self.file.methods if m != LABELED_ONLY]
+        return first + [Run(m, *key, value) for key in grid for m in others for value in values]
+
+    def config(self, run: Run) -> dict[str, Any]:
+        """The raw configuration of a run."""
+        raw = copy.deepcopy(self.raw)
+        set_key(raw, "init_rand_seed", run.seed)
+        for key, value in (("method", run.method), ("split.ratio", run.ratio), ("split.fold", run.fold)):
+            set_key(raw, f"semi_cfg.{key}", value)
+        if run.value is not None:
+            set_key(raw, self.file.parameter.name, run.value)
+        if run.method != LABELED_ONLY:
+            burn_in = self.output / "runs" / Run(LABELED_ONLY, run.ratio, run.fold, run.seed).name / "burn_in.pth.tar"
+            set_key(raw, "semi_cfg.burn_in_checkpoint", str(burn_in))
+        return raw
+
+    def result_file(self, run: Run) -> Path:
+        return self.output / "results" / f"{run.name}.json"
+
+
+def load_study(path: str | os.PathLike, *, overrides: list[str] = ()) -> Study:
+    """Reads a study file; `overrides` are KEY=VALUE strings for the base configuration.
+
+    Raises:
+        ValueError: names the key that is wrong, in the study or in the configuration.
+    """
+    try:
+        file = StudyFile.model_validate(read_yaml(path))
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ValueError(f"{path}: " + "; ".join(lines)) from None
+    for method in [*file.methods, file.baseline]:
+        check_method(method)
+    if file.report not in ("student", "teacher"):
+        raise ValueError(f"{path}: report: '{file.report}' is neither 'student' nor 'teacher'")
+    raw = read_yaml(file.base)
+    for key, value in file.set.items():
+        set_key(raw, key, value)
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise ValueError(f"--set '{override}': expected KEY=VALUE")
+        set_key(raw, key, yaml.safe_load(value))
+    study = Study(str(path), file, raw)
+    for run in study.runs():
+        resolve_config(study.config(run), source=f"{path}, run {run.name}")
+    return study
+
+
+def run_missing(study: Study, *, processes: int = 1, diagnostic: bool = False, progress: bool = True) -> None:
+    """Runs what has no result yet, `processes` at a time, the cores divided among them.
+
+    Raises:
+        RuntimeError: some runs failed; names them and their logs. The others are finished first.
+    """
+    if ORACLE in study.file.methods and not diagnostic:
+        raise ValueError(f"method {ORACLE} uses hidden labels: run the study with --diagnostic")
+    (study.output / "results").mkdir(parents=True, exist_ok=True)
+    runs = [run for run in study.runs() if not _is_done(study, run)]
+    logger.info("study %s: %d of %d runs are to be made", study.path, len(runs), len(study.runs()))
+    failed: list[str] = []
+    with tqdm(total=len(runs), unit="run", leave=False, disable=None if progress else True) as bar:
+        for stage in ([r for r in runs if r.method == LABELED_ONLY], [r for r in runs if r.method != LABELED_ONLY]):
+            with ThreadPoolExecutor(processes) as pool:
+                waiting = {pool.submit(_run_in_process, study, run, processes, diagnostic): run for run in stage}
+                for done in as_completed(waiting):
+                    bar.update()
+                    if (code := done.result()) != 0:
+                        failed.append(f"{waiting[done].name} (exit status {code})")
+    if failed:
+        raise RuntimeError(
+            f"{len(failed)} runs failed: {', '.join(failed)}; their output is in {study.output / 'runs'}/<run>.log"
+        )
+
+
+def _digest(raw: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(raw, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _is_done(study: Study, run: Run) -> bool:
+    """Raises where a result was made with another configuration."""
+    path = study.result_file(run)
+    if not path.is_file():
+        return False
+    if json.loads(path.read_text())["config_hash"] != _digest(study.config(run)):
+        raise ValueError(
+            f"{path} was made with another configuration than the study has now: choose another output, or remove it"
+        )
+    return True
+
+
+def _run_in_process(study: Study, run: Run, processes: int, diagnostic: bool) -> int:
+    threads = str(max((os.cpu_count() or 1) // processes, 1))
+    job = {
+        "config": study.config(run), "folder": str(study.output / "runs" / run.name), "run": asdict(run),
+        "result": str(study.result_file(run)), "diagnostic": diagnostic, "hash": _digest(study.config(run)),
+    }  # fmt: skip
+    log = study.output / "runs" / f"{run.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    with open(log, "w") as file:
+        return subprocess.run(
+            [sys.executable, "-m", "actionformer_nt.study"],
+            input=json.dumps(job), text=True, env=environment, stdout=file, stderr=subprocess.STDOUT,
+        ).returncode  # fmt: skip
+
+
+def run_job(job: dict[str, Any]) -> None:
+    """One run, in a process of its own: trains or goes on, evaluates, writes the result."""
+    from libs import engine
+
+    from . import trainer
+
+    began = time.perf_counter()
+    folder = Path(job["folder"])
+    config = resolve_config(job["config"], source=job["folder"])
+    resume = folder if (folder / engine.LAST).is_file() else None
+    trainer.train(config, folder, resume=resume, diagnostic=job["diagnostic"], progress=False)
+    result = {"run": job["run"], "config_hash": job["hash"], "commit": engine.source_commit()}
+    for name, found in trainer.evaluate(config, folder, progress=False).items():
+        result[name] = {
+            "average_mAP": found.result.average_mAP,
+            "mAP": found.result.mAP.tolist(),
+            "tiou": found.result.tiou.tolist(),
+        }
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    result |= {"last_metrics": last, "seconds": round(time.perf_counter() - began, 1), "config": job["config"]}
+    path = Path(job["result"])
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=1) + "\n")
+    os.replace(part, path)
+
+
+# ---------------------------------------------------------------------- tables
+
+
+def collect(study: Study) -> dict[tuple[str, Any, float], dict[tuple[int, int], float]]:
+    """(method, parameter value, ratio) -> (fold, seed) -> average mAP in percent, of the runs that are there."""
+    found: dict[tuple[str, Any, float], dict[tuple[int, int], float]] = {}
+    for run in study.runs():
+        path = study.result_file(run)
+        if path.is_file() and (run.method in study.file.methods):
+            score = 100 * json.loads(path.read_text())[study.file.report]["average_mAP"]
+            found.setdefault((run.method, run.value, run.ratio), {})[run.fold, run.seed] = score
+    return found
+
+
+def paired_difference(
+    scores: dict[tuple[int, int], float], baseline: dict[tuple[int, int], float], *, seed: int = 0
+) -> tuple[float, float, float, int]:
+    """Mean of the differences over the runs that both have, a 95 % bootstrap interval of it, and their number."""
+    keys = sorted(scores.keys() & baseline.keys())
+    difference = np.array([scores[key] - baseline[key] for key in keys])
+    if not len(difference):
+        return math.nan, math.nan, math.nan, 0
+    rng = np.random.default_rng(seed)
+    means = difference[rng.integers(0, len(difference), (BOOTSTRAP, len(difference)))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(difference.mean()), float(low), float(high), len(difference)
+
+
+def _rows(study: Study) -> Iterator[dict[str, Any]]:
+    found = collect(study)
+    for (method, value, ratio), scores in found.items():
+        numbers = np.array(list(scores.values()))
+        row = {
+            "method": method, "value": value, "ratio": ratio, "runs": len(numbers), "mean": float(numbers.mean()),
+            "std": float(numbers.std(ddof=1)) if len(numbers) > 1 else None,
+            "scores": {f"fold {f}, seed {s}": score for (f, s), score in scores.items()},
+        }  # fmt: skip
+        baseline = found.get((study.file.baseline, value, ratio)) or found.get((study.file.baseline, None, ratio))
+        if baseline and method != study.file.baseline:
+            mean, low, high, pairs = paired_difference(scores, baseline)
+            enough = pairs >= study.file.min_pairs
+            row["difference"] = {"mean": mean, "pairs": pairs, "interval": [low, high] if enough else None}
+        yield row
+
+
+def write_table(study: Study) -> str:
+    """Writes `table.json` and `table.md` into the output folder and returns the latter's text."""
+    rows = list(_rows(study))
+    total = len(study.runs())
+    done = sum(study.result_file(run).is_file() for run in study.runs())
+    parameter = study.file.parameter
+    lines = [
+        f"Average mAP (%) of the {study.file.report}, mean ± std over folds and seeds; difference to "
+        f"`{study.file.baseline}` over paired runs, with a 95 % bootstrap interval. {done} of {total} runs.",
+        "",
+        f"| ratio | method |{f' {parameter.name} |' if parameter else ''} runs | average mAP | difference |",
+        "|---|---|" + ("---|" if parameter else "") + "---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda r: (r["ratio"], study.file.methods.index(r["method"]), str(r["value"]))):
+        std = "" if row["std"] is None else f" ± {row['std']:.2f}"
+        difference = ""
+        if "difference" in row and row["difference"]["pairs"]:
+            difference = f"{row['difference']['mean']:+.2f}"
+            if row["difference"]["interval"]:
+                low, high = row["difference"]["interval"]
+                difference += f" [{low:+.2f}, {high:+.2f}]"
+        cell = f" {row['value'] if row['value'] is not None else ''} |" if parameter else ""
+        lines.append(
+            f"| {row['ratio']:g} | {row['method']} |{cell} {row['runs']} | {row['mean']:.2f}{std} | {difference} |"
+        )
+    text = "\n".join(lines) + "\n"
+    study.output.mkdir(parents=True, exist_ok=True)
+    (study.output / "table.md").write_text(text)
+    (study.output / "table.json").write_text(json.dumps({"study": study.path, "rows": rows}, indent=1) + "\n")
+    return text
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    run_job(json.load(sys.stdin))

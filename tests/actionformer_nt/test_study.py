@@ -1,0 +1,95 @@
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from actionformer_nt import study
+from actionformer_nt.cli import main
+from actionformer_nt.splits import make_splits, write_splits
+from libs.utils.annotations import read_annotations
+
+
+@pytest.fixture
+def study_file(make_data, tmp_path):
+    """A study of two folds on a tiny data set."""
+    path = make_data(train_cfg={"ema_ramp": True}, plugins=["actionformer_nt"], semi_cfg={
+        "split": {"file": str(tmp_path / "split.json"), "ratio": 0.5}, "method": "nt", "burn_in": 1, "iterations": 1,
+        "pseudo": {"threshold": 0.01},
+    })  # fmt: skip
+    annotations = read_annotations(path.parent / "annotations.json")
+    write_splits(tmp_path / "split.json", make_splits(annotations, ["training"], kind="uniform", ratios=[0.5]))
+
+    def write(**changes):
+        content = {"base": str(path), "output": str(tmp_path / "out"), "methods": ["labeled_only", "target", "nt"],
+                   "ratios": [0.5], "folds": [0, 1]}  # fmt: skip
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(content | changes))
+        return tmp_path / "study.yaml"
+
+    return write
+
+
+def test_runs_what_is_missing_and_makes_a_table(study_file, tmp_path, capsys):
+    path = study_file(folds=[0])
+    assert main(["-q", "study", str(path), "--processes", "2"]) == 0
+    results = sorted((tmp_path / "out" / "results").iterdir())
+    names = [f"{m}_r0.5_f0_s0.json" for m in ("labeled_only", "nt", "target")]
+    assert [p.name for p in results] == names
+    times = [p.stat().st_mtime_ns for p in results]
+    result = json.loads(results[1].read_text())
+    assert result["run"]["method"] == "nt" and 0 <= result["teacher"]["average_mAP"] <= 1 and "commit" in result
+    assert result["config"]["semi_cfg"]["burn_in_checkpoint"].endswith("labeled_only_r0.5_f0_s0/burn_in.pth.tar")
+    assert main(["-q", "study", str(path)]) == 0
+    assert [p.stat().st_mtime_ns for p in results] == times  # nothing ran again
+    assert "| 0.5 | nt | 1 |" in capsys.readouterr().out
+    changed = study_file(folds=[0], set={"opt.weight_decay": 0.5})
+    assert main(["-q", "study", str(changed)]) == 2
+    assert "another configuration" in capsys.readouterr().err
+
+
+def test_grid_and_parameter(study_file):
+    path = study_file(parameter={"name": "semi_cfg.lam", "values": [0.5, 0.75]}, seeds=[0, 1])
+    plan = study.load_study(path, overrides=["opt.learning_rate=1e-4"])
+    runs = plan.runs()
+    assert len(runs) == 4 + 4 * 2 * 2 and len({run.name for run in runs}) == len(runs)
+    raw = plan.config(runs[-1])
+    assert raw["semi_cfg"]["lam"] == 0.75 and raw["init_rand_seed"] == 1 and raw["semi_cfg"]["split"]["fold"] == 1
+    assert float(raw["opt"]["learning_rate"]) == 1e-4
+
+
+def test_table_of_given_scores(study_file, tmp_path):
+    plan = study.load_study(study_file(folds=[0, 1, 2, 3, 4]))
+    (tmp_path / "out" / "results").mkdir(parents=True)
+    gains = [2.0, 1.0, 3.0, 2.0, 2.0]
+    for run in plan.runs():
+        score = 0.4 + 0.05 * run.fold + (0.01 * gains[run.fold] if run.method == "nt" else 0)
+        content = {"student": {"average_mAP": score}, "config_hash": study._digest(plan.config(run))}
+        plan.result_file(run).write_text(json.dumps(content))
+    text = study.write_table(plan)
+    assert "| 0.5 | target | 5 | 50.00 ± 7.91 |  |" in text and "| 0.5 | nt | 5 | 52.00 ±" in text
+    assert "+2.00 [+1.40, +2.60]" in text
+    assert json.loads((tmp_path / "out" / "table.json").read_text())["rows"]
+
+
+def test_bootstrap_interval_covers_the_mean_of_pairs():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        base = {(f, 0): 50.0 + 10 * rng.standard_normal() for f in range(12)}
+        other = {key: value + 1.0 + rng.standard_normal() for key, value in base.items()}
+        mean, low, high, pairs = study.paired_difference(other, base, seed=trial)
+        assert low <= mean <= high and pairs == 12
+        covered += low <= 1.0 <= high
+    assert 0.85 * 200 <= covered <= 0.99 * 200
+    assert study.paired_difference({}, {})[3] == 0
+
+
+def test_mistakes(study_file, capsys):
+    for changes, word in (
+        ({"methods": ["ntt"]}, "ntt"), ({"method": "nt"}, "method"), ({"report": "both"}, "report"),
+        ({"base": "none.yaml"}, "none.yaml"), ({"set": {"opt.epoch": 3}}, "opt.epoch"),
+        ({"methods": ["oracle_class"]}, "--diagnostic"),
+    ):  # fmt: skip
+        assert main(["study", str(study_file(**changes))]) == 2
+        assert word in capsys.readouterr().err
+    assert main(["study", str(study_file()), "--set", "opt"]) == 2
