@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -143,17 +143,29 @@ def run_missing(study: Study, *, processes: int = 1, diagnostic: bool = False, p
     if ORACLE in study.file.methods and not diagnostic:
         raise ValueError(f"method {ORACLE} uses hidden labels: run the study with --diagnostic")
     (study.output / "results").mkdir(parents=True, exist_ok=True)
-    runs = [run for run in study.runs() if not _is_done(study, run)]
-    logger.info("study %s: %d of %d runs are to be made", study.path, len(runs), len(study.runs()))
+    missing = [run for run in study.runs() if not _is_done(study, run)]
+    logger.info("study %s: %d of %d runs are to be made", study.path, len(missing), len(study.runs()))
+    makers = {(run.ratio, run.fold, run.seed) for run in missing if run.method == LABELED_ONLY}
+    waiting = [run for run in missing if run.method != LABELED_ONLY and (run.ratio, run.fold, run.seed) in makers]
+    ready = [run for run in missing if run not in waiting]
     failed: list[str] = []
-    with tqdm(total=len(runs), unit="run", leave=False, disable=None if progress else True) as bar:
-        for stage in ([r for r in runs if r.method == LABELED_ONLY], [r for r in runs if r.method != LABELED_ONLY]):
-            with ThreadPoolExecutor(processes) as pool:
-                waiting = {pool.submit(_run_in_process, study, run, processes, diagnostic): run for run in stage}
-                for done in as_completed(waiting):
-                    bar.update()
-                    if (code := done.result()) != 0:
-                        failed.append(f"{waiting[done].name} (exit status {code})")
+    with (
+        ThreadPoolExecutor(processes) as pool,
+        tqdm(total=len(missing), unit="run", leave=False, disable=None if progress else True) as bar,
+    ):
+        going: dict[Future, Run] = {}
+        while ready or going:
+            while ready and len(going) < processes:
+                run = ready.pop(0)
+                going[pool.submit(_run_in_process, study, run, processes, diagnostic)] = run
+            for done in wait(going, return_when=FIRST_COMPLETED).done:
+                run = going.pop(done)
+                bar.update()
+                followers = [r for r in waiting if (r.ratio, r.fold, r.seed) == (run.ratio, run.fold, run.seed)]
+                if run.method == LABELED_ONLY and done.result() == 0:  # its burn-in is there: finish this fold first
+                    ready = followers + ready
+                if done.result() != 0:
+                    failed.append(f"{run.name} (exit status {done.result()})")
     if failed:
         raise RuntimeError(
             f"{len(failed)} runs failed: {', '.join(failed)}; their output is in {study.output / 'runs'}/<run>.log"
