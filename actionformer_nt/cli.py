@@ -137,13 +137,13 @@ def _add_absent_labels(parser: argparse.ArgumentParser) -> None:
 
 
 def run_train(args: argparse.Namespace) -> None:
-    from libs import engine
+    from libs import engine, run_folder
     from libs.core import load_config
 
     config = load_config(args.config)
-    folder = engine.run_folder(config, args.config, args.output)
+    folder = run_folder.folder_of_run(config, args.config, args.output)
     if args.resume and args.output is None:
-        folder = engine.resume_point(args.resume).parent
+        folder = run_folder.resume_point(args.resume).parent
     if "semi_cfg" in config:
         from actionformer_nt import trainer
 

@@ -206,16 +206,16 @@ def _run_in_process(study: Study, run: Run, processes: int, diagnostic: bool) ->
 
 def run_job(job: dict[str, Any]) -> None:
     """One run, in a process of its own: trains or goes on, evaluates, writes the result."""
-    from libs import engine
+    from libs import run_folder
 
     from . import trainer
 
     began = time.perf_counter()
     folder = Path(job["folder"])
     config = resolve_config(job["config"], source=job["folder"])
-    resume = folder if (folder / engine.LAST).is_file() else None
+    resume = folder if (folder / run_folder.LAST).is_file() else None
     trainer.train(config, folder, resume=resume, diagnostic=job["diagnostic"], progress=False)
-    result = {"run": job["run"], "config_hash": job["hash"], "commit": engine.source_commit()}
+    result = {"run": job["run"], "config_hash": job["hash"], "commit": run_folder.source_commit()}
     for name, found in trainer.evaluate(config, folder, progress=False).items():
         result[name] = {
             "average_mAP": found.result.average_mAP,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from libs import engine
+from libs import engine, run_folder
 from libs.datasets import make_dataset
 from libs.modeling import make_meta_arch
 from libs.utils.checkpoint import load_checkpoint, save_checkpoint
@@ -163,7 +163,7 @@ class SemiTrainer:
         labeled = iter(iteration_loader(self.labeled, batches, workers))
         unlabeled = None
         sums: dict[str, float] = defaultdict(float)
-        with engine.RunLog(folder, key="iteration", start=start, purge_step=start) as log:
+        with run_folder.RunLog(folder, key="iteration", start=start, purge_step=start) as log:
             logger.info(
                 "method %s: %d labeled and %d unlabeled videos; %d iterations of burn-in, %d of self-training, on %s; "
                 "run folder %s", self.semi["method"], len(self.labeled), len(self.split.unlabeled), self.burn_in,
@@ -318,7 +318,7 @@ class SemiTrainer:
             values |= {f"hidden_count/{name}": value for name, value in counts.items()}
         return values
 
-    def _log(self, log: engine.RunLog, sums: dict[str, float], start: int, began: float) -> None:
+    def _log(self, log: run_folder.RunLog, sums: dict[str, float], start: int, began: float) -> None:
         count = sums.pop("count")
         hidden = rates({name.split("/")[1]: v for name, v in sums.items() if name.startswith("hidden_count/")})
         segments = sums.get("pseudo/segments", 0.0)
@@ -340,13 +340,13 @@ class SemiTrainer:
         logger.info(
             "iteration %d/%d %s lr %.2e ETA %s", self.iteration, self.total,
             " ".join(f"{name} {values[name]:.4f}" for name in shown if name in values), values["lr"],
-            engine.format_time_left(began, self.iteration - start, self.total - start),
+            run_folder.format_time_left(began, self.iteration - start, self.total - start),
         )  # fmt: skip
 
     def _save(self, folder: Path) -> None:
         last = self.iteration == self.total
         if last or self.iteration % self.semi["ckpt_every"] == 0:
-            save_checkpoint(self.state(), False, str(folder), engine.LAST)
+            save_checkpoint(self.state(), False, str(folder), run_folder.LAST)
         if self.iteration == self.burn_in and self.semi["iterations"]:
             save_checkpoint(self.state(), False, str(folder), BURN_IN)
 
@@ -369,18 +369,18 @@ def train(
         The run folder, with `config.yaml`, `run.json`, `metrics.jsonl`, TensorBoard's `logs/`, `burn_in.pth.tar` and
         `last.pth.tar` (student: `state_dict`, teacher: `state_dict_ema`).
     """
-    folder = engine.prepare_folder(folder, resume=resume, overwrite=overwrite)
+    folder = run_folder.prepare_folder(folder, resume=resume, overwrite=overwrite)
     trainer = SemiTrainer(config, diagnostic=diagnostic)
     if resume is not None:
-        trainer.restore(engine.resume_point(resume))
+        trainer.restore(run_folder.resume_point(resume))
     elif overwrite:
-        engine.clear_folder(folder)
+        run_folder.clear_folder(folder)
     if resume is None and config["semi_cfg"]["burn_in_checkpoint"]:
         path = Path(config["semi_cfg"]["burn_in_checkpoint"])
         trainer.restore(path)
         if trainer.iteration != trainer.burn_in:
             raise ValueError(f"{path}: after {trainer.iteration} iterations, but semi_cfg.burn_in is {trainer.burn_in}")
-    engine.write_run_info(config, folder)
+    run_folder.write_run_info(config, folder)
     trainer.run(folder, progress=progress)
     return folder
 
@@ -390,7 +390,7 @@ def evaluate(config: dict[str, Any], folder: str | Path, *, progress: bool = Tru
     the hidden labels."""
     split = config["semi_cfg"]["split"]
     annotations = read_hidden(config["dataset"]["json_file"], read_split(split["file"], split["ratio"], split["fold"]))
-    checkpoint = Path(folder) / engine.LAST
+    checkpoint = Path(folder) / run_folder.LAST
     return {
         name: engine.evaluate(config, checkpoint, weights=weights, annotations=annotations, progress=progress)
         for name, weights in (("student", "raw"), ("teacher", "ema"))

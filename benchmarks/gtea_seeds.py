@@ -18,6 +18,7 @@ import torch
 
 from libs import engine
 from libs.core import load_config
+from libs.run_folder import source_commit
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "benchmarks"
@@ -63,7 +64,7 @@ def main() -> None:
         *(f"| {s} | {average['raw'][i]:.2f} | {average['ema'][i]:.2f} |" for i, s in enumerate(args.seeds)),
         f"| mean | {np.mean(average['raw']):.2f} | {np.mean(average['ema']):.2f} |",
         "",
-        f"torch {torch.__version__}, CPU, {torch.get_num_threads()} threads, commit {engine.source_commit()}",
+        f"torch {torch.__version__}, CPU, {torch.get_num_threads()} threads, commit {source_commit()}",
         "",
         f"Made by `python benchmarks/gtea_seeds.py --data GTEA --seeds {' '.join(map(str, args.seeds))}`.",
         "",

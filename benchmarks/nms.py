@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from peer import PEER, ROOT, peer_python
 
-from libs import engine
+from libs.run_folder import source_commit
 from libs.utils import nms, nms_ops, nms_torch
 from libs.utils.nms import nms_videos
 
@@ -205,7 +205,7 @@ def main() -> None:
         f"Against the compiled NMS of {PEER}, same inputs, alternating, medians of {args.repeats} repeats; sigma .5, "
         "200 kept, min_score .001, IoU .1 (hard), voting .7. Sorting by class and putting results in order included.",
         "",
-        f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores, commit {engine.source_commit()}"
+        f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores, commit {source_commit()}"
         + (f", {cuda}" if cuda else "; no GPU here: CUDA kernels compiled, not run"),
         "",
         "| candidates x classes | threads | peer, ms | this project, ms | ratio (spread) |"

@@ -1,17 +1,10 @@
-"""Whole runs: training with everything it leaves in its folder, and evaluation of a checkpoint.
-
-A run folder holds `config.yaml` (resolved), `run.json` (seed, commit, command, versions), `log.txt`,
-`metrics.jsonl` (one line an epoch), `logs/` (TensorBoard), `epoch_NNN.pth.tar` and `last.pth.tar`.
-"""
+"""Whole runs: supervised training, and evaluation of a checkpoint. What a run leaves behind is in `run_folder.py`."""
 
 from __future__ import annotations
 
 import json
 import logging
-import platform
 import shlex
-import shutil
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -19,11 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
-from libs.core import dump_config
 from libs.datasets import make_data_loader, make_dataset
 from libs.modeling import make_meta_arch
+from libs.run_folder import (
+    LAST,
+    RunLog,
+    check_writable,
+    clear_folder,
+    format_time_left,
+    prepare_folder,
+    resume_point,
+    source_commit,
+    write_run_info,
+)
 from libs.utils.annotations import Annotations
 from libs.utils.checkpoint import PREFIX, find_checkpoint, load_checkpoint, load_state, save_checkpoint
 from libs.utils.evaluation import EvaluationResult
@@ -37,7 +39,6 @@ from libs.utils.train_utils import predict, train_one_epoch
 
 logger = logging.getLogger(__name__)
 
-LAST = "last.pth.tar"
 EMA_TRAP = 0.05  # share of the initial weights in the average above which a run warns
 
 
@@ -61,12 +62,6 @@ def select_device(config: dict[str, Any]) -> torch.device:
         logger.warning("devices: no CUDA GPU here, running on the CPU instead of %s", devices[0])
         return torch.device("cpu")
     return device
-
-
-def run_folder(config: dict[str, Any], config_path: str | Path, output: str | None) -> Path:
-    """output_folder / <name of the config file>_<output, or the time>."""
-    name = output or time.strftime("%Y-%m-%d_%H-%M-%S")
-    return Path(config["output_folder"]) / f"{Path(config_path).stem}_{name}"
 
 
 def train(
@@ -138,53 +133,6 @@ def train(
     return folder
 
 
-def resume_point(path: str | Path) -> Path:
-    """The checkpoint to go on from: a file itself, or the newest in a run folder."""
-    last = Path(path) / LAST
-    return last if last.is_file() else find_checkpoint(path)
-
-
-def prepare_folder(folder: str | Path, *, resume: str | Path | None = None, overwrite: bool = False) -> Path:
-    """Makes a run folder that can be written to.
-
-    Raises:
-        ValueError: it holds a run already; OSError: it cannot be written (names it).
-    """
-    folder = Path(folder)
-    check_writable(folder)
-    if resume is None and not overwrite and list(folder.glob("*.pth.tar")):
-        raise ValueError(
-            f"{folder} already holds a run: go on with --resume {folder}, choose another --output, or --overwrite it"
-        )
-    return folder
-
-
-def check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".write-test"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(f"output folder {folder} cannot be written: {error.strerror}") from None
-
-
-def clear_folder(folder: Path) -> None:
-    """Removes what an earlier run and its evaluations left in a run folder."""
-    names = (
-        "*.pth.tar",
-        "*_detections.json",
-        "*_metrics.json",
-        "*_per_class.csv",
-        "metrics.jsonl",
-        "log.txt",
-        "run.json",
-    )
-    for old in [path for name in names for path in folder.glob(name)]:
-        old.unlink()
-    shutil.rmtree(folder / "logs", ignore_errors=True)
-
-
 def training_state(epoch: int, model: Any, ema: ModelEma, optimizer: Any, scheduler: Any) -> dict[str, Any]:
     """A checkpoint with ActionFormer's keys and, beyond them, what an exact resume needs. `epoch`: those completed."""
     return {
@@ -236,85 +184,6 @@ def warn_about_ema(ema: ModelEma) -> None:
             "evaluate with --weights raw, or train with train_cfg.ema_ramp: true",
             100 * share, ema.num_updates, ema.decay,
         )  # fmt: skip
-
-
-def write_run_info(config: dict[str, Any], folder: Path) -> None:
-    """`config.yaml`, and `run.json`: a list with an entry for each start of the run."""
-    path, old = folder / "run.json", folder / "config.yaml"
-    before = old.read_text() if old.is_file() else None
-    dump_config(config, old)
-    starts = json.loads(path.read_text()) if path.is_file() else []
-    if starts and before != old.read_text():
-        logger.warning("%s: the configuration differs from that of the last start and replaces it", folder)
-    info = {
-        "command": shlex.join(sys.argv),
-        "seed": config["init_rand_seed"],
-        "commit": source_commit(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-    path.write_text(json.dumps([*starts, info], indent=2) + "\n")
-
-
-def source_commit() -> str | None:
-    """Commit of the checkout that this file lies in, with "+changes" where files differ from it."""
-    here = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # not some other repository around an installed copy
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-class RunLog:
-    """Everything a training run writes while it runs: TensorBoard, `metrics.jsonl` and `log.txt`.
-
-    Args:
-        key: what a record counts, "epoch" or "iteration".
-        start: records up to here are kept from before an interruption.
-        purge_step: TensorBoard's steps from here on are written again.
-    """
-
-    def __init__(self, folder: Path, *, key: str, start: int, purge_step: int) -> None:
-        self.writer = SummaryWriter(str(folder / "logs"), purge_step=purge_step)
-        self.metrics_path = folder / "metrics.jsonl"
-        lines = self.metrics_path.read_text().splitlines() if self.metrics_path.is_file() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)[key] <= start]
-        self.metrics_path.write_text("".join(line + "\n" for line in kept))
-        self.handler = logging.FileHandler(folder / "log.txt")
-        self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        self.loggers = [logging.getLogger(name) for name in ("libs", "actionformer_nt")]
-
-    def __enter__(self) -> RunLog:
-        self.old_levels = [package.level for package in self.loggers]
-        for package in self.loggers:
-            package.addHandler(self.handler)
-            package.setLevel(min(package.getEffectiveLevel(), logging.INFO))  # the file has every line, quiet or not
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.writer.close()
-        for package, level in zip(self.loggers, self.old_levels, strict=True):
-            package.removeHandler(self.handler)
-            package.setLevel(level)
-        self.handler.close()
-
-    def record(self, values: dict[str, Any]) -> None:
-        with open(self.metrics_path, "a") as file:
-            file.write(json.dumps(values) + "\n")
-
-
-def format_time_left(began: float, done: int, total: int) -> str:
-    """hh:mm:ss until `total` steps are done, of which `done` took the time since `began` (perf_counter)."""
-    left = (time.perf_counter() - began) / max(done, 1) * (total - done)
-    return time.strftime("%H:%M:%S", time.gmtime(left))
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 from actionformer_nt.cli import tool
-from libs import engine
+from libs import engine, run_folder
 from libs.core import load_config
 from libs.datasets.simulate import Simulation, simulate
+from libs.utils.checkpoint import find_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,10 +35,10 @@ def run(args: argparse.Namespace) -> None:
         config["dataset"]["feat_folder"] = str(args.data / "features")
         config["output_folder"] = "./demo/runs"
 
-    folder = engine.run_folder(config, config_path, "supervised")
+    folder = run_folder.folder_of_run(config, config_path, "supervised")
     engine.train(config, folder, overwrite=True, ckpt_freq=0)
     found = engine.evaluate(config, folder)
-    print(f"\ncheckpoint:  {engine.find_checkpoint(folder)}")
+    print(f"\ncheckpoint:  {find_checkpoint(folder)}")
     print(f"TensorBoard: tensorboard --logdir {folder / 'logs'}")
     print(f"config:      {folder / 'config.yaml'}")
     for what, path in found.files.items():

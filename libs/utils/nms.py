@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import nms_ops, nms_torch
+import libs.utils.nms_ops as nms_ops
+import libs.utils.nms_torch as nms_torch
+
 from .nms_torch import GAUSSIAN, HARD, LINEAR
 
 MANY_CLASSES = 4096
