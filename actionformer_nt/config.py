@@ -58,6 +58,7 @@ class SemiSection(Section):
     positive: Literal["split", "hard"] = "split"
     positive_reduction: Literal["sum", "mean"] = "sum"
     pseudo: PseudoSection = PseudoSection()
+    labeled_view: Literal["plain", "strong"] = "plain"  # of the labeled videos, for every method alike
     weak: ViewSection = ViewSection()
     strong: ViewSection = ViewSection(snippet_mask=0.1, channel_dropout=0.1)
     ckpt_every: Count = 500  # iterations

@@ -196,6 +196,8 @@ class SemiTrainer:
         """One iteration. Returns what is logged: sums over the `count` iterations since the last log."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.semi["labeled_view"] == "strong":
+            labeled = [self._labeled_view(video) for video in labeled]
         losses = self.model(labeled)
         total = losses["final_loss"]
         values = {"count": 1.0} | {f"labeled/{name}": float(loss.detach()) for name, loss in losses.items()}
@@ -283,6 +285,11 @@ class SemiTrainer:
         seed = derive_seed(self.seed, self.iteration, video["video_id"], kind)
         feats, geometry = make_view(video["feats"], self.semi[kind], torch.Generator().manual_seed(seed))
         return {**video, "feats": feats}, geometry
+
+    def _labeled_view(self, video: dict[str, Any]) -> dict[str, Any]:
+        view, geometry = self._view(video, "strong")
+        segments, kept = geometry.project(video["segments"], view["feats"].shape[1])
+        return {**view, "segments": segments, "labels": video["labels"][kept]}
 
     def _class_targets(self, video: dict[str, Any], found: PseudoSegments, row: int) -> ClassTargets:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.iteration, row, "method"))

@@ -63,7 +63,9 @@ def assert_same_weights(a, b):
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "oracle_class"])
 def test_every_method_trains(make_semi, tmp_path, method):
-    path = make_semi(method=method, weak={"shift": 1}, strong={"flip": 0.5, "crop": 0.2, "warp": 0.2})
+    path = make_semi(
+        method=method, labeled_view="strong", weak={"shift": 1}, strong={"flip": 0.5, "crop": 0.2, "warp": 0.2}
+    )
     folder = run(path, tmp_path / "run")
     lines = records(folder)
     assert [line["iteration"] for line in lines] == list(range(1, 9))
