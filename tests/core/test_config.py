@@ -126,3 +126,19 @@ def test_plugin_section(make_data, monkeypatch):
         resolve_config(raw)
     with pytest.raises(ValueError, match="built in"):
         register_config_section("opt", Mine)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("s*/*.yaml")), ids=lambda p: p.name)
+def test_semi_supervised_configurations_and_studies_load(path, monkeypatch):
+    monkeypatch.chdir(CONFIGS.parent)  # they name the splits from the top of the checkout
+    if path.parent.name == "study":
+        from actionformer_nt.study import load_study
+
+        assert load_study(path).runs()
+        return
+    from actionformer_nt.splits import read_split
+
+    config = load_config(path)
+    split = config["semi_cfg"]["split"]
+    assert read_split(split["file"], split["ratio"], split["fold"]).labeled
+    assert not config["test_cfg"]["ext_score_file"] and config["train_cfg"]["ema_ramp"]
