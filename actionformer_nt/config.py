@@ -38,6 +38,7 @@ class PseudoSection(Section):
     nms_iou: Positive = 0.5  # class-agnostic hard NMS
     support_iou: Fraction = 0.7  # candidates that overlap a segment so much give it their logits
     max_segments: Count = 100
+    temperature: Positive = 1.0  # logits are divided by it before they become a distribution; > 1: less sure
     background: Literal["negative", "ignore", "weighted"] = "negative"  # points of no pseudo segment
     background_weight: Fraction = 0.5  # with `weighted`
 

@@ -19,7 +19,7 @@ class PseudoSegments(NamedTuple):
 
     segments: Tensor  # (N, 2) in steps of the grid that the teacher saw
     scores: Tensor  # (N,)
-    logits: Tensor  # (N, C) mean logits of the points that support the segment, weighted by their scores
+    logits: Tensor  # (N, C) mean logits of the supporting points, weighted by their scores, over the temperature
 
     def select(self, keep: Tensor) -> PseudoSegments:
         return PseudoSegments(*(column[keep] for column in self))
@@ -64,7 +64,7 @@ def propose(output: PyramidOutput, row: int, options: dict[str, Any], *, pre_nms
     weight = torch.where(iou_matrix(kept, segments) >= options["support_iou"], scores[None, :], 0.0)  # (N, candidates)
     weight.scatter_(1, index[:, None], scores[index][:, None])  # a segment supports itself
     weight = weight / weight.sum(dim=1, keepdim=True)
-    return PseudoSegments(weight @ segments, kept_scores, weight @ logits)
+    return PseudoSegments(weight @ segments, kept_scores, weight @ logits / options["temperature"])
 
 
 def select(found: PseudoSegments, options: dict[str, Any], class_scores: Tensor | None = None) -> PseudoSegments:

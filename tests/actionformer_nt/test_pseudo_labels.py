@@ -35,6 +35,9 @@ def test_segments_scores_and_logits_of_a_sure_teacher():
     torch.testing.assert_close(found.logits, torch.tensor([[2.0, 1.0, -3.0], [-2.0, -1.0, 0.5]]), atol=1e-4, rtol=0)
     assert found.scores.tolist() == pytest.approx(torch.tensor([2.0, 0.5]).sigmoid().tolist())
     assert torch.allclose(found.probs.sum(-1), torch.ones(2))
+    flat = propose(output, 0, OPTIONS | {"temperature": 4.0})
+    torch.testing.assert_close(flat.probs, (found.logits / 4).softmax(-1))
+    assert torch.equal(flat.scores, found.scores)
 
 
 def test_mean_logits_are_weighted_by_score():
