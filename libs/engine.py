@@ -172,7 +172,7 @@ def restore(path: Path, model: Any, ema: ModelEma, optimizer: Any, scheduler: An
         model.loss_normalizer = checkpoint["loss_normalizer"]
     else:
         logger.warning("%s holds no loss normaliser: it restarts from train_cfg.init_loss_norm", path)
-    logger.info("resumed from %s after %d epochs", path, epoch)
+    logger.info("resumed from %s, %d completed", path, epoch)
     return epoch
 
 
