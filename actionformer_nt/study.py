@@ -53,7 +53,7 @@ class StudyFile(Section):
     report: str = "student"  # or "teacher"
     set: dict[str, Any] = {}  # dotted keys of the base file to override
     expected_hours: float | None = None  # for the reader: on one GPU, or as the file says
-    min_pairs: Count = 2  # paired runs below which no interval is given
+    min_pairs: Count = 5  # paired runs below which no interval is given
 
 
 @dataclass(frozen=True)
