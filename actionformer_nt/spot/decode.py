@@ -1,0 +1,122 @@
+"""Class and mask scores of a window -> candidate segments, without a loop over snippets or thresholds.
+
+Two kinds of candidates, each at several thresholds:
+
+* every run of a row of the mask, with the classes that the row's snippet proposes;
+* every run of a class, whose mask score is the mean of the mask over the run's square.
+
+The score is class probability times mask score. The public code fills holes, which joins neighbouring instances, keeps
+one label per video, and gives full-length masks the score of a part; none of that is here.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from libs.modeling.decode import Candidates
+
+from .schema import DecodeSection
+from .targets import to_segments
+
+
+def runs(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Runs of True in each row of (R, T) -> their row (N,) and half-open range [a, b), (N, 2), row after row."""
+    edges = F.pad(x.to(torch.int8), (1, 1)).diff(dim=1)  # (R, T + 1)
+    row, begin = (edges == 1).nonzero(as_tuple=True)
+    end = (edges == -1).nonzero(as_tuple=True)[1]  # as many in every row, in the same order
+    return row, torch.stack([begin, end], dim=1)
+
+
+def decode(
+    probs: Tensor,
+    masks: Tensor,
+    options: DecodeSection,
+    *,
+    min_score: float = 0.0,
+    max_candidates: int | None = None,
+    min_length: float = 0.0,
+) -> Candidates:
+    """Candidates of one window of L valid snippets, best first; of a segment and label the best score only.
+
+    Args:
+        probs: (L, C + 1) class probabilities, the background last.
+        masks: (L, L) mask probabilities, row = query.
+        min_score: candidates score higher than this; min_length: and last longer, in snippets.
+
+    Returns:
+        Segments in steps of the window's grid: the range of snippets [a, b) is (a - 1/2, b - 1/2).
+    """
+    parts = [_mask_runs(probs, masks, options), _class_runs(probs, masks, options)]
+    ranges, scores, labels = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    keep = (scores > min_score) & (ranges[:, 1] - ranges[:, 0] > min_length)
+    ranges, scores, labels = _best_of_equal(ranges[keep], scores[keep], labels[keep], len(probs))
+    if max_candidates is not None:
+        ranges, scores, labels = ranges[:max_candidates], scores[:max_candidates], labels[:max_candidates]
+    return Candidates(to_segments(ranges), scores, labels)
+
+
+def _mask_runs(probs: Tensor, masks: Tensor, options: DecodeSection) -> tuple[Tensor, Tensor, Tensor]:
+    """Ranges (N, 2), scores (N,) and labels (N,) from the rows of the mask."""
+    best, classes = probs[:, :-1].topk(min(options.classes_per_snippet, probs.shape[1] - 1), dim=1)  # (L, K)
+    proposed = best > options.snippet_threshold
+    (query,) = proposed.any(dim=1).nonzero(as_tuple=True)  # (Q,)
+    rows = masks[query]  # (Q, L)
+    thresholds = rows.new_tensor(options.mask_thresholds)
+    row, ranges = runs((rows[None] > thresholds[:, None, None]).flatten(0, 1))
+    row = row % max(len(query), 1)
+    distinct = _distinct(row, ranges, len(probs))  # several thresholds give the same run
+    row, ranges = row[distinct], ranges[distinct]
+    total = F.pad(rows.double().cumsum(dim=1), (1, 0))  # (Q, L + 1)
+    mean = (total[row, ranges[:, 1]] - total[row, ranges[:, 0]]) / (ranges[:, 1] - ranges[:, 0])
+
+    run, rank = proposed[query[row]].nonzero(as_tuple=True)  # one candidate for each class of the query
+    label = classes[query[row[run]], rank]
+    if options.class_score == "query":
+        confidence = best[query[row[run]], rank]
+    else:
+        confidence = _class_means(probs, label, ranges[run])
+    return ranges[run], confidence * mean[run].to(probs.dtype), label
+
+
+def _class_runs(probs: Tensor, masks: Tensor, options: DecodeSection) -> tuple[Tensor, Tensor, Tensor]:
+    """The same from the runs of each class."""
+    action = probs[:, :-1].T  # (C, L)
+    thresholds = probs.new_tensor(options.class_thresholds)
+    lowest = min(options.class_thresholds, default=1.0)
+    (active,) = (action.amax(dim=1) > lowest).nonzero(as_tuple=True)  # (A,)
+    row, ranges = runs((action[active][None] > thresholds[:, None, None]).flatten(0, 1))
+    row = row % max(len(active), 1)
+    distinct = _distinct(row, ranges, len(probs))
+    row, ranges = row[distinct], ranges[distinct]
+    label, (begin, end) = active[row], ranges.unbind(1)
+    table = F.pad(masks.double().cumsum(0).cumsum(1), (1, 0, 1, 0))  # (L + 1, L + 1) sums of all that lies before
+    square = table[end, end] - table[begin, end] - table[end, begin] + table[begin, begin]
+    mean = square / (end - begin).double().square()
+    return ranges, _class_means(probs, label, ranges) * mean.to(probs.dtype), label
+
+
+def _class_means(probs: Tensor, label: Tensor, ranges: Tensor) -> Tensor:
+    """(N,) mean probability of a label over a range."""
+    total = F.pad(probs.double().cumsum(dim=0), (0, 0, 1, 0))  # (L + 1, C + 1)
+    mean = (total[ranges[:, 1], label] - total[ranges[:, 0], label]) / (ranges[:, 1] - ranges[:, 0])
+    return mean.to(probs.dtype)
+
+
+def _distinct(group: Tensor, ranges: Tensor, length: int) -> Tensor:
+    """Index of one of each equal (group, range)."""
+    key = (group * (length + 1) + ranges[:, 0]) * (length + 1) + ranges[:, 1]
+    order = key.argsort(stable=True)
+    key = key[order]
+    first = torch.ones_like(key, dtype=torch.bool)
+    first[1:] = key[1:] != key[:-1]
+    return order[first]
+
+
+def _best_of_equal(ranges: Tensor, scores: Tensor, labels: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of equal ranges and labels the best score; best first, in the given order where scores are equal."""
+    order = scores.argsort(descending=True, stable=True)
+    ranges, scores, labels = ranges[order], scores[order], labels[order]
+    kept = _distinct(labels, ranges, length).sort().values  # the first of each, which has the best score
+    return ranges[kept], scores[kept], labels[kept]

@@ -1,0 +1,224 @@
+"""The meta-architecture `SPOT`: wires network, targets, losses and decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from libs.modeling.decode import Candidates, postprocess
+from libs.modeling.registry import register_meta_arch
+
+from .decode import decode
+from .losses import class_loss, mask_loss, reconstruction_loss
+from .network import SnippetEmbedding, SpotNetwork, SpotOutput
+from .refine import refinement_loss
+from .schema import SpotSection
+from .targets import SpotTargets, assign_targets, class_weights
+from .windows import Window, merge, windows
+
+
+class SpotBatch(NamedTuple):
+    index: list[int]  # for each row, the position of its video in the list that was given
+    feats: Tensor  # (B, D, T)
+    mask: Tensor  # (B, 1, T) bool
+    windows: list[Window]  # for each row, which part of the video it is
+
+
+@register_meta_arch("SPOT")
+class Spot(nn.Module):
+    """Proposal-free detector: a softmax over C + 1 classes for every snippet and a mask over all T snippets.
+
+    `forward` is the public call. Under it lie the steps `batches`, `network`, `targets`, `losses`, `candidates` and
+    `detect`. T is `max_seq_len`: the data set rescales a video to it (`force_upsampling`), or training sees random
+    crops of it, and inference windows.
+
+    Args:
+        input_dim, num_classes, max_seq_len: of the data set.
+        train_cfg: of it, `head_empty_cls`; test_cfg: of the post-processing.
+        options: the keys of `schema.SpotSection`.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_dim: int | list[int],
+        num_classes: int,
+        max_seq_len: int,
+        train_cfg: dict[str, Any],
+        test_cfg: dict[str, Any],
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.options = o = SpotSection.model_validate(options)
+        self.input_dim = sum(input_dim) if isinstance(input_dim, (list, tuple)) else input_dim
+        self.num_classes, self.num_steps = num_classes, max_seq_len
+        self.train_cfg, self.test_cfg = train_cfg, test_cfg
+        self.loss_normalizer = 1.0  # part of a checkpoint; these losses are means, which need none
+        embedding = SnippetEmbedding(
+            input_dim=self.input_dim,
+            embd_dim=o.embd_dim,
+            kernel_size=o.embd_kernel_size,
+            positions=o.positions,
+            n_head=o.n_head,
+            full_width_heads=o.full_width_heads,
+            attn_dropout=o.attn_dropout,
+            dropout=o.dropout,
+        )
+        self.net = SpotNetwork(
+            embedding=embedding,
+            input_dim=self.input_dim,
+            num_classes=num_classes,
+            num_steps=max_seq_len,
+            mask_dims=o.mask_dims,
+            mask_columns=o.mask_columns,
+            empty_cls=train_cfg.get("head_empty_cls", []),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def forward(self, video_list: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
+        """In training the losses `cls_loss`, `mask_loss`, `refine_loss`, `recon_loss` and their weighted sum
+        `final_loss`; else one dict of detections per video, as `PtTransformer` gives.
+
+        Args:
+            video_list: items of the data set: `video_id`, `feats` (D, L), `fps`, `duration` (seconds), `feat_stride`,
+                `feat_num_frames` (frames), in training `segments` (N, 2) in grid steps and `labels`.
+        """
+        if self.training:
+            (batch,) = self.batches(video_list)
+            output = self.network(batch.feats, batch.mask)
+            return self.losses(output, self.targets(batch, video_list), batch.feats)
+        with torch.no_grad():
+            pairs = ((batch, self.network(batch.feats, batch.mask)) for batch in self.batches(video_list))
+            return self.detect(pairs, video_list)
+
+    def batches(self, video_list: list[dict[str, Any]]) -> list[SpotBatch]:
+        """Tensors padded to T; in training one batch, a row per video, else the windows of all videos,
+        `window_batch` at a time.
+
+        Raises:
+            ValueError: no step, a wrong number of channels, or in training a video longer than `max_seq_len`.
+        """
+        rows: list[tuple[int, Window]] = []
+        for i, video in enumerate(video_list):
+            name, shape = video.get("video_id"), tuple(video["feats"].shape)
+            if len(shape) != 2 or shape[0] != self.input_dim or shape[1] == 0:
+                raise ValueError(f"video '{name}': features must be (input_dim={self.input_dim}, T > 0), found {shape}")
+            if self.training and shape[1] > self.num_steps:
+                raise ValueError(
+                    f"video '{name}': {shape[1]} steps exceed max_seq_len={self.num_steps} in training; the data set "
+                    f"crops to it"
+                )
+            rows += [(i, window) for window in windows(shape[1], self.num_steps, self.options.window_overlap)]
+        size = len(rows) if self.training else self.options.window_batch
+        return [self._batch(rows[k : k + size], video_list) for k in range(0, len(rows), size)]
+
+    def _batch(self, rows: list[tuple[int, Window]], video_list: list[dict[str, Any]]) -> SpotBatch:
+        feats = torch.zeros(len(rows), self.input_dim, self.num_steps)
+        for row, (i, (start, length)) in enumerate(rows):
+            feats[row, :, :length] = video_list[i]["feats"][:, start : start + length]
+        lengths = torch.tensor([window.length for _, window in rows])
+        mask = torch.arange(self.num_steps)[None, None, :] < lengths[:, None, None]
+        index, parts = [i for i, _ in rows], [window for _, window in rows]
+        return SpotBatch(index, feats.to(self.device), mask.to(self.device), parts)
+
+    def network(self, feats: Tensor, mask: Tensor, lengths: Tensor | None = None) -> SpotOutput:
+        """(B, D, T) features and (B, 1, T) mask -> class logits, mask logits and embedding. `lengths` is not used."""
+        return self.net(feats, mask[:, 0])
+
+    def targets(self, batch: SpotBatch, video_list: list[dict[str, Any]]) -> SpotTargets:
+        """Supervised targets of the rows of a batch; events of a video are taken relative to the row's window.
+
+        Raises:
+            ValueError: a label outside [0, num_classes); names the video.
+        """
+        segments, labels = [], []
+        for i, window in zip(batch.index, batch.windows, strict=True):
+            video = video_list[i]
+            s, y = video.get("segments"), video.get("labels")
+            s = torch.zeros(0, 2) if s is None else s
+            y = torch.zeros(0, dtype=torch.long) if y is None else y
+            if len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.num_classes:
+                raise ValueError(
+                    f"video '{video['video_id']}': label ids {y.unique().tolist()} outside "
+                    f"[0, num_classes={self.num_classes})"
+                )
+            segments.append(s.to(self.device) - window.start)
+            labels.append(y.to(self.device))
+        return assign_targets(
+            segments,
+            labels,
+            [window.length for window in batch.windows],
+            num_steps=self.num_steps,
+            num_classes=self.num_classes,
+        )
+
+    def losses(self, output: SpotOutput, targets: SpotTargets, feats: Tensor) -> dict[str, Tensor]:
+        """Losses of labeled windows. `feats` (B, D, T): what the network saw."""
+        o = self.options.loss
+        y, w = class_weights(targets.classes, output.mask, num_classes=self.num_classes, form=o.class_form)
+        losses = {
+            "cls_loss": class_loss(output.logits, y, w, focal_gamma=o.focal_gamma),
+            "mask_loss": mask_loss(output.masks, targets.masks, output.mask, output.mask, bce=o.mask_bce),
+        } | self.consistency_losses(output, feats)
+        total = o.class_weight * losses["cls_loss"] + o.mask_weight * losses["mask_loss"]
+        return losses | {"final_loss": total + self.weigh(losses)}
+
+    def consistency_losses(self, output: SpotOutput, feats: Tensor) -> dict[str, Tensor]:
+        """`refine_loss` and `recon_loss`, which need no label: for labeled and unlabeled windows alike."""
+        o, nothing = self.options.loss, 0.0 * output.logits.float().sum()
+        refine, recon = nothing, nothing
+        if o.refine_weight:
+            refine = refinement_loss(
+                output,
+                temperature=o.refine_temperature,
+                num_easy=o.refine_easy,
+                num_hard=o.refine_hard,
+                radii=o.refine_radii,
+            )
+        if o.recon_weight:
+            recon = reconstruction_loss(self.net.decoder(output.embedding), feats, output.mask)
+        return {"refine_loss": refine, "recon_loss": recon}
+
+    def weigh(self, losses: dict[str, Tensor]) -> Tensor:
+        """The weighted sum of `refine_loss` and `recon_loss`."""
+        o = self.options.loss
+        return o.refine_weight * losses["refine_loss"] + o.recon_weight * losses["recon_loss"]
+
+    def candidates(self, output: SpotOutput, row: int, video: dict[str, Any]) -> Candidates:
+        """Candidate segments of one window, in steps of its grid, before NMS.
+
+        Raises:
+            ValueError: an output that is not finite; names the video.
+        """
+        length = int(output.mask[row].sum())  # valid snippets come first
+        logits, masks = output.logits[row, :length].float(), output.masks[row, :length, :length].float()
+        if not (torch.isfinite(logits).all() and torch.isfinite(masks).all()):
+            raise ValueError(
+                f"video '{video['video_id']}': the network's output is not finite: the weights have diverged, or the "
+                f"features are bad"
+            )
+        return decode(
+            logits.softmax(dim=-1),
+            masks.sigmoid(),
+            self.options.decode,
+            min_score=self.test_cfg["pre_nms_thresh"],
+            max_candidates=self.test_cfg["pre_nms_topk"],
+            min_length=self.test_cfg["duration_thresh"],
+        )
+
+    def detect(
+        self, outputs: Iterable[tuple[SpotBatch, SpotOutput]], video_list: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Detections in seconds, from the outputs of all batches of `video_list`, in their order."""
+        found: list[list[tuple[Window, Candidates]]] = [[] for _ in video_list]
+        for batch, output in outputs:
+            for row, (i, window) in enumerate(zip(batch.index, batch.windows, strict=True)):
+                found[i].append((window, self.candidates(output, row, video_list[i])))
+        merged = [merge(parts) for parts, video in zip(found, video_list, strict=True)]
+        return postprocess(merged, video_list, self.test_cfg)

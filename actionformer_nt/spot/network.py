@@ -1,0 +1,170 @@
+"""SPOT's network: snippet embedding, class head, global mask head, and the heads of the pretext tasks.
+
+Nothing that is padded has an influence on what is valid: padded snippets are set to zero before every convolution
+and are no keys of the attention.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EMPTY_CLASS_LOGIT = math.log(1e-6 / (1 - 1e-6))  # initial bias of classes that no label has
+
+
+class SpotOutput(NamedTuple):
+    """What the network says of B windows of T snippets."""
+
+    logits: Tensor  # (B, T, C + 1), the background last
+    masks: Tensor  # (B, T, T) logits; [b, i, j]: whether snippet j belongs to the action instance of snippet i
+    embedding: Tensor  # (B, T, W)
+    mask: Tensor  # (B, T) bool, True where a snippet is valid
+
+    def row(self, row: int) -> SpotOutput:
+        return SpotOutput(*(column[row : row + 1] for column in self))
+
+
+class SnippetEmbedding(nn.Module):
+    """Optional projection, then one self-attention block (post-norm, no feed-forward part).
+
+    Args:
+        full_width_heads: every head has queries, keys and values of the width of the embedding, as in SPOT; else they
+            share it.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_dim: int,
+        embd_dim: int | None,
+        kernel_size: int,
+        positions: bool,
+        n_head: int,
+        full_width_heads: bool,
+        attn_dropout: float,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        width = input_dim if embd_dim is None else embd_dim
+        if not full_width_heads and width % n_head:
+            raise ValueError(
+                f"width {width} of the embedding must be divisible by n_head {n_head}; set embd_dim or full_width_heads"
+            )
+        self.n_head, self.positions, self.attn_dropout = n_head, positions, attn_dropout
+        self.proj = self.proj_norm = None
+        if embd_dim is not None:
+            self.proj = nn.Conv1d(input_dim, width, kernel_size, padding=kernel_size // 2)
+            self.proj_norm = nn.LayerNorm(width)
+        inner = n_head * width if full_width_heads else width
+        self.qkv = nn.Linear(width, 3 * inner, bias=False)
+        self.out = nn.Linear(inner, width)
+        self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(width)
+        nn.init.normal_(self.qkv.weight, std=math.sqrt(2.0 / (width + inner // n_head)))
+        nn.init.xavier_normal_(self.out.weight)
+        self.width = width
+
+    def forward(self, feats: Tensor, mask: Tensor) -> Tensor:
+        """(B, D, T) features and (B, T) mask -> (B, T, W), zero where padded."""
+        pad = ~mask[:, :, None]  # (B, T, 1)
+        x = feats.masked_fill(~mask[:, None], 0.0)
+        x = x.transpose(1, 2) if self.proj is None else F.relu(self.proj_norm(self.proj(x).transpose(1, 2)))
+        if self.positions:
+            x = x + sinusoids(x.shape[1], self.width).to(x)
+        x = self.norm(x + self.dropout(self.out(self._attend(x, mask))))
+        return x.masked_fill(pad, 0.0)
+
+    def _attend(self, x: Tensor, mask: Tensor) -> Tensor:
+        q, k, v = (
+            part.unflatten(-1, (self.n_head, -1)).transpose(1, 2)  # (B, H, T, width of a head)
+            for part in self.qkv(x).chunk(3, dim=-1)
+        )
+        seen = (mask | ~mask.any(dim=1, keepdim=True))[:, None, None, :]  # without a valid key: all, rather than 0 / 0
+        dropout = self.attn_dropout if self.training else 0.0
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout).transpose(1, 2).flatten(2)
+
+
+class MaskHead(nn.Module):
+    """Each snippet's mask over all T snippets: row = the snippet that asks (query), column = the snippet asked about.
+
+    Args:
+        dims: widths of the hidden convolutions (kernel 3, ReLU).
+        columns: "absolute": output channel j of the last layer is column j, as in SPOT; a snippet then has to know
+            where it is, which without `positions` it does not. "relative": the channels are the 2T - 1 distances
+            j - i, which makes the head the same at all times.
+    """
+
+    def __init__(self, width: int, num_steps: int, *, dims: list[int], columns: str) -> None:
+        super().__init__()
+        widths = [width, *dims]
+        self.hidden = nn.ModuleList(nn.Conv1d(a, b, 3, padding=1) for a, b in zip(widths, dims, strict=False))
+        relative = columns == "relative"
+        self.last = nn.Conv1d(widths[-1], 2 * num_steps - 1 if relative else num_steps, 1, bias=relative)
+        step = torch.arange(num_steps)
+        index = step[None, :] - step[:, None] + num_steps - 1 if relative else None  # (T, T): channel of (i, j)
+        self.register_buffer("index", index, persistent=False)
+
+    def forward(self, embedding: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, W) and (B, T) -> logits (B, T, T)."""
+        x, mask = embedding.transpose(1, 2), mask[:, None]
+        for conv in self.hidden:
+            x = F.relu(conv(x)).masked_fill(~mask, 0.0)
+        rows = self.last(x).transpose(1, 2)  # (B, T, channels)
+        return rows if self.index is None else rows.gather(2, self.index.expand(len(rows), -1, -1))
+
+
+class OrderHead(nn.Module):
+    """Whether the halves of a window are in their order (class 1) or swapped (0)."""
+
+    def __init__(self, width: int, num_steps: int, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.conv, self.dropout = nn.Conv1d(width, 1, 3, padding=1), nn.Dropout(dropout)
+        self.fc = nn.Linear(num_steps, 2)
+
+    def forward(self, embedding: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, W) and (B, T) -> logits (B, 2)."""
+        x = F.relu(self.conv(embedding.transpose(1, 2))[:, 0]).masked_fill(~mask, 0.0)
+        return self.fc(self.dropout(x))
+
+
+class SpotNetwork(nn.Module):
+    """(B, D, T) features and (B, T) mask -> `SpotOutput`. `decoder` and `order_head` serve losses only."""
+
+    def __init__(
+        self,
+        *,
+        embedding: SnippetEmbedding,
+        input_dim: int,
+        num_classes: int,
+        num_steps: int,
+        mask_dims: list[int],
+        mask_columns: str,
+        empty_cls: list[int] = (),
+    ) -> None:
+        super().__init__()
+        width = embedding.width
+        self.num_steps, self.embedding = num_steps, embedding
+        self.class_head = nn.Linear(width, num_classes + 1)
+        self.mask_head = MaskHead(width, num_steps, dims=mask_dims, columns=mask_columns)
+        self.decoder = nn.Linear(width, input_dim)  # embedding -> features
+        self.order_head = OrderHead(width, num_steps)
+        nn.init.zeros_(self.class_head.bias)
+        if len(empty_cls):
+            with torch.no_grad():
+                self.class_head.bias[list(empty_cls)] = EMPTY_CLASS_LOGIT
+
+    def forward(self, feats: Tensor, mask: Tensor) -> SpotOutput:
+        if feats.shape[-1] != self.num_steps:
+            raise ValueError(f"SPOT: {feats.shape[-1]} snippets, expected max_seq_len={self.num_steps} (padded)")
+        embedding = self.embedding(feats, mask)
+        return SpotOutput(self.class_head(embedding), self.mask_head(embedding, mask), embedding, mask)
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """(length, width) sinusoidal positions (Vaswani et al., 2017)."""
+    rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
+    angle = torch.arange(length)[:, None] * rate
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]

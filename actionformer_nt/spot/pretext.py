@@ -1,0 +1,100 @@
+"""Stage one: what a network can learn about time without any label.
+
+* Random foreground: some segments of the video are kept, everything else is set to zero, and the mask branch finds
+  the kept segments. The network sees the cropped features; from the full ones there would be nothing to find.
+* Reconstruction: snippets are dropped, and their features are to be recovered.
+* Order: the halves of the video are swapped or not.
+
+The class head has no part in any of them and gets no gradient.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .losses import mask_loss, reconstruction_loss
+from .network import SpotNetwork
+from .schema import PretextSection
+from .targets import SpotTargets, assign_targets, to_segments
+
+
+class Foreground(NamedTuple):
+    feats: Tensor  # (B, D, T) normalised to [0, 1], zero outside of the segments
+    targets: SpotTargets
+
+
+def pretext_losses(
+    net: SpotNetwork,
+    feats: Tensor,
+    mask: Tensor,
+    *,
+    options: PretextSection,
+    bce: float = 0.4,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Losses `mask_loss`, `recon_loss`, `order_loss` and their weighted sum `final_loss`.
+
+    Args:
+        feats: (B, D, T), not changed; mask: (B, T) bool, valid snippets first.
+        generator: on the CPU, of all that is drawn.
+    """
+    lengths = mask.sum(dim=1).tolist()
+    foreground = random_foreground(feats, lengths, num_segments=options.num_segments, generator=generator)
+    dropped = (torch.rand(mask.shape, generator=generator) < options.drop_ratio).to(mask.device) & mask
+    swapped = torch.rand(len(feats), generator=generator) < 0.5
+    reordered = swap_halves(feats, lengths, swapped)
+
+    views = torch.cat([foreground.feats, feats.masked_fill(dropped[:, None], 0.0), reordered])
+    embedding = net.embedding(views, mask.repeat(3, 1))
+    cropped, holes, halves = embedding.chunk(3)
+    losses = {
+        "mask_loss": mask_loss(net.mask_head(cropped, mask), foreground.targets.masks, mask, mask, bce=bce),
+        "recon_loss": reconstruction_loss(net.decoder(holes), feats, dropped),
+        "order_loss": F.cross_entropy(net.order_head(halves, mask).float(), (~swapped).long().to(mask.device)),
+    }
+    weights = {"mask_loss": options.mask_weight, "recon_loss": options.recon_weight, "order_loss": options.order_weight}
+    return losses | {"final_loss": sum(weights[name] * loss for name, loss in losses.items())}
+
+
+def random_foreground(
+    feats: Tensor, lengths: list[int], *, num_segments: int, generator: torch.Generator
+) -> Foreground:
+    """Keeps disjoint random segments with gaps between them of each video.
+
+    Args:
+        feats: (B, D, T); lengths: valid snippets. A video too short for `num_segments` keeps fewer, at least one.
+    """
+    segments = []
+    for length in lengths:
+        count = min(num_segments, (length + 1) // 2)
+        cuts = torch.randperm(length + 1, generator=generator)[: 2 * count].sort().values  # distinct borders
+        segments.append(to_segments(cuts.view(-1, 2)).to(feats.device))
+    labels = [torch.zeros(len(s), dtype=torch.long, device=s.device) for s in segments]
+    targets = assign_targets(segments, labels, lengths, num_steps=feats.shape[-1], num_classes=1)
+    keep = (targets.classes == 0)[:, None]  # (B, 1, T)
+    valid = torch.arange(feats.shape[-1], device=feats.device) < torch.tensor(lengths, device=feats.device)[:, None]
+    return Foreground(normalise(feats, valid) * keep, targets)
+
+
+def normalise(feats: Tensor, valid: Tensor) -> Tensor:
+    """Each channel of (B, D, T) to [0, 1] over the valid snippets (B, T); a constant channel becomes 0."""
+    outside = ~valid[:, None]
+    low = feats.masked_fill(outside, torch.inf).amin(dim=-1, keepdim=True)
+    high = feats.masked_fill(outside, -torch.inf).amax(dim=-1, keepdim=True)
+    span = high - low
+    scaled = (feats - low) / torch.where(span > 0, span, 1.0)
+    return scaled.masked_fill(outside, 0.0)
+
+
+def swap_halves(feats: Tensor, lengths: list[int], swapped: Tensor) -> Tensor:
+    """A copy of (B, D, T) in which the chosen videos (B,) have their second half first; padding stays at the end."""
+    step = torch.arange(feats.shape[-1])
+    index = step.repeat(len(feats), 1)  # (B, T)
+    for row, (length, swap) in enumerate(zip(lengths, swapped.tolist(), strict=True)):
+        if swap and length:
+            index[row, :length] = step[:length].roll(-(length // 2))
+    return feats.gather(2, index.to(feats.device)[:, None].expand_as(feats))
