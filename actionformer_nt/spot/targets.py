@@ -42,8 +42,9 @@ def assign_targets(
 ) -> SpotTargets:
     """Targets of a batch of windows.
 
-    Of the events over a snippet the shortest owns it (of equal ones the earlier, then the first in the list). The
-    snippet has the owner's class, and its mask is all of the owner, including what a shorter event owns.
+    Of the events over a snippet the shortest owns it (of equal ones the earlier, then that of the lower class, so that
+    the order of the list has no say). The snippet has the owner's class, and its mask is all of the owner, including
+    what a shorter event owns.
 
     Args:
         segments: per window (N, 2) in grid steps; labels: per window (N,) in [0, C); lengths: valid snippets.
@@ -58,7 +59,7 @@ def assign_targets(
         ranges, on_grid = quantise(s, length)
         if bool(on_grid.any()):
             inside = (step >= ranges[:, :1]) & (step < ranges[:, 1:]) & on_grid[:, None]  # (N, T)
-            rank = _rank(s)  # (N,)
+            rank = _rank(s, y)  # (N,)
             owner = torch.where(inside, rank[:, None], len(s)).argmin(dim=0)  # (T,), ranks differ
             owned = inside.any(dim=0)
             cls = torch.where(owned, y.to(cls)[owner], cls)
@@ -68,9 +69,10 @@ def assign_targets(
     return SpotTargets(torch.stack(classes), torch.stack(masks))
 
 
-def _rank(segments: Tensor) -> Tensor:
-    """(N,) place of each event in the order of length, then start, then index."""
-    order = segments[:, 0].argsort(stable=True)
+def _rank(segments: Tensor, labels: Tensor) -> Tensor:
+    """(N,) place of each event in the order of length, then start, then class, then index."""
+    order = labels.argsort(stable=True)
+    order = order[segments[order, 0].argsort(stable=True)]
     order = order[(segments[order, 1] - segments[order, 0]).argsort(stable=True)]
     return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
 

@@ -1,0 +1,180 @@
+"""What SPOT's representation can reach at most, and what fixed windows reach without any learning.
+
+    python benchmarks/spot_ceilings.py --data DATA [--scores FILE]
+
+Writes docs/results/spot_ceilings.{md,json}. No features are needed. Ceilings: class and mask scores made from the
+ground truth go through the whole inference (`Spot.detect`: decoding, windows, NMS) and the evaluator; next to them the
+ground truth itself, moved to the snippet grid, evaluated directly. The control: nine fixed windows in every video, with
+the classes and scores of `--scores` (a JSON file, video -> class name -> score) or, without it, with the true classes.
+Every video of the ground truth counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from actionformer_nt.spot.meta_arch import Spot
+from actionformer_nt.spot.network import SpotOutput
+from actionformer_nt.spot.targets import quantise, to_segments
+from libs.core.schema import TestSection, TrainSection
+from libs.datasets.presets import PRESETS
+from libs.run_folder import source_commit
+from libs.utils.annotations import Annotations, duplicate_mask, load_json, read_annotations
+from libs.utils.evaluation import EvaluationResult
+from libs.utils.metrics import ANETdetection
+from libs.utils.results import Detections, concatenate, make_detections
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "docs" / "results"
+SURE = 40.0  # logit of what is certain
+WINDOWS = [(0, 1), (0.05, 0.95), (0.1, 0.9), (0, 0.8), (0.2, 1), (0.2, 0.8), (0, 0.5), (0.5, 1), (0.25, 0.75)]
+WEIGHTS = [1, 0.9, 0.8, 0.7, 0.7, 0.6, 0.5, 0.5, 0.4]
+
+
+class Split:
+    """Annotations of a split as the data set would give them, on a grid."""
+
+    def __init__(self, annotations: Annotations, subset: str, preset: str) -> None:
+        self.annotations, self.subset, self.tiou = annotations, subset, PRESETS[preset].tiou
+        self.videos = annotations.of_subsets([subset])
+        self.names = {i: name for name, i in annotations.label_ids.items()}
+
+    def items(self, *, rescale_to: int | None = None, lengths: dict[str, int] | None = None) -> Iterator[dict]:
+        """Videos like those of the data set; `feats` is (1, L) without content.
+
+        Args:
+            rescale_to: all videos to this length; lengths: steps of I3D features, 16 frames every 4 at 30 fps.
+        """
+        for video in self.videos:
+            events = np.array(video.events, dtype=np.float64).reshape(-1, 3)
+            events = events[duplicate_mask(*events.T)]
+            if rescale_to is not None:
+                fps, length, stride, frames = 1.0, rescale_to, video.duration / rescale_to, video.duration / rescale_to
+            else:
+                fps, length, stride, frames = 30.0, lengths[video.id], 4.0, 16.0
+            segments = events[:, :2] * fps / stride - 0.5 * frames / stride
+            yield {
+                "video_id": video.id, "feats": torch.zeros(1, length), "fps": fps, "duration": video.duration,
+                "feat_stride": stride, "feat_num_frames": frames,
+                "segments": torch.from_numpy(segments), "labels": torch.from_numpy(events[:, 2].astype(np.int64)),
+            }  # fmt: skip
+
+    def evaluate(self, detections: Detections) -> EvaluationResult:
+        evaluator = ANETdetection(
+            self.annotations.path, self.subset, tiou_thresholds=self.tiou, annotations=self.annotations,
+            absent_labels="drop",
+        )  # fmt: skip
+        evaluator.evaluate(detections, verbose=False)
+        return evaluator.result
+
+
+def make_model(num_classes: int, num_steps: int, sigma: float) -> Spot:
+    test = TestSection(pre_nms_topk=2000, min_score=0.001, max_seg_num=1000, nms_sigma=sigma)
+    return Spot(
+        input_dim=1, num_classes=num_classes, max_seq_len=num_steps, train_cfg=TrainSection().model_dump(),
+        test_cfg=test.model_dump(), n_head=1, mask_dims=[1],
+    ).eval()  # fmt: skip
+
+
+@torch.no_grad()
+def oracle(split: Split, model: Spot, **grid: Any) -> EvaluationResult:
+    """Class and mask scores from the ground truth, through the whole inference."""
+    parts = []
+    for item in split.items(**grid):
+        pairs = []
+        for batch in model.batches([item]):
+            targets = model.targets(batch, [item])
+            logits = SURE * torch.nn.functional.one_hot(targets.classes, model.num_classes + 1).float()
+            masks = SURE * (2 * targets.masks.float() - 1)
+            pairs.append((batch, SpotOutput(logits, masks, batch.feats.transpose(1, 2), batch.mask[:, 0])))
+        (found,) = model.detect(pairs, [item])
+        parts.append(as_rows(item["video_id"], found["segments"], found["labels"], found["scores"]))
+    return split.evaluate(concatenate(parts))
+
+
+def quantised(split: Split, **grid: Any) -> EvaluationResult:
+    """Every event on the grid, moved to the nearest snippet borders: classes may overlap, instances may be long."""
+    parts = []
+    for item in split.items(**grid):
+        ranges, on_grid = quantise(item["segments"], item["feats"].shape[1])
+        steps = to_segments(ranges[on_grid]).double()
+        seconds = (steps * item["feat_stride"] + 0.5 * item["feat_num_frames"]) / item["fps"]
+        labels = item["labels"][on_grid]
+        parts.append(as_rows(item["video_id"], seconds.clamp(0, item["duration"]), labels, torch.ones(len(labels))))
+    return split.evaluate(concatenate(parts))
+
+
+def fixed_windows(split: Split, scores: dict[str, dict[str, float]] | None) -> EvaluationResult:
+    """Nine windows per video and class; no learning about time."""
+    ids = split.annotations.label_ids
+    parts = []
+    for video in split.videos:
+        if scores is None:
+            classes = {event.label_id: 1.0 for event in video.events}
+        else:
+            given = scores.get(video.id, scores.get(f"v_{video.id}", {}))
+            if unknown := sorted(set(given) - set(ids)):
+                raise ValueError(f"scores: video '{video.id}': {unknown[:3]} are no classes of {split.annotations.path}")
+            classes = {ids[name]: float(score) for name, score in given.items()}
+        for label, score in classes.items():
+            segments = torch.tensor(WINDOWS).double() * video.duration
+            parts.append(
+                as_rows(video.id, segments, torch.full((len(segments),), label), score * torch.tensor(WEIGHTS))
+            )
+    return split.evaluate(concatenate(parts))
+
+
+def as_rows(video_id: str, segments: torch.Tensor, labels: torch.Tensor, scores: torch.Tensor) -> Detections:
+    return make_detections([video_id] * len(scores), segments[:, 0], segments[:, 1], labels, scores)
+
+
+def percent(result: EvaluationResult) -> dict[str, Any]:
+    return {
+        "average_mAP": round(100 * result.average_mAP, 2),
+        "mAP": {f"{t:.2f}": round(100 * float(m), 2) for t, m in zip(result.tiou, result.mAP, strict=True)},
+        "videos_without_predictions": result.counts["videos_without_predictions"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds anet13/ and thumos14/")
+    parser.add_argument("--scores", type=Path, help="JSON: video -> class name -> score, for the fixed windows")
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args()
+    anet = Split(read_annotations(args.data / "anet13/annotations/anet13.json"), "validation", "anet")
+    if args.scores is not None:
+        print(json.dumps(percent(fixed_windows(anet, load_json(args.scores))), indent=1))
+        return
+    thumos = Split(read_annotations(args.data / "thumos14/annotations/thumos14.json"), "test", "thumos")
+    lengths = load_json(args.data / "thumos14/annotations/i3d_feature_lengths.json")
+
+    cases = {
+        "ActivityNet 1.3 validation, T = 100": (anet, make_model(200, 100, 0.6), {"rescale_to": 100}),
+        "THUMOS14 test, windows of T = 256, 50 % overlap": (thumos, make_model(20, 256, 0.4), {"lengths": lengths}),
+        "THUMOS14 test, rescaled to T = 256": (thumos, make_model(20, 256, 0.4), {"rescale_to": 256}),
+    }
+    record: dict[str, Any] = {"commit": source_commit(), "ceilings": {}, "fixed_windows": {}}
+    for name, (split, model, grid) in cases.items():
+        through, direct = oracle(split, model, **grid), quantised(split, **grid)
+        record["ceilings"][name] = {"inference": percent(through), "quantised": percent(direct)} | {
+            "per_class": {
+                split.names[int(c)]: [round(100 * float(r.ap[:, k].mean()), 2) for r in (through, direct)]
+                for k, c in enumerate(through.label)
+            }
+        }
+        print(name, percent(through)["average_mAP"], percent(direct)["average_mAP"], flush=True)
+    record["fixed_windows"]["true video labels"] = percent(fixed_windows(anet, None))
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "spot_ceilings.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
