@@ -121,7 +121,9 @@ def fixed_windows(split: Split, scores: dict[str, dict[str, float]] | None) -> E
         else:
             given = scores.get(video.id, scores.get(f"v_{video.id}", {}))
             if unknown := sorted(set(given) - set(ids)):
-                raise ValueError(f"scores: video '{video.id}': {unknown[:3]} are no classes of {split.annotations.path}")
+                raise ValueError(
+                    f"scores: video '{video.id}': {unknown[:3]} are no classes of {split.annotations.path}"
+                )
             classes = {ids[name]: float(score) for name, score in given.items()}
         for label, score in classes.items():
             segments = torch.tensor(WINDOWS).double() * video.duration

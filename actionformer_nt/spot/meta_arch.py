@@ -171,7 +171,7 @@ class Spot(nn.Module):
 
     def consistency_losses(self, output: SpotOutput, feats: Tensor) -> dict[str, Tensor]:
         """`refine_loss` and `recon_loss`, which need no label: for labeled and unlabeled windows alike."""
-        o, nothing = self.options.loss, 0.0 * output.logits.float().sum()
+        o, nothing = self.options.loss, feats.new_zeros(())
         refine, recon = nothing, nothing
         if o.refine_weight:
             refine = refinement_loss(

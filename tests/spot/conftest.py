@@ -1,5 +1,6 @@
 """Small models, videos and outputs for the tests of the SPOT variant."""
 
+import pytest
 import torch
 
 from actionformer_nt.spot.meta_arch import Spot
@@ -52,3 +53,13 @@ def random_output(batch=2, steps=12, classes=3, width=5, *, seed=0, grad=True) -
         for shape in ((batch, steps, classes + 1), (batch, steps, steps), (batch, steps, width))
     ]
     return SpotOutput(*tensors, torch.ones(batch, steps, dtype=torch.bool))
+
+
+class Helpers:
+    make_spot, make_video = staticmethod(make_spot), staticmethod(make_video)
+    oracle_output, random_output = staticmethod(oracle_output), staticmethod(random_output)
+
+
+@pytest.fixture(scope="session")
+def spot() -> type[Helpers]:
+    return Helpers

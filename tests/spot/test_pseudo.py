@@ -1,0 +1,92 @@
+import pytest
+import torch
+
+from actionformer_nt.methods import Options, get_method
+from actionformer_nt.names import LABELED_ONLY, METHODS, ORACLE
+from actionformer_nt.spot.network import SpotOutput
+from actionformer_nt.spot.pseudo import teacher_labels, unlabeled_losses
+from actionformer_nt.spot.schema import LossSection, PseudoSection
+
+USED = [name for name in METHODS if name not in (LABELED_ONLY, ORACLE)]
+
+
+def teacher(steps=6):
+    """Snippets: sure action 0 (twice), unsure, sure background (twice), sure action 1 whose mask leaves it out."""
+    p = torch.tensor([[0.9, 0.05, 0.05], [0.8, 0.1, 0.1], [0.4, 0.3, 0.3], [0.05, 0.05, 0.9], [0.1, 0.1, 0.8],
+                      [0.1, 0.85, 0.05]])  # fmt: skip
+    masks = torch.full((1, steps, steps), -3.0)
+    masks[0, :3, :3] = 3.0
+    return SpotOutput(p.log()[None], masks, torch.zeros(1, steps, 2), torch.ones(1, steps, dtype=torch.bool))
+
+
+def run(student, labels, method="target"):
+    y, w = get_method(method)(labels.probs, Options(form="softmax", generator=torch.Generator().manual_seed(0)))
+    return unlabeled_losses(student, labels, y, w, LossSection())
+
+
+def test_confidence_and_masks():
+    found = teacher_labels(teacher(), PseudoSection())
+    torch.testing.assert_close(found.probs[0].sum(-1), torch.ones(6))
+    assert found.confident[0].tolist() == [True, True, False, True, True, True]
+    assert found.mask_rows[0].tolist() == [True, True, False, False, False, False]
+    expected = torch.zeros(6, 6)
+    expected[:3, :3] = 1
+    assert torch.equal(found.masks[0], expected)
+    sharper = teacher_labels(teacher(), PseudoSection(temperature=0.1))
+    assert sharper.confident.all() and sharper.probs.max() > found.probs.max()
+
+
+def test_padding_is_never_confident():
+    out = teacher()
+    found = teacher_labels(out._replace(mask=torch.arange(6)[None] < 1), PseudoSection())
+    assert found.confident[0].tolist() == [True] + [False] * 5 and found.masks.sum() == 1
+
+
+@pytest.mark.parametrize("method", USED)
+def test_4_every_method_reaches_both_heads(spot, method):
+    model = spot.make_spot(num_steps=6, num_classes=2)
+    (batch,) = model.batches([spot.make_video(steps=6)])
+    losses = run(model.network(batch.feats, batch.mask), teacher_labels(teacher(), PseudoSection()), method)
+    losses["loss"].backward()
+    assert model.net.class_head.weight.grad.abs().sum() > 0
+    assert model.net.mask_head.last.weight.grad.abs().sum() > 0
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_4_nothing_confident_is_zero_with_a_graph(spot):
+    student = spot.random_output(1, 6, 2)
+    losses = run(student, teacher_labels(teacher(), PseudoSection(threshold=0.99)))
+    assert float(losses["loss"].detach()) == 0
+    losses["loss"].backward()
+    assert not student.logits.grad.any() and not student.masks.grad.any()
+
+
+def test_4_snippets_without_confidence_get_no_gradient(spot):
+    student = spot.random_output(1, 6, 2)
+    run(student, teacher_labels(teacher(), PseudoSection()), "nt")["loss"].backward()
+    assert (student.logits.grad[0].abs().sum(-1) > 0).tolist() == [True, True, False, True, True, True]
+    assert (student.masks.grad[0].abs().sum(-1) > 0).tolist() == [True, True, False, False, False, False]
+
+
+@pytest.mark.parametrize("method", USED)
+def test_5_no_gradient_through_pseudo_targets(spot, method):
+    source = SpotOutput(*(x.requires_grad_() if x.is_floating_point() else x for x in teacher()))
+    student = spot.random_output(1, 6, 2)
+    labels = teacher_labels(source, PseudoSection())
+    assert not any(column.requires_grad for column in labels)
+    run(student, labels, method)["loss"].backward()
+    assert source.logits.grad is None and source.masks.grad is None
+    student = spot.random_output(1, 6, 2)  # also where a network is its own teacher
+    loss = run(student, teacher_labels(student, PseudoSection(threshold=0.2)), method)["loss"]
+    fixed = teacher_labels(student, PseudoSection(threshold=0.2))
+    (own,) = torch.autograd.grad(loss, student.logits)
+    (given,) = torch.autograd.grad(run(student, fixed, method)["loss"], student.logits)
+    torch.testing.assert_close(own, given)
+
+
+def test_the_loss_falls_towards_the_pseudo_labels(spot):
+    labels = teacher_labels(teacher(), PseudoSection())
+    near = SpotOutput(teacher().logits, 3 * teacher().masks, torch.zeros(1, 6, 2), torch.ones(1, 6, dtype=torch.bool))
+    far = near._replace(logits=-near.logits, masks=-near.masks)
+    close, distant = run(near, labels), run(far, labels)
+    assert close["cls_loss"] < distant["cls_loss"] and close["mask_loss"] < 0.1 < distant["mask_loss"]
