@@ -3,10 +3,14 @@
 Two kinds of candidates, each at several thresholds:
 
 * every run of a row of the mask, with the classes that the row's snippet proposes;
-* every run of a class, whose mask score is the mean of the mask over the run's square.
+* every run of a class, with the rows of the mask that belong to its snippets.
 
-The score is class probability times mask score. The public code fills holes, which joins neighbouring instances, keeps
-one label per video, and gives full-length masks the score of a part; none of that is here.
+The score is class probability times mask score. `class_score`: the probability is the mean over the run, or for a run
+of a mask that at the proposing snippet. `mask_score`: "mean" is the mean of the mask over the run; "iou" also counts
+what the rows mark outside of it, sum_in m / (|run| + sum_out m), so that a fragment of a mask scores less than the whole.
+
+The public code fills holes, which joins neighbouring instances, keeps one label per video, and gives full-length masks
+the score of a part; none of that is here.
 """
 
 from __future__ import annotations
@@ -69,7 +73,9 @@ def _mask_runs(probs: Tensor, masks: Tensor, options: DecodeSection) -> tuple[Te
     distinct = _distinct(row, ranges, len(probs))  # several thresholds give the same run
     row, ranges = row[distinct], ranges[distinct]
     total = F.pad(rows.double().cumsum(dim=1), (1, 0))  # (Q, L + 1)
-    mean = (total[row, ranges[:, 1]] - total[row, ranges[:, 0]]) / (ranges[:, 1] - ranges[:, 0])
+    inside = total[row, ranges[:, 1]] - total[row, ranges[:, 0]]
+    size = (ranges[:, 1] - ranges[:, 0]).double()
+    mean = inside / size if options.mask_score == "mean" else inside / (size + total[row, -1] - inside)
 
     run, rank = proposed[query[row]].nonzero(as_tuple=True)  # one candidate for each class of the query
     label = classes[query[row[run]], rank]
@@ -93,7 +99,9 @@ def _class_runs(probs: Tensor, masks: Tensor, options: DecodeSection) -> tuple[T
     label, (begin, end) = active[row], ranges.unbind(1)
     table = F.pad(masks.double().cumsum(0).cumsum(1), (1, 0, 1, 0))  # (L + 1, L + 1) sums of all that lies before
     square = table[end, end] - table[begin, end] - table[end, begin] + table[begin, begin]
-    mean = square / (end - begin).double().square()
+    size = (end - begin).double().square()
+    rows = table[end, -1] - table[begin, -1]  # of the whole rows of the run
+    mean = square / size if options.mask_score == "mean" else square / (size + rows - square)
     return ranges, _class_means(probs, label, ranges) * mean.to(probs.dtype), label
 
 

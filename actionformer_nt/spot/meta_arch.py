@@ -73,7 +73,7 @@ class Spot(nn.Module):
             num_classes=num_classes,
             num_steps=max_seq_len,
             mask_dims=o.mask_dims,
-            mask_columns=o.mask_columns,
+            mask_head=o.mask_head,
             empty_cls=train_cfg.get("head_empty_cls", []),
         )
 

@@ -88,32 +88,39 @@ class SnippetEmbedding(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Each snippet's mask over all T snippets: row = the snippet that asks (query), column = the snippet asked about.
+    """The mask of each snippet over all T snippets: row = the snippet that asks (query), column = the one asked about.
 
     Args:
-        dims: widths of the hidden convolutions (kernel 3, ReLU).
-        columns: "absolute": output channel j of the last layer is column j, as in SPOT; a snippet then has to know
-            where it is, which without `positions` it does not. "relative": the channels are the 2T - 1 distances
-            j - i, which makes the head the same at all times.
+        dims: widths of the hidden convolutions (kernel 3, ReLU), at least one.
+        kind: "conv": the last layer has an output channel for every query, as in SPOT, so that what is said of
+            snippet j depends on j and on the number of the query, not on what the query shows. "pairwise": scaled
+            products of the query's and j's projections, plus a term of j's for every distance i - j, which makes the
+            head the same at all times.
     """
 
-    def __init__(self, width: int, num_steps: int, *, dims: list[int], columns: str) -> None:
+    def __init__(self, width: int, num_steps: int, *, dims: list[int], kind: str) -> None:
         super().__init__()
         widths = [width, *dims]
         self.hidden = nn.ModuleList(nn.Conv1d(a, b, 3, padding=1) for a, b in zip(widths, dims, strict=False))
-        relative = columns == "relative"
-        self.last = nn.Conv1d(widths[-1], 2 * num_steps - 1 if relative else num_steps, 1, bias=relative)
-        step = torch.arange(num_steps)
-        index = step[None, :] - step[:, None] + num_steps - 1 if relative else None  # (T, T): channel of (i, j)
-        self.register_buffer("index", index, persistent=False)
+        self.pairwise = kind == "pairwise"
+        self.last = nn.Conv1d(dims[-1], 2 * num_steps - 1 if self.pairwise else num_steps, 1, bias=self.pairwise)
+        if self.pairwise:
+            self.query, self.key = (nn.Linear(dims[-1], dims[-1], bias=False) for _ in range(2))
+            step = torch.arange(num_steps)
+            distance = step[:, None] - step[None, :] + num_steps - 1  # (T, T): channel of (i, j)
+            self.register_buffer("distance", distance, persistent=False)
 
     def forward(self, embedding: Tensor, mask: Tensor) -> Tensor:
         """(B, T, W) and (B, T) -> logits (B, T, T)."""
         x, mask = embedding.transpose(1, 2), mask[:, None]
         for conv in self.hidden:
             x = F.relu(conv(x)).masked_fill(~mask, 0.0)
-        rows = self.last(x).transpose(1, 2)  # (B, T, channels)
-        return rows if self.index is None else rows.gather(2, self.index.expand(len(rows), -1, -1))
+        rows = self.last(x)  # (B, channels, T)
+        if not self.pairwise:
+            return rows
+        x = x.transpose(1, 2)
+        products = self.query(x) @ self.key(x).transpose(1, 2) / math.sqrt(x.shape[-1])  # (B, T, T)
+        return products + rows.gather(1, self.distance.expand(len(rows), -1, -1))
 
 
 class OrderHead(nn.Module):
@@ -141,14 +148,14 @@ class SpotNetwork(nn.Module):
         num_classes: int,
         num_steps: int,
         mask_dims: list[int],
-        mask_columns: str,
+        mask_head: str,
         empty_cls: list[int] = (),
     ) -> None:
         super().__init__()
         width = embedding.width
         self.num_steps, self.embedding = num_steps, embedding
         self.class_head = nn.Linear(width, num_classes + 1)
-        self.mask_head = MaskHead(width, num_steps, dims=mask_dims, columns=mask_columns)
+        self.mask_head = MaskHead(width, num_steps, dims=mask_dims, kind=mask_head)
         self.decoder = nn.Linear(width, input_dim)  # embedding -> features
         self.order_head = OrderHead(width, num_steps)
         nn.init.zeros_(self.class_head.bias)

@@ -21,7 +21,7 @@ class LossSection(Section):
     class_weight: NonNegative = 1.0
     mask_weight: NonNegative = 1.0
     mask_bce: Fraction = 0.4  # lambda_2: weight of the cross-entropy, the rest is dice's
-    refine_weight: NonNegative = 1.0
+    refine_weight: NonNegative = 0.1  # SPOT: 1
     refine_temperature: Positive = 0.07
     refine_easy: Count = 10  # snippets in a pool
     refine_hard: Count = 20
@@ -61,7 +61,8 @@ class DecodeSection(Section):
     mask_thresholds: list[Share] = [0.0, 0.2, 0.4, 0.6, 0.8]  # runs of a mask's row
     snippet_threshold: Share = 0.02  # a snippet proposes the classes that are more probable
     classes_per_snippet: Count = 3  # at most so many
-    class_score: Literal["query", "mean"] = "query"  # of a mask's run: at the proposing snippet, or the run's mean
+    mask_score: Literal["iou", "mean"] = "iou"
+    class_score: Literal["mean", "query"] = "mean"
 
 
 class SpotSection(Section):
@@ -72,8 +73,8 @@ class SpotSection(Section):
     full_width_heads: bool = False  # every head as wide as the embedding, as in SPOT (67M parameters at 2048)
     attn_dropout: Share = 0.1
     dropout: Share = 0.3
-    mask_dims: list[Count] = [256]  # widths of the mask head's hidden layers
-    mask_columns: Literal["relative", "absolute"] = "relative"  # see `network.MaskHead`
+    mask_head: Literal["pairwise", "conv"] = "pairwise"  # see `network.MaskHead`; "conv" is SPOT's
+    mask_dims: Annotated[list[Count], Field(min_length=1)] = [256]  # widths of the mask head's hidden layers
     window_overlap: Share = 0.5  # of windows over a video longer than max_seq_len
     window_batch: Count = 32  # windows at a time at inference
     loss: LossSection = LossSection()

@@ -33,6 +33,11 @@ def slow_decode(probs, masks, o):
     """Snippet by snippet, threshold by threshold; (range, label) -> best score."""
     best, length = {}, len(probs)
 
+    def overlap(rows, a, b):
+        inside = float(rows[:, a:b].sum())
+        size = len(rows) * (b - a)
+        return inside / size if o.mask_score == "mean" else inside / (size + float(rows.sum()) - inside)
+
     def add(a, b, label, score):
         best[a, b, label] = max(score, best.get((a, b, label), 0.0))
 
@@ -43,21 +48,24 @@ def slow_decode(probs, masks, o):
                 for c in order:
                     if probs[i, c] > o.snippet_threshold:
                         p = probs[i, c] if o.class_score == "query" else probs[a:b, c].mean()
-                        add(a, b, c, float(p * masks[i, a:b].mean()))
+                        add(a, b, c, float(p) * overlap(masks[i : i + 1], a, b))
     for c in range(probs.shape[1] - 1):
         for tau in o.class_thresholds:
             for a, b in runs(probs[None, :, c] > tau)[1].tolist():
-                add(a, b, c, float(probs[a:b, c].mean() * masks[a:b, a:b].mean()))
+                add(a, b, c, float(probs[a:b, c].mean()) * overlap(masks[a:b], a, b))
     return best
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 7), st.integers(1, 4), st.sampled_from(["query", "mean"]), st.integers(0, 2**31))
-def test_decode_against_a_slow_version(length, classes, class_score, seed):
+@given(
+    st.integers(1, 7), st.integers(1, 4), st.sampled_from(["query", "mean"]), st.sampled_from(["iou", "mean"]),
+    st.integers(0, 2**31),
+)  # fmt: skip
+def test_decode_against_a_slow_version(length, classes, class_score, mask_score, seed):
     g = torch.Generator().manual_seed(seed)
     probs = (2 * torch.randn(length, classes + 1, generator=g)).softmax(-1)
     masks = torch.rand(length, length, generator=g)
-    options = DecodeSection(class_score=class_score, classes_per_snippet=2)
+    options = DecodeSection(class_score=class_score, mask_score=mask_score, classes_per_snippet=2)
     found = decode(probs, masks, options)
     expected = slow_decode(probs, masks, options)
     ranges = (found.segments + 0.5).long().tolist()
@@ -75,9 +83,10 @@ def test_14_rows_are_queries_in_decoding():
     probs[2] = torch.tensor([0.0, 1.0, 0.0])
     masks = torch.zeros(10, 10)
     masks[2, 5:8] = 1.0
-    found = decode(probs, masks, DecodeSection(class_thresholds=[]))
+    options = DecodeSection(class_thresholds=[], class_score="query")
+    found = decode(probs, masks, options)
     assert found.segments.tolist() == [[4.5, 7.5]] and found.labels.tolist() == [1]
-    assert not len(decode(probs, masks.T.contiguous(), DecodeSection(class_thresholds=[])).scores)
+    assert not len(decode(probs, masks.T.contiguous(), options).scores)
 
 
 def test_8_oracle_scores_decode_to_the_ground_truth(spot):
@@ -93,8 +102,8 @@ def test_8_oracle_scores_decode_to_the_ground_truth(spot):
     )
     for (label, start, end), (s, e, y) in zip(top, sorted(truth, key=lambda t: (t[2], t[0])), strict=True):
         assert label == y and abs(start - s) <= 0.5 and abs(end - e) <= 0.5
-    assert found["scores"][:4].tolist() == pytest.approx([1.0] * 4, abs=1e-3)
-    assert (found["scores"][4:] < 0.9).all()
+    assert found["scores"][:4].tolist() == pytest.approx([1.0, 1.0, 1.0, 12 / 16], abs=1e-3)  # 4 of 16 are class 2's
+    assert (found["scores"][4:] < 0.7).all()
 
 
 def test_8_oracle_scores_of_a_long_video_decode_through_windows(spot):
@@ -133,6 +142,16 @@ def test_10_a_video_without_predictions_counts_as_missed():
     found = evaluate_detections(ground_truth(videos), make_detections(ids, [1.0] * 2, [3.0] * 2, [0] * 2, [0.9] * 2))
     assert found.average_mAP == pytest.approx(0.5) and found.recall.max() == pytest.approx(0.5)
     assert found.counts["videos_without_predictions"] == 2
+
+
+def test_a_fragment_of_a_mask_scores_less_than_the_whole():
+    """One row dips in the middle: at a high threshold it falls into two runs."""
+    probs, masks = torch.tensor([[0.9, 0.1]]).repeat(7, 1), torch.full((7, 7), 0.9)
+    masks[:, 3] = 0.7
+    found = decode(probs, masks, DecodeSection())
+    assert found.segments[0].tolist() == [-0.5, 6.5] and len(found.scores) > 1
+    by_mean = decode(probs, masks, DecodeSection(mask_score="mean"))
+    assert by_mean.segments[0].tolist() != [-0.5, 6.5]
 
 
 def test_several_classes_in_one_snippet():

@@ -17,42 +17,61 @@ def test_1_shapes(spot, dim, embd, steps):
 
 
 @pytest.mark.parametrize("options", [{}, {"embd_dim": 8}, {"embd_dim": 8, "full_width_heads": True, "positions": True}])
-@pytest.mark.parametrize("columns", ["relative", "absolute"])
-def test_padding_has_no_influence(spot, options, columns):
-    model = spot.make_spot(mask_columns=columns, **options).eval()
+@pytest.mark.parametrize("head", ["pairwise", "conv"])
+def test_padding_has_no_influence(spot, options, head):
+    model = spot.make_spot(mask_head=head, **options).eval()
     mask = (torch.arange(32) < 20).expand(2, 1, 32)
     a, b = torch.randn(2, 6, 32), torch.randn(2, 6, 32)
     b[..., :20] = a[..., :20]
     b[..., 20:] = torch.nan
     one, two = model.network(a, mask), model.network(b, mask)
     torch.testing.assert_close(one.logits[:, :20], two.logits[:, :20])
-    torch.testing.assert_close(one.masks[:, :20], two.masks[:, :20])
+    torch.testing.assert_close(one.masks[:, :20, :20], two.masks[:, :20, :20])
     c = a.clone()
     c[..., 19] += 1.0  # while a valid snippet has
     assert (model.network(c, mask).logits[:, 0] - one.logits[:, 0]).abs().max() > 1e-6
 
 
-@pytest.mark.parametrize("columns", ["relative", "absolute"])
-def test_14_rows_of_the_mask_head_are_queries(columns):
+def changed_by(head, snippet):
+    """(T, T): which logits depend on this snippet's embedding."""
     torch.manual_seed(0)
-    head = MaskHead(4, 10, dims=[8], columns=columns)
     x = torch.randn(1, 10, 4)
     moved = x.clone()
-    moved[0, 6] += 1.0
+    moved[0, snippet] += 1.0
     valid = torch.ones(1, 10, dtype=torch.bool)
-    changed = (head(x, valid) - head(moved, valid))[0].abs() > 1e-7
-    assert changed.any(dim=1).tolist() == [i in (5, 6, 7) for i in range(10)]  # rows within the kernel's reach
-    assert changed[6].sum() > 5  # and there, columns everywhere
+    return (head(x, valid) - head(moved, valid))[0].abs() > 1e-7
 
 
-def test_relative_columns_are_distances():
-    head = MaskHead(3, 6, dims=[], columns="relative")
+def test_14_rows_of_spots_mask_head_are_channels_and_columns_positions():
+    torch.manual_seed(1)
+    changed = changed_by(MaskHead(4, 10, dims=[8], kind="conv"), 6)
+    assert changed.any(dim=0).tolist() == [j in (5, 6, 7) for j in range(10)]  # columns within the kernel's reach
+    assert changed.any(dim=1).all()
+
+
+def test_14_rows_of_the_pairwise_mask_head_are_queries():
+    head = MaskHead(4, 10, dims=[8], kind="pairwise")
     with torch.no_grad():
-        head.last.weight.zero_()
-        head.last.bias.copy_(torch.arange(11) - 5.0)  # channel = distance
+        for p in head.last.parameters():
+            p.zero_()
+        head.hidden[0].weight[..., [0, 2]] = 0.0  # each snippet by itself
+    x = torch.randn(1, 10, 4)
+    hidden = torch.relu(head.hidden[0](x.transpose(1, 2))).transpose(1, 2)[0]
+    found = head(x, torch.ones(1, 10, dtype=torch.bool))[0]
+    expected = head.query(hidden)[3] @ head.key(hidden)[8] / 8**0.5
+    torch.testing.assert_close(found[3, 8], expected)
+    assert (found - found.T).abs().max() > 1e-3
+
+
+def test_the_pairwise_term_of_a_column_is_by_distance_from_query_to_column():
+    head = MaskHead(3, 6, dims=[4], kind="pairwise")
+    with torch.no_grad():
+        for p in [*head.query.parameters(), *head.key.parameters(), head.last.weight]:
+            p.zero_()
+        head.last.bias.copy_(torch.arange(11) - 5.0)
     found = head(torch.randn(1, 6, 3), torch.ones(1, 6, dtype=torch.bool))[0]
     step = torch.arange(6.0)
-    torch.testing.assert_close(found, step[None, :] - step[:, None])
+    torch.testing.assert_close(found, step[:, None] - step[None, :])  # i - j
 
 
 def test_full_width_heads_of_spot_have_67_million_parameters_at_2048():
