@@ -7,7 +7,7 @@ Two kinds of candidates, each at several thresholds:
 
 The score is class probability times mask score. `class_score`: the probability is the mean over the run, or for a run
 of a mask that at the proposing snippet. `mask_score`: "mean" is the mean of the mask over the run; "iou" also counts
-what the rows mark outside of it, sum_in m / (|run| + sum_out m), so that a fragment of a mask scores less than the whole.
+what the rows mark outside of it, sum_in m / (|run| + sum_out m), so that a fragment scores less than the whole mask.
 
 The public code fills holes, which joins neighbouring instances, keeps one label per video, and gives full-length masks
 the score of a part; none of that is here.

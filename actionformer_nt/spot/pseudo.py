@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -37,6 +38,37 @@ def teacher_labels(output: SpotOutput, options: PseudoSection) -> SpotPseudo:
     masks = ((output.masks.float().sigmoid() >= options.mask_threshold) & valid).float()
     own = masks.diagonal(dim1=1, dim2=2) > 0
     return SpotPseudo(probs, sure_action | sure_background, masks, sure_action & own)
+
+
+def view_index(geometry: Callable[[Tensor], Tensor], length: int, *, view_length: int, num_steps: int) -> Tensor:
+    """Which of the teacher's snippets each of the student's comes from, (T,) long; -1: from none.
+
+    Args:
+        geometry: of the student's view (`views.Geometry`), from the teacher's grid times to the student's.
+        length, view_length: valid snippets of the teacher and of the student; num_steps: T.
+    """
+    times = geometry(torch.arange(length, dtype=torch.float32))  # (length,)
+    step = torch.arange(num_steps)
+    distance, source = (times[None, :] - step[:, None]).abs().min(dim=1)
+    return torch.where((distance < 1) & (step < view_length), source, -1)
+
+
+def to_view(pseudo: SpotPseudo, index: Tensor) -> SpotPseudo:
+    """Pseudo labels laid out on the student's windows.
+
+    Args:
+        index: (B, T) of `view_index`. A snippet from nowhere is not confident, in no mask, and asks for none.
+    """
+    index = index.to(pseudo.probs.device)
+    known, source = index >= 0, index.clamp(min=0)
+    columns = source[:, None, :].expand_as(pseudo.masks)
+    masks = pseudo.masks.gather(1, source[:, :, None].expand_as(pseudo.masks)).gather(2, columns)
+    return SpotPseudo(
+        pseudo.probs.gather(1, source[:, :, None].expand_as(pseudo.probs)),
+        pseudo.confident.gather(1, source) & known,
+        masks * known[:, :, None] * known[:, None, :],
+        pseudo.mask_rows.gather(1, source) & known,
+    )
 
 
 def unlabeled_losses(

@@ -4,8 +4,9 @@ import torch
 from actionformer_nt.methods import Options, get_method
 from actionformer_nt.names import LABELED_ONLY, METHODS, ORACLE
 from actionformer_nt.spot.network import SpotOutput
-from actionformer_nt.spot.pseudo import teacher_labels, unlabeled_losses
+from actionformer_nt.spot.pseudo import teacher_labels, to_view, unlabeled_losses, view_index
 from actionformer_nt.spot.schema import LossSection, PseudoSection
+from actionformer_nt.views import make_view
 
 USED = [name for name in METHODS if name not in (LABELED_ONLY, ORACLE)]
 
@@ -90,3 +91,26 @@ def test_the_loss_falls_towards_the_pseudo_labels(spot):
     far = near._replace(logits=-near.logits, masks=-near.masks)
     close, distant = run(near, labels), run(far, labels)
     assert close["cls_loss"] < distant["cls_loss"] and close["mask_loss"] < 0.1 < distant["mask_loss"]
+
+
+@pytest.mark.parametrize("options", [{}, {"flip": 1.0}, {"crop": 0.5}, {"shift": 3}, {"crop": 0.5, "flip": 1.0}])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_pseudo_labels_follow_the_view(options, seed):
+    """The features of a view tell where its snippets come from."""
+    everything = {"crop": 0, "shift": 0, "warp": 0, "flip": 0, "snippet_mask": 0, "mask_length": 1, "noise": 0}
+    everything |= {"channel_dropout": 0} | options
+    feats = torch.arange(6.0)[None]
+    view, geometry = make_view(feats, everything, torch.Generator().manual_seed(seed))
+    index = view_index(geometry, 6, view_length=view.shape[1], num_steps=6)
+    labels, source = teacher_labels(teacher(), PseudoSection()), view[0].long().tolist()
+    known = [j for j in range(6) if index[j] >= 0]
+    assert [int(index[j]) for j in known] == [source[j] for j in known]
+    assert len(known) >= 3 and set(index.tolist()) - {-1} == {source[j] for j in known}
+    moved = to_view(labels, index[None])
+    for j in range(6):
+        if j not in known:
+            assert not moved.confident[0, j] and not moved.masks[0, j].any() and not moved.masks[0, :, j].any()
+    for j in known:
+        assert torch.equal(moved.probs[0, j], labels.probs[0, source[j]])
+        assert moved.confident[0, j] == labels.confident[0, source[j]]
+        assert all(moved.masks[0, j, k] == labels.masks[0, source[j], source[k]] for k in known)
