@@ -24,9 +24,6 @@ class SpotOutput(NamedTuple):
     embedding: Tensor  # (B, T, W)
     mask: Tensor  # (B, T) bool, True where a snippet is valid
 
-    def row(self, row: int) -> SpotOutput:
-        return SpotOutput(*(column[row : row + 1] for column in self))
-
 
 class SnippetEmbedding(nn.Module):
     """Optional projection, then one self-attention block (post-norm, no feed-forward part).
