@@ -97,9 +97,12 @@ class Study:
         if run.value is not None:
             set_key(raw, self.file.parameter.name, run.value)
         if run.method != LABELED_ONLY:
-            burn_in = self.output / "runs" / Run(LABELED_ONLY, run.ratio, run.fold, run.seed).name / "burn_in.pth.tar"
-            set_key(raw, "semi_cfg.burn_in_checkpoint", str(burn_in))
+            set_key(raw, "semi_cfg.burn_in_checkpoint", str(self.burn_in(run)))
         return raw
+
+    def burn_in(self, run: Run) -> Path:
+        """The checkpoint from which a run starts."""
+        return self.output / "runs" / Run(LABELED_ONLY, run.ratio, run.fold, run.seed).name / "burn_in.pth.tar"
 
     def result_file(self, run: Run) -> Path:
         return self.output / "results" / f"{run.name}.json"
@@ -143,7 +146,7 @@ def run_missing(study: Study, *, processes: int = 1, diagnostic: bool = False, p
     if ORACLE in study.file.methods and not diagnostic:
         raise ValueError(f"method {ORACLE} uses hidden labels: run the study with --diagnostic")
     (study.output / "results").mkdir(parents=True, exist_ok=True)
-    missing = [run for run in study.runs() if not _is_done(study, run)]
+    missing = _to_run(study)
     logger.info("study %s: %d of %d runs are to be made", study.path, len(missing), len(study.runs()))
     makers = {(run.ratio, run.fold, run.seed) for run in missing if run.method == LABELED_ONLY}
     waiting = [run for run in missing if run.method != LABELED_ONLY and (run.ratio, run.fold, run.seed) in makers]
@@ -170,6 +173,21 @@ def run_missing(study: Study, *, processes: int = 1, diagnostic: bool = False, p
         raise RuntimeError(
             f"{len(failed)} runs failed: {', '.join(failed)}; their output is in {study.output / 'runs'}/<run>.log"
         )
+
+
+def _to_run(study: Study) -> list[Run]:
+    """Runs without a result, and those `labeled_only` ones whose burn-in such a run needs and does not find."""
+    missing = [run for run in study.runs() if not _is_done(study, run)]
+    need = {
+        (run.ratio, run.fold, run.seed)
+        for run in missing
+        if run.method != LABELED_ONLY and not study.burn_in(run).is_file()
+    }
+    return [
+        run
+        for run in study.runs()
+        if run in missing or (run.method == LABELED_ONLY and (run.ratio, run.fold, run.seed) in need)
+    ]
 
 
 def _digest(raw: dict[str, Any]) -> str:
@@ -276,7 +294,8 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
 
 
 def write_table(study: Study) -> str:
-    """Writes `table.json` and `table.md` into the output folder and returns the latter's text."""
+    """Writes a table as JSON and Markdown into the output folder, named like the study file, and returns the text of
+    the latter. Studies that share an output folder share its runs."""
     rows = list(_rows(study))
     total = len(study.runs())
     done = sum(study.result_file(run).is_file() for run in study.runs())
@@ -302,8 +321,9 @@ def write_table(study: Study) -> str:
         )
     text = "\n".join(lines) + "\n"
     study.output.mkdir(parents=True, exist_ok=True)
-    (study.output / "table.md").write_text(text)
-    (study.output / "table.json").write_text(json.dumps({"study": study.path, "rows": rows}, indent=1) + "\n")
+    stem = study.output / Path(study.path).stem
+    stem.with_suffix(".md").write_text(text)
+    stem.with_suffix(".json").write_text(json.dumps({"study": study.path, "rows": rows}, indent=1) + "\n")
     return text
 
 

@@ -68,7 +68,21 @@ def test_table_of_given_scores(study_file, tmp_path):
     text = study.write_table(plan)
     assert "| 0.5 | target | 5 | 50.00 ± 7.91 |  |" in text and "| 0.5 | nt | 5 | 52.00 ±" in text
     assert "+2.00 [+1.40, +2.60]" in text
-    assert json.loads((tmp_path / "out" / "table.json").read_text())["rows"]
+    assert json.loads((tmp_path / "out" / "study.json").read_text())["rows"]
+
+
+def test_a_lost_burn_in_is_made_again(study_file):
+    plan = study.load_study(study_file(folds=[0, 1]))
+    for run in plan.runs():
+        plan.result_file(run).parent.mkdir(parents=True, exist_ok=True)
+        plan.result_file(run).write_text(json.dumps({"config_hash": study._digest(plan.config(run))}))
+    assert study._to_run(plan) == []
+    (lost,) = (run for run in plan.runs() if run.method == "nt" and run.fold == 1)
+    plan.result_file(lost).unlink()
+    assert [(run.method, run.fold) for run in study._to_run(plan)] == [("labeled_only", 1), ("nt", 1)]
+    plan.burn_in(lost).parent.mkdir(parents=True)
+    plan.burn_in(lost).touch()
+    assert study._to_run(plan) == [lost]
 
 
 def test_bootstrap_interval_covers_the_mean_of_pairs():
