@@ -46,6 +46,7 @@ class PseudoSection(Section):
 class SemiSection(Section):
     split: SplitSection
     method: str
+    pretrain: NonNegativeInt = 0  # iterations of SPOT's pretext tasks on all videos, before everything else
     burn_in: NonNegativeInt  # iterations on labeled videos alone
     iterations: NonNegativeInt  # of self-training after them
     warmup_iterations: NonNegativeInt = 0

@@ -1,8 +1,9 @@
 """Semi-supervised training: burn-in on the labeled videos, then self-training with an averaged teacher.
 
 A run is counted in iterations. Each is the supervised step on a labeled batch; after the burn-in, an unlabeled batch
-joins it: the teacher looks at a weak view and proposes segments, the method turns the class distribution of each into
-class targets, and these are carried through the geometry of a strong view to the points of the student.
+joins it: the teacher looks at a weak view and makes pseudo labels, the method turns the class distribution of each
+into class targets, and these are carried through the geometry of a strong view to the student (`unlabeled.py`).
+SPOT's pretraining on all videos, without any label, may come before all this.
 """
 
 from __future__ import annotations
@@ -26,19 +27,18 @@ from libs.utils.seeding import derive_seed, fix_random_seed
 from libs.utils.train_utils import check_finite
 
 from .batches import IterationBatches, iteration_loader
-from .criterion import UnlabeledCriterion, ramp
-from .hidden import HiddenLabels, rates
-from .label_space import partition
+from .criterion import ramp
+from .hidden import HiddenLabels
 from .methods import ClassTargets, Options, get_method
 from .names import LABELED_ONLY, ORACLE
-from .pseudo_labels import PseudoSegments, propose, select, spread
+from .records import count_pseudo_labels, curves
 from .splits import read_hidden, read_split, unlabeled_classes
+from .unlabeled import Unlabeled, make_unlabeled
 from .views import make_view
 
 logger = logging.getLogger(__name__)
 
 BURN_IN = "burn_in.pth.tar"
-CLASS_SCORE_MOMENTUM = 0.99
 
 
 class SemiTrainer:
@@ -76,13 +76,16 @@ class SemiTrainer:
                     f"learn from; use method: {LABELED_ONLY}"
                 )
             self.unlabeled = self._dataset(self.split.unlabeled)
+        self.all = self._dataset(self.split.labeled + self.split.unlabeled) if self.semi["pretrain"] else None
         needs_truth = self.semi["log_hidden"] or self.semi["method"] == ORACLE
         self.hidden = HiddenLabels(config, self.split.unlabeled) if needs_truth and self.split.unlabeled else None
 
         config["train_cfg"]["head_empty_cls"] = self.labeled.get_attributes()["empty_label_ids"]
         self.model = make_meta_arch(config["model_name"], **config["model"]).to(self.device)
         self.optimizer = make_optimizer(self.model, config["opt"])
-        self.burn_in, self.total = self.semi["burn_in"], self.semi["burn_in"] + self.semi["iterations"]
+        self.pretrained = self.semi["pretrain"]  # the iterations at which each stage ends
+        self.burn_in = self.pretrained + self.semi["burn_in"]
+        self.total = self.burn_in + self.semi["iterations"]
         warmup = self.semi["warmup_iterations"]
         self.scheduler = IterationLR(
             self.optimizer,
@@ -93,8 +96,7 @@ class SemiTrainer:
             eta_min=1e-8 if warmup else 0.0,
         )
         self.ema = ModelEma(self.model, config["train_cfg"]["ema_decay"], ramp=config["train_cfg"]["ema_ramp"])
-        self.criterion: UnlabeledCriterion | None = None  # from the end of the burn-in on
-        self.class_scores = torch.zeros(config["dataset"]["num_classes"])
+        self.side: Unlabeled | None = None  # from the end of the burn-in on
         self.frozen: ModelEma | None = None  # teacher of `pseudo.source: refresh`
         self.iteration = 0
         self.without_pseudo = 0  # iterations in a row
@@ -111,6 +113,11 @@ class SemiTrainer:
             )
         if self.semi["method"] == ORACLE and not diagnostic:
             raise ValueError(f"method {ORACLE} uses hidden labels and runs only as a diagnostic (study --diagnostic)")
+        if self.semi["pretrain"] and self.config["model_name"] != "SPOT":
+            raise ValueError(
+                f"semi_cfg.pretrain: {self.semi['pretrain']}: only model_name: SPOT has pretext tasks, not "
+                f"{self.config['model_name']}; set it to 0"
+            )
 
     def _dataset(self, videos: tuple[str, ...]) -> Any:
         config = self.config
@@ -126,8 +133,7 @@ class SemiTrainer:
         state = engine.training_state(self.iteration, self.model, self.ema, self.optimizer, self.scheduler)
         state |= {
             "iteration": self.iteration,
-            "unlabeled_normalizer": None if self.criterion is None else self.criterion.normalizer,
-            "class_scores": self.class_scores,
+            "unlabeled": None if self.side is None else self.side.state(),
             "frozen_teacher": None if self.frozen is None else self.frozen.module.state_dict(),
             "rng_state": torch.get_rng_state(),
             "split_hash": self.split.hash,
@@ -142,16 +148,13 @@ class SemiTrainer:
             raise ValueError(f"{path}: made with another split file than {self.split.source}")
         engine.restore(path, self.model, self.ema, self.optimizer, self.scheduler, iters_per_epoch=1)
         self.iteration = state["iteration"]
-        if state["unlabeled_normalizer"] is not None:
-            self.criterion = self._criterion(state["unlabeled_normalizer"])
-        self.class_scores = state["class_scores"]
+        if state["unlabeled"] is not None:
+            self.side = make_unlabeled(self.config, self.model.loss_normalizer)
+            self.side.load_state(state["unlabeled"])
         if state["frozen_teacher"] is not None:
             self.frozen = ModelEma(self.model)
             self.frozen.module.load_state_dict(state["frozen_teacher"])
         torch.set_rng_state(state["rng_state"])
-
-    def _criterion(self, normalizer: float) -> UnlabeledCriterion:
-        return UnlabeledCriterion(form=self.semi["form"], reg_weight=self.semi["reg_weight"], normalizer=normalizer)
 
     # --------------------------------------------------------------- training
 
@@ -159,8 +162,12 @@ class SemiTrainer:
         """Trains from the present iteration to the end."""
         workers, batch = self.config["loader"]["num_workers"], self.config["loader"]["batch_size"]
         start, began = self.iteration, time.perf_counter()
-        batches = IterationBatches(len(self.labeled), batch, self.seed, start=start, end=self.total)
+        batches = IterationBatches(
+            len(self.labeled), batch, self.seed,
+            start=max(start - self.pretrained, 0), end=self.total - self.pretrained,
+        )  # fmt: skip
         labeled = iter(iteration_loader(self.labeled, batches, workers))
+        pretext = iter(self._pretext_loader(start, workers)) if start < self.pretrained else None
         unlabeled = None
         sums: dict[str, float] = defaultdict(float)
         with run_folder.RunLog(folder, key="iteration", start=start, purge_step=start) as log:
@@ -173,17 +180,24 @@ class SemiTrainer:
                 range(start, self.total), initial=start, total=self.total, desc=self.semi["method"], unit="it",
                 leave=False, disable=None if progress else True,
             ):  # fmt: skip
-                if iteration % batches.per_epoch == 0:
-                    torch.manual_seed(derive_seed(self.seed, iteration // batches.per_epoch, "model"))
+                if iteration < self.pretrained:
+                    values = self.pretext_step(next(pretext))
+                    self._record(log, sums, values, folder, start, began)
+                    continue
+                epoch, place = divmod(iteration - self.pretrained, batches.per_epoch)
+                if place == 0:
+                    torch.manual_seed(derive_seed(self.seed, epoch, "model"))
                 if self.unlabeled is not None and iteration >= self.burn_in and unlabeled is None:
                     unlabeled = iter(self._unlabeled_loader(iteration, workers))
                 values = self.step(next(labeled), None if unlabeled is None else next(unlabeled))
-                for name, value in values.items():
-                    sums[name] += value
-                if self.iteration % self.semi["log_every"] == 0 or self.iteration == self.total:
-                    self._log(log, dict(sums), start, began)
-                    sums.clear()
-                self._save(folder)
+                self._record(log, sums, values, folder, start, began)
+
+    def _pretext_loader(self, iteration: int, workers: int) -> Any:
+        batches = IterationBatches(
+            len(self.all), self.config["loader"]["batch_size"] + self.semi["unlabeled_batch_size"], self.seed,
+            start=iteration, end=self.pretrained, name="pretext",
+        )  # fmt: skip
+        return iteration_loader(self.all, batches, workers)
 
     def _unlabeled_loader(self, iteration: int, workers: int) -> Any:
         batches = IterationBatches(
@@ -191,6 +205,17 @@ class SemiTrainer:
             start=iteration - self.burn_in, end=self.semi["iterations"], name="unlabeled",
         )  # fmt: skip
         return iteration_loader(self.unlabeled, batches, workers)
+
+    def pretext_step(self, videos: list[dict[str, Any]]) -> dict[str, float]:
+        """One iteration of pretraining, on labeled and unlabeled videos alike."""
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        seed = derive_seed(self.seed, self.iteration, "pretext")
+        torch.manual_seed(derive_seed(seed, "model"))
+        losses = self.model.pretext(videos, torch.Generator().manual_seed(seed))
+        values = {"count": 1.0} | {f"pretext/{name}": float(loss.detach()) for name, loss in losses.items()}
+        self._update(losses["final_loss"], values, videos)
+        return values
 
     def step(self, labeled: list[dict[str, Any]], unlabeled: list[dict[str, Any]] | None) -> dict[str, float]:
         """One iteration. Returns what is logged: sums over the `count` iterations since the last log."""
@@ -206,60 +231,32 @@ class SemiTrainer:
             weight = self.semi["alpha"] * ramp(self.iteration - self.burn_in, self.semi["ramp_up"])
             total = total + weight * extra
             values |= more
-        total.backward()
+        self._update(total, values, labeled + (unlabeled or []))
+        return values
+
+    def _update(self, loss: Tensor, values: dict[str, float], videos: list[dict[str, Any]]) -> None:
+        loss.backward()
         clip = self.config["train_cfg"]["clip_grad_l2norm"]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip if clip > 0 else float("inf"))
-        check_finite(values | {"gradient norm": float(norm)}, labeled + (unlabeled or []), 0, self.iteration)
+        check_finite(values | {"gradient norm": float(norm)}, videos, 0, self.iteration)
         self.optimizer.step()
         self.scheduler.step()
         self.ema.update(self.model)
         self.iteration += 1
-        return values
 
     def unlabeled_loss(self, videos: list[dict[str, Any]]) -> tuple[Tensor, dict[str, float]]:
         """Loss of the student on strong views, with targets from the teacher on weak ones."""
-        if self.criterion is None:
-            self.criterion = self._criterion(self.model.loss_normalizer)
+        if self.side is None:
+            self.side = make_unlabeled(self.config, self.model.loss_normalizer)
         weak = [self._view(video, "weak")[0] for video in videos]
-        pseudo = self.pseudo_labels(weak)
+        pseudo = self.side.pseudo_labels(self._teacher(), weak)
         targets = [
             self._class_targets(video, found, i) for i, (video, found) in enumerate(zip(weak, pseudo, strict=True))
         ]
-        strong, segments, kept_targets = [], [], []
-        for video, found, (y, w) in zip(weak, pseudo, targets, strict=True):
-            view, geometry = self._view(video, "strong")
-            moved, kept = geometry.project(found.segments.cpu(), view["feats"].shape[1])
-            strong.append(view)
-            segments.append(moved.to(self.device))
-            kept_targets.append(ClassTargets(y[kept.to(y.device)], w[kept.to(w.device)]))
-
-        (batch,) = self.model.batches(strong)
-        output = self.model.network(batch.feats, batch.mask)
-        point_targets = spread(
-            output, segments, kept_targets, options=self.semi["pseudo"],
-            center_sample=self.config["train_cfg"]["center_sample"],
-            center_sample_radius=self.config["train_cfg"]["center_sample_radius"],
-        )  # fmt: skip
-        losses = self.criterion(
-            torch.cat(output.logits, dim=1), torch.cat(output.offsets, dim=1), point_targets,
-            labeled_normalizer=self.model.loss_normalizer,
-        )  # fmt: skip
+        strong, geometries = zip(*(self._view(video, "strong") for video in weak), strict=True)
+        losses, projected = self.side.losses(self.model, weak, list(strong), list(geometries), pseudo, targets)
         values = {f"unlabeled/{name}": float(loss.detach()) for name, loss in losses.items()}
-        return losses["loss"], values | self._describe(weak, pseudo, segments)
-
-    @torch.no_grad()
-    def pseudo_labels(self, videos: list[dict[str, Any]]) -> list[PseudoSegments]:
-        """Selected segments of the teacher on these videos, in their order."""
-        teacher = self._teacher()
-        found: dict[int, PseudoSegments] = {}
-        for batch in teacher.batches(videos):
-            output = teacher.network(batch.feats, batch.mask, batch.lengths)
-            for row, i in enumerate(batch.index):
-                found[i] = propose(output, row, self.semi["pseudo"])
-        proposals = [found[i] for i in range(len(videos))]
-        for proposal in proposals:
-            self._update_class_scores(proposal)
-        return [select(proposal, self.semi["pseudo"], self.class_scores) for proposal in proposals]
+        return losses["loss"], values | self._describe(weak, pseudo, projected)
 
     def _teacher(self) -> Any:
         pseudo = self.semi["pseudo"]
@@ -271,16 +268,6 @@ class SemiTrainer:
             self.frozen.set(self.ema.module)
         return self.frozen.module
 
-    def _update_class_scores(self, found: PseudoSegments) -> None:
-        """Running mean per class of the best score that a video gives it, for `pseudo.select: per_class`."""
-        if not len(found.scores):
-            return
-        best = torch.zeros_like(self.class_scores)
-        best.scatter_reduce_(0, found.logits.argmax(dim=-1).cpu(), found.scores.cpu(), reduce="amax")
-        seen = best > 0
-        updated = CLASS_SCORE_MOMENTUM * self.class_scores + (1 - CLASS_SCORE_MOMENTUM) * best
-        self.class_scores = torch.where(seen, torch.where(self.class_scores > 0, updated, best), self.class_scores)
-
     def _view(self, video: dict[str, Any], kind: str) -> tuple[dict[str, Any], Any]:
         seed = derive_seed(self.seed, self.iteration, video["video_id"], kind)
         feats, geometry = make_view(video["feats"], self.semi[kind], torch.Generator().manual_seed(seed))
@@ -291,59 +278,53 @@ class SemiTrainer:
         segments, kept = geometry.project(video["segments"], view["feats"].shape[1])
         return {**view, "segments": segments, "labels": video["labels"][kept]}
 
-    def _class_targets(self, video: dict[str, Any], found: PseudoSegments, row: int) -> ClassTargets:
+    def _class_targets(self, video: dict[str, Any], found: Any, row: int) -> ClassTargets:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.iteration, row, "method"))
         truth = None
         if self.semi["method"] == ORACLE:
-            truth = self.hidden.true_class(video, found).to(found.logits.device)
+            truth = self.side.true_class(self.hidden, video, found)
         options = Options(
-            form=self.semi["form"], lam=self.semi["lam"], positive=self.semi["positive"],
+            form=self.side.form, lam=self.semi["lam"], positive=self.semi["positive"],
             positive_reduction=self.semi["positive_reduction"], generator=generator, true_class=truth,
         )  # fmt: skip
-        return self.method(found.probs, options)
+        return self.method(self.side.probs(found), options)
 
     # ---------------------------------------------------------------- records
 
-    def _describe(
-        self, videos: list[dict[str, Any]], pseudo: list[PseudoSegments], projected: list[Tensor]
-    ) -> dict[str, float]:
-        count = sum(len(found.scores) for found in pseudo)
-        self.without_pseudo = 0 if count else self.without_pseudo + 1
+    def _describe(self, videos: list[dict[str, Any]], pseudo: list[Any], projected: int) -> dict[str, float]:
+        segments = [self.side.segments(found) for found in pseudo]
+        lam = self.semi["lam"]
+        self.without_pseudo = 0 if any(len(found.scores) for found in segments) else self.without_pseudo + 1
         if self.without_pseudo and self.without_pseudo % 200 == 0:
             logger.warning(
-                "iteration %d: the teacher has found no segment for %d iterations; semi_cfg.pseudo.threshold is %g",
-                self.iteration, self.without_pseudo, self.semi["pseudo"]["threshold"],
+                "iteration %d: the teacher has found no segment for %d iterations; lower the threshold of its scores",
+                self.iteration, self.without_pseudo,
             )  # fmt: skip
-        values = {"unlabeled/videos": float(len(videos)), "pseudo/segments": float(count)}
-        values["pseudo/projected"] = float(sum(len(s) for s in projected))
-        if count:
-            parts = partition(torch.cat([found.probs for found in pseudo]), self.semi["lam"])
-            for name, mask in zip(parts._fields, parts, strict=True):
-                values[f"space/{name}"] = float(mask.sum())
+        values = count_pseudo_labels(segments, [self.side.probs(found) for found in pseudo], projected, lam)
         if self.hidden is not None and self.semi["log_hidden"]:
-            counts = self.hidden.measure(videos, pseudo, self.semi["lam"])
+            counts = self.hidden.measure(videos, segments, lam)
             values |= {f"hidden_count/{name}": value for name, value in counts.items()}
         return values
 
-    def _log(self, log: run_folder.RunLog, sums: dict[str, float], start: int, began: float) -> None:
-        count = sums.pop("count")
-        hidden = rates({name.split("/")[1]: v for name, v in sums.items() if name.startswith("hidden_count/")})
-        segments = sums.get("pseudo/segments", 0.0)
-        values = {}
-        for name, total in sums.items():
-            if name.startswith("space/"):  # classes per segment
-                values[name] = total / segments if segments else 0.0
-            elif name.startswith("pseudo/"):  # segments per video
-                values[name] = total / sums["unlabeled/videos"]
-            elif not name.startswith("hidden_count/") and name != "unlabeled/videos":
-                values[name] = total / count
-        values |= hidden | {"lr": self.scheduler.get_last_lr()[0]}
-        if self.criterion is not None:
-            values["unlabeled/normalizer"] = self.criterion.normalizer
+    def _record(
+        self, log: run_folder.RunLog, sums: dict[str, float], values: dict[str, float], folder: Path, start: int,
+        began: float,
+    ) -> None:  # fmt: skip
+        for name, value in values.items():
+            sums[name] += value
+        if self.iteration % self.semi["log_every"] == 0 or self.iteration == self.total:
+            self._log(log, curves(sums), start, began)
+            sums.clear()
+        self._save(folder)
+
+    def _log(self, log: run_folder.RunLog, values: dict[str, float], start: int, began: float) -> None:
+        values = values | {"lr": self.scheduler.get_last_lr()[0]}
+        if self.side is not None and "normalizer" in self.side.state():
+            values["unlabeled/normalizer"] = self.side.state()["normalizer"]
         for name, value in values.items():
             log.writer.add_scalar("train/learning_rate" if name == "lr" else name, value, self.iteration)
         log.record({"iteration": self.iteration} | values)
-        shown = ("labeled/final_loss", "unlabeled/loss", "pseudo/segments", "hidden/precision")
+        shown = ("pretext/final_loss", "labeled/final_loss", "unlabeled/loss", "pseudo/segments", "hidden/precision")
         logger.info(
             "iteration %d/%d %s lr %.2e ETA %s", self.iteration, self.total,
             " ".join(f"{name} {values[name]:.4f}" for name in shown if name in values), values["lr"],

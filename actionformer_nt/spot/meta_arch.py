@@ -14,6 +14,7 @@ from libs.modeling.registry import register_meta_arch
 from .decode import decode
 from .losses import class_loss, mask_loss, reconstruction_loss
 from .network import SnippetEmbedding, SpotNetwork, SpotOutput
+from .pretext import pretext_losses
 from .refine import refinement_loss
 from .schema import SpotSection
 from .targets import SpotTargets, assign_targets, class_weights
@@ -189,6 +190,18 @@ class Spot(nn.Module):
         """The weighted sum of `refine_loss` and `recon_loss`."""
         o = self.options.loss
         return o.refine_weight * losses["refine_loss"] + o.recon_weight * losses["recon_loss"]
+
+    def pretext(self, video_list: list[dict[str, Any]], generator: torch.Generator) -> dict[str, Tensor]:
+        """Losses of pretraining (`pretext.pretext_losses`), without labels. The class head gets no gradient."""
+        (batch,) = self.batches(video_list)
+        return pretext_losses(
+            self.net,
+            batch.feats,
+            batch.mask[:, 0],
+            options=self.options.pretext,
+            bce=self.options.loss.mask_bce,
+            generator=generator,
+        )
 
     def candidates(self, output: SpotOutput, row: int, video: dict[str, Any]) -> Candidates:
         """Candidate segments of one window, in steps of its grid, before NMS.
