@@ -17,12 +17,15 @@ from libs.modeling.assignment import Targets
 from libs.utils.annotations import read_annotations
 from libs.utils.checkpoint import load_checkpoint
 
+SPOT = {"embd_dim": 8, "n_head": 2, "mask_dims": [8], "pseudo": {"threshold": 0.34, "mask_threshold": 0.4}}
+ARCHITECTURES = ("LocPointTransformer", "SPOT")
+
 
 @pytest.fixture
 def make_semi(make_data, tmp_path, event):
-    """A configuration of 8 training videos, some of them labeled."""
+    """A configuration of 8 training videos, some of them labeled, for ActionFormer's architecture or SPOT."""
 
-    def make(*, ratio=0.25, name="semi", dataset=None, **semi):
+    def make(*, ratio=0.25, name="semi", dataset=None, arch=None, **semi):
         events = {f"v{i}": [event(1.0, 3.0 + i / 8, i % 2), event(5.0, 8.0, (i + 1) % 2)] for i in range(10)}
         subsets = {f"v{i}": "training" if i < 8 else "test" for i in range(10)}
         settings = {
@@ -36,6 +39,9 @@ def make_semi(make_data, tmp_path, event):
             events, subsets=subsets, steps=60, name=name, train_cfg={"ema_ramp": True, "dropout": 0.1},
             semi_cfg=settings, plugins=["actionformer_nt"], dataset={"crop_ratio": [0.8, 1.0]} | (dataset or {}),
         )  # fmt: skip
+        if arch == "SPOT":
+            raw = yaml.safe_load(path.read_text()) | {"model_name": "SPOT", "model": SPOT}
+            path.write_text(yaml.safe_dump(raw))
         annotations = read_annotations(path.parent / "annotations.json")
         write_splits(
             tmp_path / f"{name}_split.json", make_splits(annotations, ["training"], kind="stratified", ratios=[1.0])
@@ -61,10 +67,15 @@ def assert_same_weights(a, b):
             assert torch.equal(value, two[key][name]), (key, name)
 
 
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "oracle_class"])
-def test_every_method_trains(make_semi, tmp_path, method):
+def test_every_method_trains(make_semi, tmp_path, method, arch):
     path = make_semi(
-        method=method, labeled_view="strong", weak={"shift": 1}, strong={"flip": 0.5, "crop": 0.2, "warp": 0.2}
+        arch=arch,
+        method=method,
+        labeled_view="strong",
+        weak={"shift": 1},
+        strong={"flip": 0.5, "crop": 0.2, "warp": 0.2},
     )
     folder = run(path, tmp_path / "run")
     lines = records(folder)
@@ -75,7 +86,7 @@ def test_every_method_trains(make_semi, tmp_path, method):
         assert lines[-1]["pseudo/segments"] > 0
         assert sum(
             lines[-1][f"space/{part}"] for part in ("target", "positive", "negative", "ambiguous")
-        ) == pytest.approx(2)
+        ) == pytest.approx(2 if arch != "SPOT" else 3)
     found = trainer.evaluate(load_config(path), folder, progress=False)
     assert set(found) == {"student", "teacher"} and all(e.result is not None for e in found.values())
     assert {"config.yaml", "run.json", "log.txt", "burn_in.pth.tar", "last.pth.tar"} <= {
@@ -83,9 +94,10 @@ def test_every_method_trains(make_semi, tmp_path, method):
     }
 
 
-def test_hidden_labels_change_nothing(make_semi, tmp_path):
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_hidden_labels_change_nothing(make_semi, tmp_path, arch):
     """With the labels of unlabeled videos replaced, deleted or broken, weights and losses are bit-identical."""
-    path = make_semi(log_hidden=True)
+    path = make_semi(log_hidden=True, arch=arch, pretrain=2 if arch == "SPOT" else 0)
     whole = run(path, tmp_path / "whole")
     file = path.parent / "annotations.json"
     content = json.loads(file.read_text())
@@ -129,6 +141,34 @@ def test_interrupted_in_either_stage_it_ends_the_same(make_semi, tmp_path, monke
     half = trainer.train(config, tmp_path / "half", resume=tmp_path / "half", progress=False)
     assert_same_weights(whole, half)
     assert records(whole) == records(half)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 6])
+def test_spot_interrupted_in_any_stage_ends_the_same(make_semi, tmp_path, monkeypatch, stop):
+    path = make_semi(arch="SPOT", pretrain=2, burn_in=2, strong={"flip": 0.5, "shift": 2}, method="complementary")
+    whole = run(path, tmp_path / "whole")
+    lines = records(whole)
+    assert len(lines) == 8 and "pretext/order_loss" in lines[1] and "labeled/mask_loss" not in lines[1]
+    assert "labeled/mask_loss" in lines[2] and "unlabeled/mask_loss" in lines[4]
+    update = trainer.SemiTrainer._update
+
+    def interrupted(self, *args):
+        if self.iteration == stop:
+            raise KeyboardInterrupt
+        return update(self, *args)
+
+    monkeypatch.setattr(trainer.SemiTrainer, "_update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, tmp_path / "half")
+    monkeypatch.undo()
+    half = run(path, tmp_path / "half", resume=tmp_path / "half")
+    assert_same_weights(whole, half)
+    assert records(whole) == records(half)
+
+
+def test_only_spot_has_pretext_tasks(make_semi, tmp_path):
+    with pytest.raises(ValueError, match=r"semi_cfg\.pretrain: 2: only model_name: SPOT"):
+        run(make_semi(pretrain=2), tmp_path / "run")
 
 
 def test_a_shared_burn_in_gives_the_same_end(make_semi, tmp_path):
