@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 DATA ?=
+HEAD ?= actionformer
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -19,7 +20,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/python tools/demo.py $(if $(DATA),--data $(DATA))
+	$(BIN)/python tools/demo.py --head $(HEAD) $(if $(DATA),--data $(DATA))
 
 test: $(STAMP)
 	$(BIN)/ruff check .

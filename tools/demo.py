@@ -1,6 +1,6 @@
 """The demonstration of `make demo`: a supervised detector, and on synthetic data learning from few labels.
 
-python tools/demo.py [--data FOLDER_OF_GTEA]
+python tools/demo.py [--data FOLDER_OF_GTEA] [--head spot]
 """
 
 import argparse
@@ -23,6 +23,7 @@ DATA = Path("demo/data")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=None, help="folder with GTEA's annotations/ and features/")
+    parser.add_argument("--head", choices=["actionformer", "spot"], default="actionformer", help="the detector")
     parser.set_defaults(run=run)
 
 
@@ -30,14 +31,16 @@ def run(args: argparse.Namespace) -> None:
     if args.data is None:
         print("making a synthetic data set (features drawn from random prototypes, no real video) ...")
         simulate(DATA, Simulation(), jobs=os.cpu_count() or 1, progress=True)
-        supervised("demo", load_config(ROOT / "configs" / "demo.yaml"))
-        few_labels()
+        if args.head == "actionformer":
+            supervised("demo", load_config(ROOT / "configs" / "demo.yaml"))
+        few_labels("demo" if args.head == "actionformer" else "spot_demo")
         return
-    config = load_config(ROOT / "configs" / "gtea.yaml")
+    name = "gtea" if args.head == "actionformer" else "spot_gtea"
+    config = load_config(ROOT / "configs" / f"{name}.yaml")
     config["dataset"]["json_file"] = str(args.data / "annotations" / "gtea_split1.json")
     config["dataset"]["feat_folder"] = str(args.data / "features")
     config["output_folder"] = "./demo/runs"
-    supervised("gtea", config)
+    supervised(name, config)
     print("no semi-supervised part: the network that made these features saw the labels of all training videos")
 
 
@@ -52,7 +55,7 @@ def supervised(name: str, config: dict[str, Any]) -> None:
         print(f"{what + ':':12} {path}")
 
 
-def few_labels() -> None:
+def few_labels(name: str) -> None:
     """4 of 40 labeled videos: labels only, and the same with the other 36 videos unlabeled."""
     content = splits.make_splits(
         read_annotations(DATA / "annotations.json"), ["training"], kind="stratified", ratios=[0.1]
@@ -60,9 +63,9 @@ def few_labels() -> None:
     splits.write_splits(DATA / "split.json", content)
     scores, burn_in = {}, None
     for method in ("labeled_only", "nt"):
-        config = load_config(ROOT / "configs" / "semi" / "demo.yaml")
+        config = load_config(ROOT / "configs" / "semi" / f"{name}.yaml")
         config["semi_cfg"] |= {"method": method, "burn_in_checkpoint": burn_in}
-        folder = run_folder.folder_of_run(config, "demo", method)
+        folder = run_folder.folder_of_run(config, name, method)
         trainer.train(config, folder, overwrite=True)
         burn_in = str(folder / trainer.BURN_IN)
         scores[method] = trainer.evaluate(config, folder)["student"].result.average_mAP

@@ -178,9 +178,10 @@ class TALDataset(Dataset):
         length = self.max_seq_len if self.force_upsampling else steps
         if self.feat_stride > 0:
             stride = float((steps - 1) * self.feat_stride + self.num_frames) / length
-        elif steps > self.max_seq_len:
+        elif steps > self.max_seq_len and not self.force_upsampling:
             raise ValueError(
-                f"video '{video.id}': {steps} steps, but feat_stride <= 0 needs at most max_seq_len={self.max_seq_len}"
+                f"video '{video.id}': {steps} steps, but feat_stride <= 0 needs at most max_seq_len={self.max_seq_len} "
+                f"or force_upsampling: true, which rescales to it"
             )
         else:
             stride = self._duration(video) * self._fps(video) / length

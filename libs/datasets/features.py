@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 NPZ_KEY = "feats"
 
@@ -19,7 +20,8 @@ class FeatureFiles:
 
     Args:
         folders: where the files are; a path that contains ".hdf5" is one file with a data set per video.
-        prefix, ext: a file is called prefix + video id + ext. `.npy` and `.npz` (array `feats`) hold T x C.
+        prefix, ext: a file is called prefix + video id + ext. `.npy` and `.npz` (array `feats`) hold T x C; `.csv`
+            holds a header row, then T rows of C numbers.
         channels: expected number of channels in each folder, or in all together (one number).
     """
 
@@ -36,9 +38,9 @@ class FeatureFiles:
         self.channels = [channels] if isinstance(channels, int) else list(channels)
         if self._is_hdf5(self.folders[0]):
             return
-        if ext not in (".npy", ".npz"):
+        if ext not in (".npy", ".npz", ".csv"):
             raise ValueError(
-                f"dataset.file_ext: '{ext}' is not supported; use '.npy', '.npz' or a folder ending in '.hdf5'"
+                f"dataset.file_ext: '{ext}' is not supported; use '.npy', '.npz', '.csv' or a folder ending in '.hdf5'"
             )
         for folder in self.folders:
             if not os.path.isdir(folder):
@@ -158,6 +160,8 @@ class FeatureFiles:
                     array = archive[NPZ_KEY]
                 if not isinstance(array, np.ndarray):
                     raise ValueError(f"'{NPZ_KEY}' is not an array")
+            elif self.ext == ".csv":
+                array = pd.read_csv(path).to_numpy(np.float32)
             else:
                 array = np.load(path, mmap_mode="r")
         except Exception as error:  # numpy and zipfile raise many kinds on damaged files

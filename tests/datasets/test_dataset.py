@@ -92,6 +92,8 @@ def test_the_three_cases_of_activitynet(make_data, event):
     assert spread["feat_stride"] == spread["feat_num_frames"] == 9.0 * 30 / 50 and spread["feats"].shape[1] == 50
     with pytest.raises(ValueError, match=r"'a': 50 steps.*max_seq_len=32"):
         dataset(path, name="anet", feat_stride=-1, max_seq_len=32)[0]
+    rescaled = dataset(path, name="anet", feat_stride=-1, max_seq_len=32, force_upsampling=True)[0]
+    assert rescaled["feat_stride"] == 9.0 * 30 / 32 and rescaled["feats"].shape[1] == 32
     with pytest.raises(ValueError, match="force_upsampling"):
         dataset(path, name="thumos", force_upsampling=True)
 

@@ -15,12 +15,16 @@ def write(folder, name, rows):
     folder.mkdir(exist_ok=True)
     if name.endswith(".npz"):
         np.savez(folder / name, feats=rows, other=1)
+    elif name.endswith(".csv"):
+        np.savetxt(
+            folder / name, rows, fmt="%.9g", delimiter=",", header="rgb-0,rgb-1,rgb-2,flow-0,flow-1,flow-2", comments=""
+        )
     else:
         np.save(folder / name, rows)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
-@pytest.mark.parametrize("ext", [".npy", ".npz", ".hdf5"])
+@pytest.mark.parametrize("ext", [".npy", ".npz", ".csv", ".hdf5"])
 def test_formats_read_alike(tmp_path, rows, ext, dtype):
     rows = rows.astype(dtype)
     folder = tmp_path / "f"
@@ -99,8 +103,8 @@ def test_bad_archives(tmp_path, rows):
 def test_bad_places(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         FeatureFiles(str(tmp_path / "nowhere"), channels=6)
-    with pytest.raises(ValueError, match=r"\.csv"):
-        FeatureFiles(str(tmp_path), ext=".csv", channels=6)
+    with pytest.raises(ValueError, match=r"\.pkl"):
+        FeatureFiles(str(tmp_path), ext=".pkl", channels=6)
     (tmp_path / "noise.hdf5").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"noise\.hdf5: damaged"):
         FeatureFiles(str(tmp_path / "noise.hdf5"), channels=6).exists("v")
