@@ -56,7 +56,6 @@ class SemiSection(Section):
     ramp_up: NonNegativeInt = 0  # iterations over which alpha rises from 0
     reg_weight: NonNegative = 1.0  # of the regression on pseudo segments, within the unlabeled loss
     lam: Annotated[float, Field(gt=0, le=1)] = 0.85
-    form: Literal["sigmoid"] = "sigmoid"
     positive: Literal["split", "hard"] = "split"
     positive_reduction: Literal["sum", "mean"] = "sum"
     pseudo: PseudoSection = PseudoSection()

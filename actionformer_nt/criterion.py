@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from libs.modeling.assignment import Targets
-from libs.modeling.losses import ctr_diou_loss_1d
+from libs.modeling.losses import ctr_diou_loss_1d, with_background
 
 from .losses import class_loss
 
@@ -42,7 +42,13 @@ class UnlabeledCriterion:
         least = self.FLOOR * labeled_normalizer
         self.normalizer = self.MOMENTUM * self.normalizer + (1 - self.MOMENTUM) * max(count, least)
         used = targets.cls_weight.amax(-1) > 0
-        cls_loss = class_loss(self.form, logits[used].float(), targets.cls[used], targets.cls_weight[used]).sum()
+        y, w = targets.cls, targets.cls_weight
+        if self.form == "softmax":  # a pseudo segment's targets are classes; elsewhere the target is the background
+            elsewhere = ~positive[..., None]
+            logits = with_background(logits)
+            y = torch.cat([y, elsewhere.to(y)], dim=-1)
+            w = torch.cat([w, w.amax(-1, keepdim=True) * elsewhere], dim=-1)
+        cls_loss = class_loss(self.form, logits[used].float(), y[used], w[used]).sum()
         cls_loss = cls_loss / self.normalizer
         if count:
             reg_loss = ctr_diou_loss_1d(offsets[positive].float(), targets.offsets[positive]).sum() / self.normalizer

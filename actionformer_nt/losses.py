@@ -10,24 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from libs.modeling.losses import log_one_minus_softmax, softmax_class_loss
+
 from .label_space import Partition
 
 FORMS = ("sigmoid", "softmax")
-
-
-def log_one_minus_softmax(logits: Tensor) -> Tensor:
-    """log(1 - softmax(logits)), (..., K); -inf with a single class.
-
-    For the most probable class 1 - p cancels, and the others are summed instead.
-    """
-    log_p = F.log_softmax(logits, dim=-1)
-    top = torch.zeros_like(logits, dtype=torch.bool).scatter_(-1, logits.argmax(dim=-1, keepdim=True), True)
-    if logits.shape[-1] == 1:
-        return torch.full_like(logits, -torch.inf)
-    others = logits.masked_fill(top, -torch.inf)
-    of_top = torch.logsumexp(others, dim=-1, keepdim=True) - torch.logsumexp(logits, dim=-1, keepdim=True)
-    of_others = torch.log1p(-log_p.masked_fill(top, -1.0).exp())  # p <= 1/2 here; the filler keeps gradients finite
-    return torch.where(top, of_top, of_others)
 
 
 def _sum_where(mask: Tensor, values: Tensor) -> Tensor:
@@ -63,20 +50,6 @@ def hybrid_loss(logits: Tensor, parts: Partition, *, labeled: bool, positive_red
         + negative_loss(logits, parts.negative)
         + positive_loss(logits, parts.positive, reduction=positive_reduction)
     )
-
-
-def softmax_class_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """sum_c W_c (-Y_c log p_c - (1 - Y_c) log(1 - p_c)) with p = softmax; (...,).
-
-    Args:
-        target, weight: Y and W, (..., K).
-    """
-    logits = logits.float()
-    pull, push = weight * target, weight * (1 - target)
-    return -(
-        torch.where(pull > 0, pull * F.log_softmax(logits, dim=-1), 0.0)
-        + torch.where(push > 0, push * log_one_minus_softmax(logits), 0.0)
-    ).sum(dim=-1)
 
 
 def sigmoid_class_loss(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from libs.modeling.assignment import Targets, match_points
+from libs.modeling.losses import class_scores
 from libs.modeling.meta_archs import PyramidOutput
 from libs.utils.nms import nms_videos
 
@@ -32,7 +33,9 @@ class PseudoSegments(NamedTuple):
 
 
 @torch.no_grad()
-def propose(output: PyramidOutput, row: int, options: dict[str, Any], *, pre_nms_topk: int = 2000) -> PseudoSegments:
+def propose(
+    output: PyramidOutput, row: int, options: dict[str, Any], *, class_form: str = "sigmoid", pre_nms_topk: int = 2000
+) -> PseudoSegments:
     """All segments of the video in `row` of a teacher's output, before any selection: class-agnostic hard NMS over
     each point's best class; boundaries and logits are means over a segment's supporters, weighted by score.
 
@@ -47,7 +50,7 @@ def propose(output: PyramidOutput, row: int, options: dict[str, Any], *, pre_nms
         logits.append(z[row, :valid].float())
         segments.append(torch.stack([time - distance[:, 0] * stride, time + distance[:, 1] * stride], dim=1))
     logits, segments = torch.cat(logits), torch.cat(segments)
-    scores = logits.max(dim=-1).values.sigmoid()
+    scores = class_scores(logits, class_form).max(dim=-1).values
     order = scores.argsort(descending=True, stable=True)
     order = order[(segments[order, 1] - segments[order, 0] > 0.05) & (scores[order] > 0.01)][:pre_nms_topk]
     logits, segments, scores = logits[order], segments[order], scores[order]

@@ -65,7 +65,7 @@ class PyramidUnlabeled:
 
     def __init__(self, config: dict[str, Any], normalizer: float) -> None:
         semi = config["semi_cfg"]
-        self.form, self.options, self.train_cfg = semi["form"], semi["pseudo"], config["train_cfg"]
+        self.form, self.options, self.train_cfg = config["model"]["class_form"], semi["pseudo"], config["train_cfg"]
         self.criterion = UnlabeledCriterion(form=self.form, reg_weight=semi["reg_weight"], normalizer=normalizer)
         self.class_scores = torch.zeros(config["dataset"]["num_classes"])
 
@@ -75,7 +75,7 @@ class PyramidUnlabeled:
         for batch in teacher.batches(videos):
             output = teacher.network(batch.feats, batch.mask, batch.lengths)
             for row, i in enumerate(batch.index):
-                found[i] = propose(output, row, self.options)
+                found[i] = propose(output, row, self.options, class_form=self.form)
         proposals = [found[i] for i in range(len(videos))]
         for proposal in proposals:
             self._update_class_scores(proposal)

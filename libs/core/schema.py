@@ -153,6 +153,7 @@ class LocPointTransformerSection(Section):
     max_buffer_len_factor: Positive = 6.0  # kept for old files; there is no position buffer to overflow
     use_abs_pe: bool = False
     use_rel_pe: bool = False
+    class_form: Literal["sigmoid", "softmax"] = "sigmoid"  # each class by itself, or all and the background together
 
     @model_validator(mode="after")
     def _check(self) -> LocPointTransformerSection:

@@ -6,26 +6,32 @@ import torch
 from torch import Tensor
 
 from .assignment import Targets
-from .losses import ctr_diou_loss_1d, sigmoid_focal_loss
+from .losses import ctr_diou_loss_1d, sigmoid_focal_loss, softmax_class_loss, with_background
 
 
 class Criterion:
-    """Focal loss on all weighted points, distance IoU on the positive ones, both over a running mean of the number
-    of positive points.
+    """Focal loss on all weighted points (in the softmax form target and negative loss over the classes and the
+    background), distance IoU on the positive ones, both over a running mean of the number of positive points.
 
     Args:
         loss_weight: of the regression loss; <= 0: such that both terms weigh the same.
         label_smoothing: epsilon of y (1 - epsilon) + epsilon / (C + 1).
         init_loss_norm: start of the running mean, which is `loss_normalizer`.
+        class_form: "sigmoid" or "softmax".
     """
 
     MOMENTUM = 0.9
 
     def __init__(
-        self, *, loss_weight: float = 1.0, label_smoothing: float = 0.0, init_loss_norm: float = 100.0
+        self,
+        *,
+        loss_weight: float = 1.0,
+        label_smoothing: float = 0.0,
+        init_loss_norm: float = 100.0,
+        class_form: str = "sigmoid",
     ) -> None:
         self.loss_weight, self.label_smoothing = loss_weight, label_smoothing
-        self.loss_normalizer = float(init_loss_norm)
+        self.loss_normalizer, self.class_form = float(init_loss_norm), class_form
 
     def __call__(self, logits: Tensor, offsets: Tensor, targets: Targets) -> dict[str, Tensor]:
         """
@@ -43,7 +49,12 @@ class Criterion:
         if self.label_smoothing:
             cls_target = cls_target * (1 - self.label_smoothing) + self.label_smoothing / (logits.shape[-1] + 1)
         valid = targets.cls_weight.amax(-1) > 0  # (B, P): padding costs nothing
-        cls_loss = sigmoid_focal_loss(logits[valid], cls_target[valid]) * targets.cls_weight[valid]
+        if self.class_form == "softmax":
+            background = (~positive).to(cls_target)[..., None]
+            y, w = torch.cat([cls_target, background], dim=-1)[valid], targets.cls_weight[valid].amax(-1, keepdim=True)
+            cls_loss = softmax_class_loss(with_background(logits[valid]), y, w.expand_as(y))
+        else:
+            cls_loss = sigmoid_focal_loss(logits[valid], cls_target[valid]) * targets.cls_weight[valid]
         cls_loss = cls_loss.sum() / self.loss_normalizer
 
         if count:

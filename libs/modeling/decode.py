@@ -9,6 +9,8 @@ from torch import Tensor
 
 from libs.utils.nms import nms_videos
 
+from .losses import class_scores
+
 
 class Candidates(NamedTuple):
     segments: Tensor  # (N, 2) in feature-grid steps, not clipped
@@ -25,6 +27,7 @@ def decode(
     pre_nms_thresh: float,
     pre_nms_topk: int,
     duration_thresh: float,
+    class_form: str = "sigmoid",
     name: str = "video",
 ) -> Candidates:
     """Candidates of one video, level after level, the best `pre_nms_topk` of each.
@@ -33,6 +36,7 @@ def decode(
         logits: (T_l, C) per level; offsets: (T_l, 2); masks: (T_l,); points: (T_l, 4).
         pre_nms_thresh: candidates score higher than this.
         duration_thresh: candidates last longer than this, in grid steps.
+        class_form: what the logits mean, see `losses.class_scores`.
         name: of the video, for errors.
 
     Raises:
@@ -46,7 +50,7 @@ def decode(
             raise ValueError(
                 f"{name}: the network's output is not finite: the weights have diverged, or the features are bad"
             )
-        scores = z[:num_valid].sigmoid().flatten()
+        scores = class_scores(z[:num_valid], class_form).flatten()
         index = (scores > pre_nms_thresh).nonzero()[:, 0]
         order = scores[index].argsort(descending=True, stable=True)[:pre_nms_topk]
         index = index[order]

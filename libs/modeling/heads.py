@@ -29,10 +29,12 @@ class _Tower(nn.Module):
 
 
 class ClsHead(_Tower):
-    """One logit per class; there is no background class.
+    """One logit per class; there is no background class, or, in the softmax form, one whose logit is 0.
 
     Args:
-        prior_prob: initial probability of every class (0: biases start at 0).
+        prior_prob: initial probability of every class, in the softmax form of all together (0: biases start at 0).
+        form: "sigmoid" or "softmax"; the latter leaves a mark in the state dict, so that weights of one form are not
+            taken for the other's.
         empty_cls: classes that start at almost no probability.
     """
 
@@ -47,14 +49,19 @@ class ClsHead(_Tower):
         with_ln: bool = False,
         prior_prob: float = 0.01,
         empty_cls: list[int] = (),
+        form: str = "sigmoid",
     ) -> None:
         super().__init__(in_dim, dim, num_layers, kernel_size, with_ln)
         self.cls_head = MaskedConv1D(self.out_dim, num_classes, kernel_size)
         if prior_prob > 0:
-            nn.init.constant_(self.cls_head.conv.bias, -math.log((1 - prior_prob) / prior_prob))
+            share = num_classes if form == "softmax" else 1
+            nn.init.constant_(self.cls_head.conv.bias, -math.log((1 - prior_prob) / prior_prob * share))
         if len(empty_cls):
             with torch.no_grad():
                 self.cls_head.conv.bias[list(empty_cls)] = -math.log((1 - EMPTY_CLASS_PRIOR) / EMPTY_CLASS_PRIOR)
+
+        if form == "softmax":
+            self.register_buffer("softmax_form", torch.ones(()))
 
     def forward(self, feats: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
         """Logits (B, C, T_l) per level."""

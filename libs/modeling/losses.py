@@ -28,6 +28,46 @@ def sigmoid_focal_loss(
     return _reduce(loss, reduction)
 
 
+def log_one_minus_softmax(logits: Tensor) -> Tensor:
+    """log(1 - softmax(logits)), (..., K); -inf with a single class.
+
+    For the most probable class 1 - p cancels, and the others are summed instead.
+    """
+    log_p = F.log_softmax(logits, dim=-1)
+    top = torch.zeros_like(logits, dtype=torch.bool).scatter_(-1, logits.argmax(dim=-1, keepdim=True), True)
+    if logits.shape[-1] == 1:
+        return torch.full_like(logits, -torch.inf)
+    others = logits.masked_fill(top, -torch.inf)
+    of_top = torch.logsumexp(others, dim=-1, keepdim=True) - torch.logsumexp(logits, dim=-1, keepdim=True)
+    of_others = torch.log1p(-log_p.masked_fill(top, -1.0).exp())  # p <= 1/2 here; the filler keeps gradients finite
+    return torch.where(top, of_top, of_others)
+
+
+def softmax_class_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """sum_c W_c (-Y_c log p_c - (1 - Y_c) log(1 - p_c)) with p = softmax; (...,).
+
+    Args:
+        target, weight: Y and W, (..., K).
+    """
+    logits = logits.float()
+    pull, push = weight * target, weight * (1 - target)
+    return -(
+        torch.where(pull > 0, pull * F.log_softmax(logits, dim=-1), 0.0)
+        + torch.where(push > 0, push * log_one_minus_softmax(logits), 0.0)
+    ).sum(dim=-1)
+
+
+def with_background(logits: Tensor) -> Tensor:
+    """(..., C) -> (..., C + 1): the actions and, last, the background, whose logit is 0 (softmax form)."""
+    return F.pad(logits, (0, 1))
+
+
+def class_scores(logits: Tensor, form: str) -> Tensor:
+    """(..., C) probabilities of the classes: of each by itself ("sigmoid"), or among them and the background
+    ("softmax")."""
+    return logits.sigmoid() if form == "sigmoid" else with_background(logits).softmax(dim=-1)[..., :-1]
+
+
 def _overlap_1d(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Intersection, union and enclosing length of segments given as distances (..., 2) from one common point."""
     inter = torch.minimum(inputs, targets).sum(-1)

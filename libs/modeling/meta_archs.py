@@ -60,6 +60,7 @@ class PtTransformer(nn.Module):
         num_classes: int,
         train_cfg: dict[str, Any],
         test_cfg: dict[str, Any],
+        class_form: str = "sigmoid",
         max_buffer_len_factor: float = 1.0,  # ActionFormer's position buffer; there is none here
     ) -> None:
         super().__init__()
@@ -115,12 +116,15 @@ class PtTransformer(nn.Module):
             num_classes=num_classes,
             prior_prob=train_cfg["cls_prior_prob"],
             empty_cls=train_cfg["head_empty_cls"],
+            form=class_form,
         )
+        self.class_form = class_form
         self.reg_head = RegHead(**tower, num_levels=len(self.fpn_strides))
         self.criterion = Criterion(
             loss_weight=train_cfg["loss_weight"],
             label_smoothing=train_cfg["label_smoothing"],
             init_loss_norm=train_cfg["init_loss_norm"],
+            class_form=class_form,
         )
 
     @property
@@ -214,5 +218,6 @@ class PtTransformer(nn.Module):
             pre_nms_thresh=self.test_cfg["pre_nms_thresh"],
             pre_nms_topk=self.test_cfg["pre_nms_topk"],
             duration_thresh=self.test_cfg["duration_thresh"],
+            class_form=self.class_form,
             name=f"video '{video['video_id']}'",
         )

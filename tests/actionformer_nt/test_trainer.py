@@ -42,6 +42,10 @@ def make_semi(make_data, tmp_path, event):
         if arch == "SPOT":
             raw = yaml.safe_load(path.read_text()) | {"model_name": "SPOT", "model": SPOT}
             path.write_text(yaml.safe_dump(raw))
+        if arch == "softmax":
+            raw = yaml.safe_load(path.read_text())
+            raw["model"]["class_form"] = "softmax"
+            path.write_text(yaml.safe_dump(raw))
         annotations = read_annotations(path.parent / "annotations.json")
         write_splits(
             tmp_path / f"{name}_split.json", make_splits(annotations, ["training"], kind="stratified", ratios=[1.0])
@@ -67,7 +71,7 @@ def assert_same_weights(a, b):
             assert torch.equal(value, two[key][name]), (key, name)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", [*ARCHITECTURES, "softmax"])
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "oracle_class"])
 def test_every_method_trains(make_semi, tmp_path, method, arch):
     path = make_semi(
