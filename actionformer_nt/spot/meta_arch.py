@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from libs.modeling.assignment import events_of
 from libs.modeling.decode import Candidates, postprocess
 from libs.modeling.registry import register_meta_arch
 
@@ -140,15 +141,7 @@ class Spot(nn.Module):
         """
         segments, labels = [], []
         for i, window in zip(batch.index, batch.windows, strict=True):
-            video = video_list[i]
-            s, y = video.get("segments"), video.get("labels")
-            s = torch.zeros(0, 2) if s is None else s
-            y = torch.zeros(0, dtype=torch.long) if y is None else y
-            if len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.num_classes:
-                raise ValueError(
-                    f"video '{video['video_id']}': label ids {y.unique().tolist()} outside "
-                    f"[0, num_classes={self.num_classes})"
-                )
+            s, y = events_of(video_list[i], self.num_classes)
             segments.append(s.to(self.device) - window.start)
             labels.append(y.to(self.device))
         return assign_targets(

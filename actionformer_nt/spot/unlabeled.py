@@ -19,7 +19,7 @@ from .targets import assign_targets
 class SpotUnlabeled:
     """Pseudo labels of one video are a `SpotPseudo` of one row, on the T snippets of the window.
 
-    `semi_cfg.pseudo` plays no part: SPOT's own thresholds are in `model.pseudo`.
+    Of `semi_cfg.pseudo` only the teacher's `source` counts: SPOT's own thresholds are in `model.pseudo`.
     """
 
     form = "softmax"

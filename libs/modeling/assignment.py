@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,22 @@ class Targets(NamedTuple):
     cls_weight: Tensor  # W (B, P, 1 or C); 0: ignored
     offsets: Tensor  # R (B, P, 2) distances to start and end in units of the stride
     offset_weight: Tensor  # V (B, P); 0: no regression
+
+
+def events_of(video: dict[str, Any], num_classes: int) -> tuple[Tensor, Tensor]:
+    """Segments (N, 2) and labels (N,) of a sample, empty where it has none.
+
+    Raises:
+        ValueError: a label outside [0, num_classes); names the video.
+    """
+    s, y = video.get("segments"), video.get("labels")
+    s = torch.zeros(0, 2) if s is None else s
+    y = torch.zeros(0, dtype=torch.long) if y is None else y
+    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < num_classes:
+        raise ValueError(
+            f"video '{video['video_id']}': label ids {y.unique().tolist()} outside [0, num_classes={num_classes})"
+        )
+    return s, y
 
 
 class PointMatch(NamedTuple):

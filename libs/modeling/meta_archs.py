@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .assignment import Targets, assign_labels
+from .assignment import Targets, assign_labels, events_of
 from .batching import Batch, PaddingRule, make_batches
 from .criterion import Criterion
 from .decode import Candidates, decode, postprocess
@@ -184,14 +184,7 @@ class PtTransformer(nn.Module):
         """
         segments, labels = [], []
         for video in video_list:
-            s, y = video.get("segments"), video.get("labels")
-            s = torch.zeros(0, 2) if s is None else s
-            y = torch.zeros(0, dtype=torch.long) if y is None else y
-            if len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.num_classes:
-                raise ValueError(
-                    f"video '{video['video_id']}': label ids {y.unique().tolist()} outside "
-                    f"[0, num_classes={self.num_classes})"
-                )
+            s, y = events_of(video, self.num_classes)
             segments.append(s.to(self.device, torch.float32))
             labels.append(y.to(self.device))
         return assign_labels(
