@@ -29,6 +29,9 @@ class ViewSection(Section):
     noise: NonNegative = 0.0  # of the features' standard deviation
 
 
+MOVING = ("crop", "shift", "warp", "flip")  # perturbations that move moments
+
+
 class PseudoSection(Section):
     source: Literal["online", "refresh"] = "online"  # the teacher of the moment, or one frozen every `refresh_every`
     refresh_every: Count = 500  # iterations
@@ -39,8 +42,19 @@ class PseudoSection(Section):
     support_iou: Fraction = 0.7  # candidates that overlap a segment so much give it their logits
     max_segments: Count = 100
     temperature: Positive = 1.0  # logits are divided by it before they become a distribution; > 1: less sure
-    background: Literal["negative", "ignore", "weighted"] = "negative"  # points of no pseudo segment
+    # Where distributions are taken and partitioned: once per pseudo segment, over the actions, or at every point, over
+    # actions and background.
+    partition: Literal["segments", "dense"] = "segments"
+    # Points of no pseudo segment. partition: negative, but for the actions that are almost as probable there as the
+    # background, or ambiguous; methods without non-target classes: negative.
+    background: Literal["negative", "ignore", "weighted", "partition"] = "negative"
+    background_logit: float | None = None  # of the distributions at points; softmax form: 0
     background_weight: Fraction = 0.5  # with `weighted`
+
+    @property
+    def at_points(self) -> bool:
+        """Whether the teacher's distributions at points are used."""
+        return self.partition == "dense" or self.background == "partition"
 
 
 class SemiSection(Section):
@@ -69,11 +83,24 @@ class SemiSection(Section):
 
     @model_validator(mode="after")
     def _check(self) -> SemiSection:
-        from actionformer_nt.names import check_method
+        from actionformer_nt.names import ORACLE, check_method
 
         check_method(self.method)
         if self.burn_in + self.iterations == 0:
             raise ValueError("burn_in and iterations are both 0: nothing to train")
+        if self.pseudo.at_points and (moving := [n for n in MOVING if getattr(self.strong, n)]):
+            raise ValueError(
+                f"pseudo.partition: {self.pseudo.partition} with background: {self.pseudo.background} takes a "
+                f"teacher's point for the same point of the student, but "
+                f"strong.{', strong.'.join(moving)} moves them; expected 0"
+            )
+        if self.pseudo.partition == "dense" and self.method == ORACLE:
+            raise ValueError(f"method {ORACLE} needs pseudo.partition: segments, found dense")
+        if self.pseudo.partition == "dense" and self.pseudo.background != "negative":
+            raise ValueError(
+                f"pseudo.background: {self.pseudo.background}: with pseudo.partition: dense every point has its own "
+                "targets; leave it out"
+            )
         return self
 
 

@@ -32,7 +32,8 @@ class UnlabeledCriterion:
     ) -> dict[str, Tensor]:
         """
         Args:
-            logits: (B, P, C); offsets: (B, P, 2).
+            logits: (B, P, C); offsets: (B, P, 2); targets: classes and weights (B, P, C), with the background as a
+                last column in the softmax form.
 
         Returns:
             `cls_loss`, `reg_loss` and `loss`, their weighted sum.
@@ -43,11 +44,8 @@ class UnlabeledCriterion:
         self.normalizer = self.MOMENTUM * self.normalizer + (1 - self.MOMENTUM) * max(count, least)
         used = targets.cls_weight.amax(-1) > 0
         y, w = targets.cls, targets.cls_weight
-        if self.form == "softmax":  # a pseudo segment's targets are classes; elsewhere the target is the background
-            elsewhere = ~positive[..., None]
+        if self.form == "softmax":
             logits = with_background(logits)
-            y = torch.cat([y, elsewhere.to(y)], dim=-1)
-            w = torch.cat([w, w.amax(-1, keepdim=True) * elsewhere], dim=-1)
         cls_loss = class_loss(self.form, logits[used].float(), y[used], w[used]).sum()
         cls_loss = cls_loss / self.normalizer
         if count:

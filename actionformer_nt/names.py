@@ -6,6 +6,7 @@ import difflib
 
 LABELED_ONLY = "labeled_only"  # no pseudo labels at all: the baseline
 ORACLE = "oracle_class"  # uses hidden labels: a diagnostic
+PARTITIONING = ("nt_negative", "nt")  # learn from non-target classes
 METHODS = (LABELED_ONLY, "target", "nt_negative", "nt", "soft", "complementary", ORACLE)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from libs.modeling.assignment import Targets, match_points
-from libs.modeling.losses import class_scores
+from libs.modeling.losses import class_scores, with_background
 from libs.modeling.meta_archs import PyramidOutput
 from libs.utils.nms import nms_videos
 
+from .label_space import partition
 from .methods import ClassTargets
 
 
@@ -87,36 +89,74 @@ def select(found: PseudoSegments, options: dict[str, Any], class_scores: Tensor 
     return found.select(found.scores >= threshold)
 
 
+def point_probs(output: PyramidOutput, row: int, options: dict[str, Any]) -> Tensor:
+    """(P, C + 1): the distribution over the actions and the background at the valid points of the video in `row`,
+    level by level."""
+    logits = torch.cat([z[row, mask[row]].float() for z, mask in zip(output.logits, output.masks, strict=True)])
+    return (with_background(logits, options["background_logit"] or 0.0) / options["temperature"]).softmax(dim=-1)
+
+
+def background_targets(num_classes: int, options: dict[str, Any], *, form: str, partitioning: bool) -> ClassTargets:
+    """Y and W (K,) of a point of no pseudo segment: the target is the background, and the actions are its negatives,
+    in the softmax form for the methods alone that learn from non-target classes.
+
+    Args:
+        options: `semi_cfg.pseudo`.
+        partitioning: whether the method is one of those.
+    """
+    weight = {"ignore": 0.0, "weighted": options["background_weight"]}.get(options["background"], 1.0)
+    y, w = torch.zeros(num_classes), torch.full((num_classes,), weight)
+    if form == "softmax":
+        y, w = F.pad(y, (0, 1), value=1.0), F.pad(w if partitioning else 0 * w, (0, 1), value=weight)
+    return ClassTargets(y, w)
+
+
+def spare_likely(background: ClassTargets, probs: Tensor, *, lam: float) -> ClassTargets:
+    """Background targets (K,) at points where a teacher is unsure: W = 0 for the actions that are at least lambda
+    times as probable as the background, or ambiguous among actions and background.
+
+    Args:
+        probs: (P, C + 1) of the teacher.
+
+    Returns:
+        Y and W (P, K).
+    """
+    spared = ((probs >= lam * probs[:, -1:]) | partition(probs, lam).ambiguous)[:, :-1]
+    y, w = (column.to(probs).expand(len(probs), -1).clone() for column in background)
+    w[:, : spared.shape[-1]].masked_fill_(spared, 0.0)
+    return ClassTargets(y, w)
+
+
 def spread(
     output: PyramidOutput,
     segments: list[Tensor],
-    targets: list[ClassTargets],
+    at_segments: list[ClassTargets] | None,
+    at_points: list[ClassTargets],
     *,
-    options: dict[str, Any],
     center_sample: str,
     center_sample_radius: float,
 ) -> Targets:
-    """Targets of a student's points: a point of a pseudo segment has the segment's Y, W and distances, the others
-    are background (Y = 0) with the weight that `options["background"]` gives them.
+    """Targets of a student's points: a point of a pseudo segment has the segment's distances and its Y and W, the
+    others, or without `at_segments` all, have those of `at_points`.
 
     Args:
-        segments: per video (N, 2) in steps of the student's view; targets: per video Y and W, (N, C).
+        segments: per video (N, 2) in steps of the student's view.
+        at_segments: per video Y and W, (N, K); at_points: per video Y and W, (K,) or (P, K) over its valid points.
     """
     points, mask = torch.cat(output.points), torch.cat(output.masks, dim=1)
-    num_classes = output.logits[0].shape[-1]
-    other = {"negative": 1.0, "ignore": 0.0, "weighted": options["background_weight"]}[options["background"]]
     rows = []
-    for valid, s, t in zip(mask, segments, targets, strict=True):
-        y = points.new_zeros(len(points), num_classes)
-        w = points.new_full((len(points), num_classes), other)
+    for i, (valid, s, elsewhere) in enumerate(zip(mask, segments, at_points, strict=True)):
+        y, w = (points.new_zeros(len(points), elsewhere.target.shape[-1]) for _ in range(2))
+        y[valid], w[valid] = elsewhere.target.to(y), elsewhere.weight.to(w)
         offsets, positive = points.new_zeros(len(points), 2), valid.new_zeros(len(points))
         if len(s):
             match = match_points(points, s, center_sample=center_sample, center_sample_radius=center_sample_radius)
             positive = match.shared.any(dim=1) & valid
             offsets = match.offsets
-            y[positive] = t.target[match.chosen[positive]].to(y)
-            w[positive] = t.weight[match.chosen[positive]].to(w)
-        rows.append((y, w * valid[:, None], offsets, positive.to(y)))
+            if at_segments is not None:
+                y[positive] = at_segments[i].target[match.chosen[positive]].to(y)
+                w[positive] = at_segments[i].weight[match.chosen[positive]].to(w)
+        rows.append((y, w, offsets, positive.to(y)))
     return Targets(*(torch.stack(columns) for columns in zip(*rows, strict=True)))
 
 

@@ -33,7 +33,7 @@ from .methods import ClassTargets, Options, get_method
 from .names import LABELED_ONLY, ORACLE
 from .records import count_pseudo_labels, curves
 from .splits import read_hidden, read_split, unlabeled_classes
-from .unlabeled import Unlabeled, make_unlabeled
+from .unlabeled import Unlabeled, check_pseudo, make_unlabeled
 from .views import make_view
 
 logger = logging.getLogger(__name__)
@@ -113,6 +113,7 @@ class SemiTrainer:
             )
         if self.semi["method"] == ORACLE and not diagnostic:
             raise ValueError(f"method {ORACLE} uses hidden labels and runs only as a diagnostic (study --diagnostic)")
+        check_pseudo(self.config)
         if self.semi["pretrain"] and self.config["model_name"] != "SPOT":
             raise ValueError(
                 f"semi_cfg.pretrain: {self.semi['pretrain']}: only model_name: SPOT has pretext tasks, not "

@@ -57,9 +57,9 @@ def softmax_class_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor
     ).sum(dim=-1)
 
 
-def with_background(logits: Tensor) -> Tensor:
-    """(..., C) -> (..., C + 1): the actions and, last, the background, whose logit is 0 (softmax form)."""
-    return F.pad(logits, (0, 1))
+def with_background(logits: Tensor, background: float = 0.0) -> Tensor:
+    """(..., C) -> (..., C + 1): the actions and, last, the background, whose logit is 0 in the softmax form."""
+    return F.pad(logits, (0, 1), value=background)
 
 
 def class_scores(logits: Tensor, form: str) -> Tensor:

@@ -2,8 +2,17 @@ import pytest
 import torch
 
 from actionformer_nt.config import PseudoSection
+from actionformer_nt.label_space import partition
 from actionformer_nt.methods import ClassTargets
-from actionformer_nt.pseudo_labels import PseudoSegments, propose, select, spread
+from actionformer_nt.pseudo_labels import (
+    PseudoSegments,
+    background_targets,
+    point_probs,
+    propose,
+    select,
+    spare_likely,
+    spread,
+)
 from libs.modeling.assignment import assign_labels
 from libs.modeling.meta_archs import PyramidOutput
 from libs.modeling.points import pyramid_points
@@ -74,10 +83,11 @@ def test_spread_gives_points_what_label_assignment_gives_them(background, weight
     output.masks[0][0, 20:] = False
     y, w = torch.rand(3, 3), torch.rand(3, 3)
     empty = ClassTargets(torch.zeros(0, 3), torch.zeros(0, 3))
+    options = OPTIONS | {"background": background, "background_weight": 0.25}
+    elsewhere = background_targets(3, options, form="sigmoid", partitioning=True)
     found = spread(
-        output, segments, [ClassTargets(y, w), empty], center_sample="radius", center_sample_radius=1.5,
-        options=OPTIONS | {"background": background, "background_weight": 0.25},
-    )  # fmt: skip
+        output, segments, [ClassTargets(y, w), empty], [elsewhere] * 2, center_sample="radius", center_sample_radius=1.5
+    )
     mask = torch.cat(output.masks, 1)
     numbers = [torch.arange(3), torch.zeros(0, dtype=torch.long)]
     expected = assign_labels(torch.cat(output.points), mask, segments, numbers, num_classes=3)
@@ -92,3 +102,50 @@ def test_spread_gives_points_what_label_assignment_gives_them(background, weight
         and (found.cls_weight[rest] == weight).all()
         and (found.cls_weight[~mask] == 0).all()
     )
+
+
+def test_points_keep_the_order_of_levels_and_leave_out_padding():
+    output = output_for([(3.0, 9.0)], [[2.0, 1.0, -3.0]])
+    output.masks[0][0, 20:] = False
+    output.masks[1][0, 10:] = False
+    options = OPTIONS | {"background_logit": -0.85, "temperature": 2.0}
+    found = point_probs(output, 0, options)
+    rows = [torch.tensor([*row.tolist(), -0.85]) for row in (*output.logits[0][0, :20], *output.logits[1][0, :10])]
+    torch.testing.assert_close(found, torch.stack([(row / 2).softmax(0) for row in rows]))
+    assert found[5].argmax() == 0 and found[0].argmax() == 3
+
+
+@pytest.mark.parametrize("form", ["sigmoid", "softmax"])
+def test_likely_actions_are_spared_at_background_points(form):
+    torch.manual_seed(0)
+    probs = torch.cat([torch.randn(200, 5).softmax(-1), torch.tensor([[0.36, 0.04, 0.04, 0.16, 0.4]])])
+    background = background_targets(4, OPTIONS, form=form, partitioning=True)
+    y, w = spare_likely(background, probs, lam=0.85)
+    ambiguous = partition(probs, 0.85).ambiguous
+    for i, p in enumerate(probs):
+        for c in range(4):
+            spared = p[c] >= 0.85 * p[4] or bool(ambiguous[i, c])
+            assert y[i, c] == 0 and w[i, c] == (0 if spared else 1)
+    assert w[-1, :4].tolist() == [0, 1, 1, 1] and ambiguous[:, :4].any()
+    assert form == "sigmoid" or ((y[:, 4] == 1).all() and (w[:, 4] == 1).all())
+
+
+def test_in_the_softmax_form_self_training_on_the_target_has_the_background_alone_elsewhere():
+    y, w = background_targets(3, OPTIONS, form="softmax", partitioning=False)
+    assert y.tolist() == [0, 0, 0, 1] and w.tolist() == [0, 0, 0, 1]
+    half = OPTIONS | {"background": "weighted", "background_weight": 0.5}
+    assert background_targets(3, half, form="softmax", partitioning=True).weight.tolist() == [0.5] * 4
+    assert background_targets(3, half, form="sigmoid", partitioning=False).weight.tolist() == [0.5] * 3
+
+
+def test_dense_targets_stay_at_their_points():
+    output = output_for([], [])
+    output.masks[1][0, 10:] = False
+    valid = torch.cat(output.masks, 1)[0]
+    at_points = ClassTargets(torch.rand(int(valid.sum()), 3), torch.rand(int(valid.sum()), 3))
+    segments = [torch.tensor([[3.0, 9.0]])]
+    found = spread(output, segments, None, [at_points], center_sample="radius", center_sample_radius=1.5)
+    assert torch.equal(found.cls[0, valid], at_points.target) and torch.equal(
+        found.cls_weight[0, valid], at_points.weight
+    )
+    assert (found.cls_weight[0, ~valid] == 0).all() and found.offset_weight.sum() == 3

@@ -33,6 +33,8 @@ def make_semi(make_data, tmp_path, event):
             "method": "nt", "burn_in": 4, "iterations": 4, "ckpt_every": 1, "log_every": 1,
             "pseudo": {"threshold": 0.012},
         }  # fmt: skip
+        if arch == "SPOT":
+            del settings["pseudo"]
         for key, value in semi.items():
             settings[key] = settings[key] | value if isinstance(value, dict) and key in settings else value
         path = make_data(
@@ -196,6 +198,32 @@ def test_labeled_only_with_all_labels_is_the_supervised_run(make_semi, tmp_path)
     assert_same_weights(semi, engine.train(load_config(tmp_path / "supervised.yaml"), tmp_path / "sup", progress=False))
 
 
+DENSE, SPARED = {"partition": "dense", "background_logit": -4.0}, {"background": "partition", "background_logit": -4.0}
+
+
+@pytest.mark.parametrize("arch", [None, "softmax"])
+@pytest.mark.parametrize("method", ["target", "nt", "soft", "complementary"])
+@pytest.mark.parametrize("pseudo", [DENSE, SPARED])
+def test_distributions_at_points(make_semi, tmp_path, method, pseudo, arch):
+    if arch == "softmax":
+        pseudo = pseudo | {"background_logit": None}
+    path = make_semi(method=method, pseudo=pseudo, arch=arch, weak={"shift": 1}, strong={"snippet_mask": 0.5})
+    lines = records(run(path, tmp_path / "run"))
+    assert np.isfinite(lines[-1]["unlabeled/loss"]) and lines[-1]["unlabeled/cls_loss"] > 0
+    total = sum(lines[-1][f"space/{part}"] for part in ("target", "positive", "negative", "ambiguous"))
+    assert total == pytest.approx(3 if "partition" in pseudo else 2)  # classes of a distribution
+
+
+def test_background_that_is_partitioned_matters_only_to_methods_with_non_target_classes(make_semi, tmp_path):
+    for method, same in (("target", True), ("nt", False)):
+        plain, spared = (
+            run(make_semi(method=method, pseudo=pseudo), tmp_path / f"{method}{i}")
+            for i, pseudo in enumerate(({}, SPARED))
+        )
+        losses = [[line.get("unlabeled/cls_loss") for line in records(folder)] for folder in (plain, spared)]
+        assert (losses[0] == losses[1]) == same
+
+
 def test_the_oracle_needs_permission(make_semi, tmp_path):
     path = make_semi(method="oracle_class", pseudo={"support_iou": 0.5})
     with pytest.raises(ValueError, match="only as a diagnostic"):
@@ -244,6 +272,19 @@ def test_mistakes(make_semi, tmp_path):
     ):
         with pytest.raises(ValueError, match=word):
             load_config(make_semi(**semi))
+    for pseudo, word in (
+        ({"background": "partition"}, "background_logit.*-0.85"),
+        ({"background_logit": 1.0}, "background_logit: 1.0: without effect"),
+    ):
+        fails(word, pseudo=pseudo)
+    for semi, word in (
+        ({"pseudo": DENSE, "strong": {"flip": 0.5, "warp": 0.1}}, "strong.warp, strong.flip moves them"),
+        ({"pseudo": DENSE, "method": "oracle_class"}, "needs pseudo.partition: segments"),
+        ({"pseudo": DENSE | {"background": "ignore"}}, "every point has its own"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            load_config(make_semi(**semi))
+    fails(r"semi_cfg\.pseudo\.threshold.*model\.pseudo", arch="SPOT", pseudo={"threshold": 0.5})
     config = load_config(make_semi())
     config["test_cfg"]["ext_score_file"] = "scores.json"
     with pytest.raises(ValueError, match="allow_external_scores"):

@@ -56,7 +56,8 @@ def test_labeled_loss_is_target_and_negative_loss_over_classes_and_background():
 def test_on_a_pseudo_segment_the_background_has_no_weight_and_elsewhere_it_is_the_target():
     torch.manual_seed(0)
     logits = torch.randn(1, 2, 2)
-    y, w = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]), torch.tensor([[[1.0, 0.0], [0.5, 0.5]]])
+    y = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
+    w = torch.tensor([[[1.0, 0.0, 0.0], [0.5, 0.5, 0.5]]])
     targets = Targets(y, w, torch.ones(1, 2, 2), torch.tensor([[1.0, 0.0]]))
     criterion = UnlabeledCriterion(form="softmax", reg_weight=1.0, normalizer=1.0)
     found = criterion(logits, torch.ones(1, 2, 2), targets, labeled_normalizer=1.0)["cls_loss"] * criterion.normalizer
