@@ -300,9 +300,11 @@ def write_table(study: Study) -> str:
     total = len(study.runs())
     done = sum(study.result_file(run).is_file() for run in study.runs())
     parameter = study.file.parameter
+    external = study.config(study.runs()[0]).get("test_cfg", {}).get("ext_score_file")
     lines = [
         f"Average mAP (%) of the {study.file.report}, mean ± std over folds and seeds; difference to "
-        f"`{study.file.baseline}` over paired runs, with a 95 % bootstrap interval. {done} of {total} runs.",
+        f"`{study.file.baseline}` over paired runs, with a 95 % bootstrap interval. {done} of {total} runs."
+        + (f" With external scores: {external}." if external else ""),
         "",
         f"| ratio | method |{f' {parameter.name} |' if parameter else ''} runs | average mAP | difference |",
         "|---|---|" + ("---|" if parameter else "") + "---|---|---|",

@@ -107,3 +107,10 @@ def test_mistakes(study_file, capsys):
         assert main(["study", str(study_file(**changes))]) == 2
         assert word in capsys.readouterr().err
     assert main(["study", str(study_file()), "--set", "opt"]) == 2
+
+
+def test_a_table_says_that_scores_are_external(study_file):
+    fused = {"test_cfg.ext_score_file": "scores.json", "semi_cfg.allow_external_scores": True}
+    for given, said in (({}, False), (fused, True)):
+        text = study.write_table(study.load_study(study_file(set=given)))
+        assert ("With external scores: scores.json." in text) == said
