@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from libs.core import register_config_section
 from libs.core.schema import Count, Fraction, NonNegative, Positive, Section
 
 
@@ -75,6 +74,3 @@ class SemiSection(Section):
         if self.burn_in + self.iterations == 0:
             raise ValueError("burn_in and iterations are both 0: nothing to train")
         return self
-
-
-register_config_section("semi_cfg", SemiSection)
