@@ -13,6 +13,12 @@ import numpy as np
 import pandas as pd
 
 NPZ_KEY = "feats"
+EXTENSIONS = (".npy", ".npz", ".csv")
+
+
+def is_hdf5(folder: str | os.PathLike) -> bool:
+    """Whether this is one HDF5 file with a data set per video, instead of a folder."""
+    return ".hdf5" in os.fspath(folder)
 
 
 class FeatureFiles:
@@ -36,35 +42,42 @@ class FeatureFiles:
         self.folders = [folders] if isinstance(folders, str) else list(folders)
         self.prefix, self.ext = prefix or "", ext
         self.channels = [channels] if isinstance(channels, int) else list(channels)
-        if self._is_hdf5(self.folders[0]):
+        if is_hdf5(self.folders[0]):
             return
-        if ext not in (".npy", ".npz", ".csv"):
+        if ext not in EXTENSIONS:
             raise ValueError(
-                f"dataset.file_ext: '{ext}' is not supported; use '.npy', '.npz', '.csv' or a folder ending in '.hdf5'"
+                f"dataset.file_ext: '{ext}' is not supported; use one of {list(EXTENSIONS)} or a folder ending in "
+                "'.hdf5'"
             )
         for folder in self.folders:
             if not os.path.isdir(folder):
                 raise FileNotFoundError(f"dataset.feat_folder: folder not found: {folder}")
 
-    @staticmethod
-    def _is_hdf5(folder: str) -> bool:
-        return ".hdf5" in folder
-
     def path(self, video_id: str, folder: str | None = None) -> Path:
         folder = self.folders[0] if folder is None else folder
-        if self._is_hdf5(folder):
+        if is_hdf5(folder):
             return Path(folder)
         return Path(folder) / f"{self.prefix}{video_id}{self.ext}"
 
     def exists(self, video_id: str) -> bool:
         """Whether every folder has this video."""
         for folder in self.folders:
-            if self._is_hdf5(folder):
+            if is_hdf5(folder):
                 if self.prefix + video_id not in _hdf5_keys(folder):
                     return False
             elif not self.path(video_id, folder).is_file():
                 return False
         return True
+
+    def ids(self) -> list[str]:
+        """Videos that the first folder holds a file (or data set) of, sorted. Files without the prefix are left out."""
+        folder, end = self.folders[0], "" if is_hdf5(self.folders[0]) else self.ext
+        names = _hdf5_keys(folder) if is_hdf5(folder) else os.listdir(folder)
+        return sorted(
+            name[len(self.prefix) : len(name) - len(end)]
+            for name in names
+            if name.startswith(self.prefix) and name.endswith(end) and len(name) > len(self.prefix) + len(end)
+        )
 
     def length(self, video_id: str) -> int:
         """Number of steps T, from the header where the format has one. Files of several folders may differ by a
@@ -118,7 +131,7 @@ class FeatureFiles:
 
     def _shape(self, video_id: str, folder: str) -> tuple[int, ...]:
         path = self.path(video_id, folder)
-        if self.ext == ".npz" and not self._is_hdf5(folder) and path.is_file():
+        if self.ext == ".npz" and not is_hdf5(folder) and path.is_file():
             shape = _npz_shape(path)
         else:
             with self._array(video_id, folder) as array:
@@ -141,7 +154,7 @@ class FeatureFiles:
     def _array(self, video_id: str, folder: str):
         """Something that can be sliced: a memory map, an array or an HDF5 data set."""
         path = self.path(video_id, folder)
-        if self._is_hdf5(folder):
+        if is_hdf5(folder):
             with _open_hdf5(folder) as file:
                 key = self.prefix + video_id
                 if key not in file:
