@@ -1,4 +1,9 @@
-"""The plug-in: everything that is semi-supervised, and the command line."""
+"""The plug-in: everything that is semi-supervised, the SPOT architecture, and the command line.
 
-from . import config as _config  # noqa: F401  (registers the section semi_cfg)
-from . import spot as _spot  # noqa: F401  (registers the schema of model_name: SPOT)
+Importing it registers what a configuration may hold beyond ActionFormer's sections, and loads nothing else.
+"""
+
+from libs.core import register_config_section, register_model_schema
+
+register_config_section("semi_cfg", "actionformer_nt.config:SemiSection")
+register_model_schema("SPOT", "actionformer_nt.spot.schema:SpotSection")

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from libs.core import register_config_section
 from libs.core.schema import Count, Fraction, NonNegative, Positive, Section
 
 
@@ -102,6 +101,3 @@ class SemiSection(Section):
                 "targets; leave it out"
             )
         return self
-
-
-register_config_section("semi_cfg", SemiSection)

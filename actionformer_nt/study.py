@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from libs.core import read_yaml, resolve_config, set_key
+from libs.core import read_yaml, resolve_config, set_key, set_keys
 from libs.core.schema import Count, Section
 
 from .names import LABELED_ONLY, ORACLE, check_method
@@ -126,11 +125,7 @@ def load_study(path: str | os.PathLike, *, overrides: list[str] = ()) -> Study:
     raw = read_yaml(file.base)
     for key, value in file.set.items():
         set_key(raw, key, value)
-    for override in overrides:
-        key, separator, value = override.partition("=")
-        if not separator:
-            raise ValueError(f"--set '{override}': expected KEY=VALUE")
-        set_key(raw, key, yaml.safe_load(value))
+    set_keys(raw, overrides)
     study = Study(str(path), file, raw)
     for run in study.runs():
         resolve_config(study.config(run), source=f"{path}, run {run.name}")

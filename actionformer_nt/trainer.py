@@ -369,7 +369,7 @@ def train(
         trainer.restore(path)
         if trainer.iteration != trainer.burn_in:
             raise ValueError(f"{path}: after {trainer.iteration} iterations, but semi_cfg.burn_in is {trainer.burn_in}")
-    run_folder.write_run_info(config, folder)
+    run_folder.write_run_info(config, folder, names=engine.label_names(trainer.labeled))
     trainer.run(folder, progress=progress)
     return folder
 

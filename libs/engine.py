@@ -24,6 +24,7 @@ from libs.run_folder import (
     prepare_folder,
     resume_point,
     source_commit,
+    stem_of_results,
     write_run_info,
 )
 from libs.utils.annotations import Annotations
@@ -102,7 +103,7 @@ def train(
         start = restore(resume_point(resume), model, ema, optimizer, scheduler, iters_per_epoch=len(loader))
     elif overwrite:
         clear_folder(folder)
-    write_run_info(config, folder)
+    write_run_info(config, folder, names=label_names(dataset))
     print_freq = min(print_freq, max(len(loader) - 1, 1))  # at least once an epoch
     with RunLog(folder, key="epoch", start=start, purge_step=start * len(loader)) as log:
         logger.info(
@@ -245,9 +246,8 @@ def evaluate(
             topk=config["test_cfg"]["ext_score_topk"],
         )
         provenance["external_scores"] = ext_score_file
-    agnostic = dataset.class_agnostic and video_scores is None  # the one class has no name
-    names = {} if agnostic else {i: name for name, i in dataset.label_dict.items()}
-    stem = path.parent / f"{path.name.removesuffix('.pth.tar')}_{weights}"
+    names = label_names(dataset, external_scores=video_scores is not None)
+    stem = stem_of_results(path, weights)
     files = {"detections": Path(f"{stem}_detections.json")}
     write_results(files["detections"], detections, names, provenance=provenance)
     if save_only:
@@ -271,6 +271,13 @@ def evaluate(
     title = f"{Path(dataset.json_file).stem} {dataset.split[0]} ({weights} weights{fused})"
     print(format_result(evaluator.result, title=title))
     return Evaluation(detections, evaluator.result, files)
+
+
+def label_names(dataset: Any, *, external_scores: bool = False) -> dict[int, str]:
+    """Class id -> name; empty where one class stands for all, unless external scores tell them apart."""
+    if getattr(dataset, "class_agnostic", False) and not external_scores:
+        return {}
+    return {i: name for name, i in getattr(dataset, "label_dict", {}).items()}
 
 
 def load_model(config: dict[str, Any], path: str | Path, *, weights: str = "ema") -> Any:

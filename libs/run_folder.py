@@ -1,6 +1,7 @@
 """The folder of a run: what it holds, and how it is written.
 
-`config.yaml` (resolved), `run.json` (an entry per start: seed, commit, command, versions), `log.txt`, `metrics.jsonl`
+`config.yaml` (resolved), `classes.json` (class name -> id), `run.json` (an entry per start: seed, commit, command,
+versions), `log.txt`, `metrics.jsonl`
 (a record an epoch, or every so many iterations), `logs/` (TensorBoard), `epoch_NNN.pth.tar` and `last.pth.tar`.
 """
 
@@ -21,11 +22,14 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from libs.core import dump_config
+from libs.utils.annotations import load_json
 from libs.utils.checkpoint import find_checkpoint
 
 logger = logging.getLogger(__name__)
 
 LAST = "last.pth.tar"
+CONFIG = "config.yaml"
+CLASSES = "classes.json"
 
 
 def folder_of_run(config: dict[str, Any], config_path: str | Path, output: str | None) -> Path:
@@ -72,6 +76,7 @@ def clear_folder(folder: Path) -> None:
         "*_detections.json",
         "*_metrics.json",
         "*_per_class.csv",
+        "*_thresholds.json",
         "metrics.jsonl",
         "log.txt",
         "run.json",
@@ -81,9 +86,22 @@ def clear_folder(folder: Path) -> None:
     shutil.rmtree(folder / "logs", ignore_errors=True)
 
 
-def write_run_info(config: dict[str, Any], folder: Path) -> None:
-    """`config.yaml`, and `run.json`: a list with an entry for each start of the run."""
-    path, old = folder / "run.json", folder / "config.yaml"
+def stem_of_results(checkpoint: Path, weights: str) -> Path:
+    """Beginning of the path of everything that is made with a checkpoint."""
+    return checkpoint.parent / f"{checkpoint.name.removesuffix('.pth.tar')}_{weights}"
+
+
+def read_classes(folder: Path) -> dict[int, str] | None:
+    """Class id -> name of a run; None where the folder does not say."""
+    path = folder / CLASSES
+    return {i: name for name, i in load_json(path).items()} if path.is_file() else None
+
+
+def write_run_info(config: dict[str, Any], folder: Path, *, names: dict[int, str]) -> None:
+    """`config.yaml`, `classes.json` (from id -> name), and `run.json`: a list with an entry for each start of the
+    run."""
+    (folder / CLASSES).write_text(json.dumps({name: i for i, name in names.items()}, indent=1) + "\n")
+    path, old = folder / "run.json", folder / CONFIG
     before = old.read_text() if old.is_file() else None
     dump_config(config, old)
     starts = json.loads(path.read_text()) if path.is_file() else []

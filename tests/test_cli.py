@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actionformer_nt.cli import main, parse_tiou
+from actionformer_nt.cli import build_parser, main
+from actionformer_nt.commands import COMMANDS
+from actionformer_nt.commands.options import parse_tiou
+from libs.core import load_config
 from libs.utils.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -72,10 +75,56 @@ def test_thresholds():
             parse_tiou(bad)
 
 
-def test_help_does_not_import_torch():
-    code = "import sys, actionformer_nt.cli as c; c.build_parser().format_help(); print('torch' in sys.modules)"
+def test_help_loads_nothing_heavy():
+    code = "import sys, actionformer_nt.cli as c; c.build_parser().format_help(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert not {"torch", "numpy", "pandas", "pydantic", "yaml", "tqdm"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", [name.replace("_", "-") for name in COMMANDS])
+def test_every_command_has_a_text_and_an_example_that_parses(name, capsys):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    example = " ".join(capsys.readouterr().out.split()).partition("example: ")[2]
+    assert example.startswith(f"actionformer-nt {name} ")
+    build_parser().parse_args(example.split()[1:])
+
+
+def test_overrides_are_checked_by_the_schema(make_data, tmp_path, capsys):
+    path = str(make_data())
+    assert main(["-q", "train", path, "--output", "x", "--set", "opt.epochs=1", "--set", "opt.warmup_epochs=0"]) == 0
+    config = load_config(tmp_path / "ckpt" / "tiny_x" / "config.yaml")
+    assert config["opt"]["epochs"] == 1 and config["opt"]["warmup_epochs"] == 0
+    for override, words in (
+        ("train_cfg.dropath=0.2", ["unknown key 'train_cfg.dropath'", "did you mean 'droppath'"]),
+        ("opt.epochs=many", ["opt.epochs", "many"]),
+        ("opt.epochs", ["--set 'opt.epochs'", "KEY=VALUE"]),
+        ("opt..epochs=1", ["--set 'opt..epochs=1'"]),
+        ("opt.epochs=[1", ["--set 'opt.epochs=[1'", "not YAML"]),
+    ):
+        assert main(["-q", "eval", path, str(tmp_path), "--set", override]) == 2
+        error = capsys.readouterr().err
+        assert all(word in error for word in words), error
+
+
+def test_quiet_and_verbose_before_and_after_the_command(make_data, capsys):
+    path = str(make_data())
+    shown = {}
+    for name, arguments in (("q", ["-q"]), ("", []), ("v", ["-v"])):
+        for where in ("before", "after"):
+            command = ["train", path, "--output", name + where]
+            assert main(arguments + command if where == "before" else command + arguments) == 0
+            shown[name + where] = [line.split()[0] for line in capsys.readouterr().err.splitlines()]
+    assert shown["qbefore"] == shown["qafter"] == ["99"]  # the warning about the average alone
+    assert shown["before"] == shown["after"] and shown["after"].count("epoch") == 3
+    assert shown["vbefore"] == shown["vafter"] and shown["vafter"].count("epoch") == 6
+
+
+def test_completion(capsys):
+    pytest.importorskip("shtab")
+    with pytest.raises(SystemExit) as stop:
+        main(["--completion", "bash"])
+    assert stop.value.code == 0 and "--per-class" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["train", "eval", "evaluate"])

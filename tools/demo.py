@@ -24,7 +24,6 @@ DATA = Path("demo/data")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=None, help="folder with GTEA's annotations/ and features/")
     parser.add_argument("--head", choices=["actionformer", "spot"], default="actionformer", help="the detector")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -75,4 +74,4 @@ def few_labels(name: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(tool(add_arguments, __doc__))
+    sys.exit(tool(sys.modules[__name__]))

@@ -2,7 +2,8 @@
 
 import sys
 
-from actionformer_nt.cli import add_eval_arguments, tool
+from actionformer_nt.cli import tool
+from actionformer_nt.commands import eval as command
 
 if __name__ == "__main__":
-    sys.exit(tool(add_eval_arguments, __doc__))
+    sys.exit(tool(command))

@@ -2,7 +2,8 @@
 
 import sys
 
-from actionformer_nt.cli import add_train_arguments, tool
+from actionformer_nt.cli import tool
+from actionformer_nt.commands import train as command
 
 if __name__ == "__main__":
-    sys.exit(tool(add_train_arguments, __doc__))
+    sys.exit(tool(command))

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from libs.core import register_model_schema
 from libs.core.schema import Count, Fraction, NonNegative, Number, Positive, Section
 
 Share = Annotated[Number, Field(ge=0, lt=1)]
@@ -92,6 +91,3 @@ class SpotSection(Section):
             )
         importlib.import_module("actionformer_nt.spot.meta_arch")  # not at the top: it needs torch
         return self
-
-
-register_model_schema("SPOT", SpotSection)

@@ -7,13 +7,15 @@ import difflib
 import importlib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from .schema import RootSection, Section, config_sections, model_schemas
+from .registry import config_section, config_section_names, model_names, model_schema
+from .schema import RootSection, Section
 
 # What `load_config` adds to the model section; a file may repeat them, but not contradict the dataset section.
 DERIVED_FROM_DATASET = ("input_dim", "num_classes", "max_seq_len")
@@ -38,8 +40,11 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load_config(path: str | os.PathLike) -> dict[str, Any]:
+def load_config(path: str | os.PathLike, *, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Reads an ActionFormer-format YAML file.
+
+    Args:
+        overrides: KEY=VALUE strings that replace keys of the file, see `set_keys`.
 
     Returns:
         A plain nested dict with every default filled in. As in ActionFormer, the model section also holds
@@ -50,7 +55,9 @@ def load_config(path: str | os.PathLike) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ValueError: not YAML, unknown key, wrong type or values that do not fit together; names the key.
     """
-    return resolve_config(read_yaml(path), source=str(path))
+    raw = read_yaml(path)
+    set_keys(raw, overrides)
+    return resolve_config(raw, source=str(path))
 
 
 def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
@@ -79,24 +86,37 @@ def set_key(raw: dict[str, Any], key: str, value: Any) -> None:
     raw[last] = value
 
 
+def set_keys(raw: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Sets keys from strings such as "opt.epochs=5" or "dataset.crop_ratio=[0.8, 1.0]"; values are YAML."""
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not all(key.split(".")):
+            raise ValueError(f"--set '{override}': expected KEY=VALUE, such as train_cfg.droppath=0.2")
+        try:
+            value = yaml.load(text, Loader=_Loader)
+        except (yaml.YAMLError, ValueError) as error:
+            raise ValueError(f"--set '{override}': the value is not YAML: {error}") from None
+        set_key(raw, key, value)
+
+
 def resolve_config(raw: dict[str, Any], source: str = "config") -> dict[str, Any]:
     """The same for a dict that is already in memory; `raw` is not changed."""
     raw = copy.deepcopy({key: value for key, value in raw.items() if value is not None})
     _import_plugins(raw.get("plugins") or [], source)
-    extra_schemas = config_sections()
-    extra = {name: raw.pop(name) for name in extra_schemas if name in raw}
+    if built_in := set(config_section_names()) & set(RootSection.model_fields):
+        raise ValueError(f"{source}: a plug-in registers sections that are built in: {sorted(built_in)}")
+    extra = {name: raw.pop(name) for name in config_section_names() if name in raw}
     derived = _pop_derived(raw, source)
 
-    config = _validate(RootSection, raw, source, "", known=list(extra_schemas))
-    schemas = model_schemas()
-    if config["model_name"] not in schemas:
+    config = _validate(RootSection, raw, source, "", known=config_section_names())
+    if config["model_name"] not in model_names():
         raise ValueError(
-            f"{source}: model_name: '{config['model_name']}' is not a known architecture {sorted(schemas)}"
-            + _suggest(config["model_name"], schemas)
+            f"{source}: model_name: '{config['model_name']}' is not a known architecture {model_names()}"
+            + _suggest(config["model_name"], model_names())
         )
-    config["model"] = _validate(schemas[config["model_name"]], config["model"], source, "model")
+    config["model"] = _validate(model_schema(config["model_name"]), config["model"], source, "model")
     for name, value in extra.items():
-        config[name] = _validate(extra_schemas[name], value, source, name)
+        config[name] = _validate(config_section(name), value, source, name)
 
     for key in DERIVED_FROM_DATASET:
         if key in derived and derived[key] != config["dataset"][key]:

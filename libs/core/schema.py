@@ -229,27 +229,3 @@ class RootSection(Section):
                 f"train_cfg.head_empty_cls {bad} outside [0, dataset.num_classes={self.dataset.num_classes})"
             )
         return self
-
-
-_sections: dict[str, type[Section]] = {}
-_models: dict[str, type[Section]] = {"LocPointTransformer": LocPointTransformerSection}
-
-
-def register_config_section(name: str, schema: type[Section]) -> None:
-    """Adds an optional top-level section `name` to the configuration, checked against `schema`."""
-    if name in RootSection.model_fields:
-        raise ValueError(f"config section '{name}' is built in")
-    _sections[name] = schema
-
-
-def register_model_schema(model_name: str, schema: type[Section]) -> None:
-    """Registers what the `model` section may hold when `model_name` names this architecture."""
-    _models[model_name] = schema
-
-
-def config_sections() -> dict[str, type[Section]]:
-    return dict(_sections)
-
-
-def model_schemas() -> dict[str, type[Section]]:
-    return dict(_models)

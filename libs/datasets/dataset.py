@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from libs.utils.annotations import Annotations, Video, duplicate_mask, read_annotations
@@ -17,23 +16,10 @@ from libs.utils.seeding import derive_seed
 
 from .crop import random_crop
 from .features import FeatureFiles
+from .grid import Grid, GridRule, resize
 from .presets import Preset
 
 logger = logging.getLogger(__name__)
-
-
-class Grid(NamedTuple):
-    """How feature steps lie in time: step x is centred at (x * stride + num_frames / 2) / fps seconds."""
-
-    stride: float  # frames from one step to the next
-    num_frames: float  # frames that one step looks at
-    length: int  # steps
-    resize: bool  # whether the features are interpolated to `length`
-
-    @property
-    def offset(self) -> float:
-        """Half of a step's width, in steps."""
-        return 0.5 * self.num_frames / self.stride
 
 
 class SampleKey(int):
@@ -100,6 +86,10 @@ class TALDataset(Dataset):
         self.feat_stride, self.num_frames, self.default_fps = feat_stride, num_frames, default_fps
         self.downsample_rate, self.max_seq_len = downsample_rate, max_seq_len
         self.trunc_thresh, self.crop_ratio, self.force_upsampling = trunc_thresh, crop_ratio, force_upsampling
+        self.rule = GridRule(
+            feat_stride=feat_stride, num_frames=num_frames, downsample_rate=downsample_rate, max_seq_len=max_seq_len,
+            force_upsampling=force_upsampling,
+        )  # fmt: skip
         self.tiou_thresholds = np.array(tiou_thresholds or preset.tiou)
         self.remove_duplicates = (duplicates or preset.duplicates) == "remove"
         if force_upsampling and not preset.spread:
@@ -171,21 +161,8 @@ class TALDataset(Dataset):
 
     def grid(self, index: int) -> Grid:
         """How the features of a video lie in time (ActivityNet's three cases included)."""
-        video, steps = self.videos[index], self.features.length(self.videos[index].id)
-        if self.feat_stride > 0 and not self.force_upsampling:
-            rate = self.downsample_rate
-            return Grid(self.feat_stride * rate, self.num_frames, -(-steps // rate), resize=False)
-        length = self.max_seq_len if self.force_upsampling else steps
-        if self.feat_stride > 0:
-            stride = float((steps - 1) * self.feat_stride + self.num_frames) / length
-        elif steps > self.max_seq_len and not self.force_upsampling:
-            raise ValueError(
-                f"video '{video.id}': {steps} steps, but feat_stride <= 0 needs at most max_seq_len={self.max_seq_len} "
-                f"or force_upsampling: true, which rescales to it"
-            )
-        else:
-            stride = self._duration(video) * self._fps(video) / length
-        return Grid(stride, stride, length, resize=length != steps)
+        video = self.videos[index]
+        return self.rule.grid(video.id, self.features.length(video.id), self._duration(video) * self._fps(video))
 
     def num_steps(self, index: int) -> int:
         """Steps that a sample of this video has at most (what bucketing sorts by)."""
@@ -265,11 +242,7 @@ class TALDataset(Dataset):
 
     def _read(self, video_id: str, grid: Grid, start: int, length: int) -> torch.Tensor:
         """Features (C, length) from grid step `start` on."""
-        if self.feat_stride > 0 and not self.force_upsampling:
+        if self.rule.regular:
             rate = self.downsample_rate
-            feats = self.features.read(video_id, start * rate, (start + length) * rate, rate)
-            return torch.from_numpy(np.ascontiguousarray(feats.T))
-        feats = torch.from_numpy(np.ascontiguousarray(self.features.read(video_id).T))
-        if grid.resize:
-            feats = F.interpolate(feats[None], size=grid.length, mode="linear", align_corners=False)[0]
-        return feats[:, start : start + length]
+            return resize(self.features.read(video_id, start * rate, (start + length) * rate, rate), grid)
+        return resize(self.features.read(video_id), grid)[:, start : start + length]

@@ -13,6 +13,20 @@ import numpy as np
 import pandas as pd
 
 NPZ_KEY = "feats"
+EXTENSIONS = (".npy", ".npz", ".csv")
+
+
+class FeatureError(ValueError):
+    """Features that cannot be used. `kind` names the problem in a word."""
+
+    def __init__(self, message: str, kind: str = "unreadable") -> None:  # a loader passes the message alone
+        super().__init__(message)
+        self.kind = kind
+
+
+def is_hdf5(folder: str | os.PathLike) -> bool:
+    """Whether this is one HDF5 file with a data set per video, instead of a folder."""
+    return ".hdf5" in os.fspath(folder)
 
 
 class FeatureFiles:
@@ -36,35 +50,42 @@ class FeatureFiles:
         self.folders = [folders] if isinstance(folders, str) else list(folders)
         self.prefix, self.ext = prefix or "", ext
         self.channels = [channels] if isinstance(channels, int) else list(channels)
-        if self._is_hdf5(self.folders[0]):
+        if is_hdf5(self.folders[0]):
             return
-        if ext not in (".npy", ".npz", ".csv"):
+        if ext not in EXTENSIONS:
             raise ValueError(
-                f"dataset.file_ext: '{ext}' is not supported; use '.npy', '.npz', '.csv' or a folder ending in '.hdf5'"
+                f"dataset.file_ext: '{ext}' is not supported; use one of {list(EXTENSIONS)} or a folder ending in "
+                "'.hdf5'"
             )
         for folder in self.folders:
             if not os.path.isdir(folder):
                 raise FileNotFoundError(f"dataset.feat_folder: folder not found: {folder}")
 
-    @staticmethod
-    def _is_hdf5(folder: str) -> bool:
-        return ".hdf5" in folder
-
     def path(self, video_id: str, folder: str | None = None) -> Path:
         folder = self.folders[0] if folder is None else folder
-        if self._is_hdf5(folder):
+        if is_hdf5(folder):
             return Path(folder)
         return Path(folder) / f"{self.prefix}{video_id}{self.ext}"
 
     def exists(self, video_id: str) -> bool:
         """Whether every folder has this video."""
         for folder in self.folders:
-            if self._is_hdf5(folder):
+            if is_hdf5(folder):
                 if self.prefix + video_id not in _hdf5_keys(folder):
                     return False
             elif not self.path(video_id, folder).is_file():
                 return False
         return True
+
+    def ids(self) -> list[str]:
+        """Videos that the first folder holds a file (or data set) of, sorted. Files without the prefix are left out."""
+        folder, end = self.folders[0], "" if is_hdf5(self.folders[0]) else self.ext
+        names = _hdf5_keys(folder) if is_hdf5(folder) else os.listdir(folder)
+        return sorted(
+            name[len(self.prefix) : len(name) - len(end)]
+            for name in names
+            if name.startswith(self.prefix) and name.endswith(end) and len(name) > len(self.prefix) + len(end)
+        )
 
     def length(self, video_id: str) -> int:
         """Number of steps T, from the header where the format has one. Files of several folders may differ by a
@@ -84,20 +105,32 @@ class FeatureFiles:
             stop = limit if stop is None else min(stop, limit)
         parts = [self._read_one(video_id, folder, start, stop, step) for folder in self.folders]
         feats = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        if feats.shape[1] != sum(self.channels):
-            raise ValueError(
-                f"video '{video_id}': {feats.shape[1]} channels in {self.folders}, expected dataset.input_dim="
-                f"{sum(self.channels)}"
-            )
+        self._check_channels(video_id, feats.shape[1])
         return feats
+
+    def shape(self, video_id: str) -> tuple[int, int]:
+        """(T, C) over all folders, checked like what `read` returns, from the headers where the format has them."""
+        shapes = [self._shape(video_id, folder) for folder in self.folders]
+        channels = sum(shape[1] for shape in shapes)
+        self._check_channels(video_id, channels)
+        return self._common_length(video_id, [shape[0] for shape in shapes]), channels
+
+    def _check_channels(self, video_id: str, channels: int) -> None:
+        if channels != sum(self.channels):
+            raise FeatureError(
+                kind="channels",
+                message=f"video '{video_id}': {channels} channels in {self.folders}, expected dataset.input_dim="
+                f"{sum(self.channels)}",
+            )
 
     MAX_LENGTH_DIFFERENCE = 4
 
     def _common_length(self, video_id: str, lengths: list[int]) -> int:
         if max(lengths) - min(lengths) > self.MAX_LENGTH_DIFFERENCE:
-            raise ValueError(
-                f"video '{video_id}': the feature folders disagree on its length: "
-                + ", ".join(f"{folder}: {n} steps" for folder, n in zip(self.folders, lengths, strict=True))
+            raise FeatureError(
+                kind="folders-disagree",
+                message=f"video '{video_id}': the feature folders disagree on its length: "
+                + ", ".join(f"{folder}: {n} steps" for folder, n in zip(self.folders, lengths, strict=True)),
             )
         return min(lengths)
 
@@ -107,18 +140,20 @@ class FeatureFiles:
             try:
                 feats = np.asarray(array[start:stop:step], dtype=np.float32)
             except (TypeError, ValueError) as error:
-                raise ValueError(f"{self.path(video_id, folder)}: cannot read as numbers: {error}") from None
+                message = f"{self.path(video_id, folder)}: cannot read as numbers: {error}"
+                raise FeatureError(kind="damaged-file", message=message) from None
         if not np.isfinite(feats).all():
             row = int(np.argmax(~np.isfinite(feats).all(axis=1)))
-            raise ValueError(
-                f"{self.path(video_id, folder)}: video '{video_id}' holds numbers that are not finite, "
-                f"first in row {start + row * step}"
+            raise FeatureError(
+                kind="not-finite",
+                message=f"{self.path(video_id, folder)}: video '{video_id}' holds numbers that are not finite, "
+                f"first in row {start + row * step}",
             )
         return feats
 
     def _shape(self, video_id: str, folder: str) -> tuple[int, ...]:
         path = self.path(video_id, folder)
-        if self.ext == ".npz" and not self._is_hdf5(folder) and path.is_file():
+        if self.ext == ".npz" and not is_hdf5(folder) and path.is_file():
             shape = _npz_shape(path)
         else:
             with self._array(video_id, folder) as array:
@@ -129,25 +164,31 @@ class FeatureFiles:
     def _check_shape(self, video_id: str, folder: str, shape: tuple[int, ...]) -> None:
         path = self.path(video_id, folder)
         if len(shape) != 2 or shape[0] == 0:
-            raise ValueError(f"{path}: expected features of shape (T, C) with T > 0, found {tuple(shape)}")
+            raise FeatureError(
+                kind="shape", message=f"{path}: expected features of shape (T, C) with T > 0, found {tuple(shape)}"
+            )
         per_folder = len(self.channels) == len(self.folders)
         expected = self.channels[self.folders.index(folder)] if per_folder else None
         if expected is None or shape[1] == expected:
             return
-        hint = " - T and C look swapped: transpose the file" if shape[0] == expected else ""
-        raise ValueError(f"{path}: {shape[1]} channels (shape {tuple(shape)}), expected {expected}{hint}")
+        swapped = shape[0] == expected
+        hint = " - T and C look swapped: transpose the file" if swapped else ""
+        raise FeatureError(
+            kind="swapped" if swapped else "channels",
+            message=f"{path}: {shape[1]} channels (shape {tuple(shape)}), expected {expected}{hint}",
+        )
 
     @contextmanager
     def _array(self, video_id: str, folder: str):
         """Something that can be sliced: a memory map, an array or an HDF5 data set."""
         path = self.path(video_id, folder)
-        if self._is_hdf5(folder):
+        if is_hdf5(folder):
             with _open_hdf5(folder) as file:
                 key = self.prefix + video_id
                 if key not in file:
                     raise FileNotFoundError(f"{folder}: no data set '{key}' for video '{video_id}'")
                 if not hasattr(file[key], "shape"):
-                    raise ValueError(f"{folder}: '{key}' is a group, not a data set")
+                    raise FeatureError(kind="damaged-file", message=f"{folder}: '{key}' is a group, not a data set")
                 yield file[key]
             return
         if not path.is_file():
@@ -165,7 +206,7 @@ class FeatureFiles:
             else:
                 array = np.load(path, mmap_mode="r")
         except Exception as error:  # numpy and zipfile raise many kinds on damaged files
-            raise ValueError(f"{path}: damaged or not a feature file: {error}") from None
+            raise FeatureError(kind="damaged-file", message=f"{path}: damaged or not a feature file: {error}") from None
         yield array
 
 
@@ -177,7 +218,9 @@ def _npz_shape(path: Path) -> tuple[int, ...]:
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             return read(file)[0]
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise ValueError(f"{path}: damaged or without an array '{NPZ_KEY}': {error}") from None
+        raise FeatureError(
+            kind="damaged-file", message=f"{path}: damaged or without an array '{NPZ_KEY}': {error}"
+        ) from None
 
 
 @lru_cache(maxsize=8)

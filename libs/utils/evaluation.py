@@ -111,8 +111,6 @@ def evaluate_detections(
         raise ValueError(f"evaluation: absent_labels '{absent_labels}' is neither 'reference' nor 'drop'")
 
     classes, gt_class = np.unique(truth.label, return_inverse=True)
-    gt_video, video_names = pd.factorize(truth.video_id)
-    det_video = pd.Index(video_names).get_indexer(detections.video_id)  # -1: no event in that video
     det_class, counts = _number_classes(detections.label, classes, absent_labels)
     predicted = frozenset(detections.video_id)
     counts |= {
@@ -124,24 +122,27 @@ def evaluate_detections(
         "predictions_in_unknown_videos": int((~pd.Series(detections.video_id).isin(truth.videos)).sum()),
     }
 
-    # Rows of one class together, best score first; of equal scores the last row first (a reversed stable sort).
-    order = np.argsort(detections.score, kind="stable")[::-1]
-    order = order[det_class[order] >= 0]
-    order = order[np.argsort(det_class[order], kind="stable")]
-    det_class, det_video = det_class[order], det_video[order]
-    pairs = _overlapping_pairs(
-        det_class * len(video_names) + det_video, det_video >= 0, detections.t_start[order], detections.t_end[order],
-        gt_class * len(video_names) + gt_video, truth.t_start, truth.t_end, float(tiou.min()),
-    )  # fmt: skip
-
+    order, pairs = _rank(truth, detections, gt_class, det_class, float(tiou.min()))
     num_gt = np.bincount(gt_class, minlength=len(classes))
-    bounds = np.searchsorted(det_class, np.arange(len(classes) + 1))
+    bounds = np.searchsorted(det_class[order], np.arange(len(classes) + 1))
     matched = np.stack([_match(pairs, threshold, len(order), len(gt_class)) for threshold in tiou])  # (T, N)
     ap = np.zeros((len(tiou), len(classes)))
     for c in range(len(classes)):
         ap[:, c] = _average_precision(matched[:, bounds[c] : bounds[c + 1]], num_gt[c])
     recall = np.stack([_recall(pairs, tiou, k, gt_class, num_gt) for k in topk], axis=1)
     return EvaluationResult(tiou, classes, ap, tuple(topk), recall, num_gt, counts)
+
+
+def true_positives(truth: GroundTruth, detections: Detections, *, tiou: float) -> np.ndarray:
+    """(N,) which detections take an event of their class at this tIoU, when they choose in the order of their scores.
+    What a detection takes does not depend on those with lower scores, so that the mask also holds for every prefix."""
+    classes, gt_class = np.unique(truth.label, return_inverse=True)
+    matched = np.zeros(len(detections.label), dtype=bool)
+    if len(classes):
+        det_class, _ = _number_classes(detections.label, classes, "drop")
+        order, pairs = _rank(truth, detections, gt_class, det_class, tiou)
+        matched[order] = _match(pairs, tiou, len(order), len(gt_class))
+    return matched
 
 
 class _Pairs(NamedTuple):
@@ -166,6 +167,23 @@ def _number_classes(label: np.ndarray, classes: np.ndarray, absent: str) -> tupl
         "of_these_counted_for_another_class": int(collides.sum()),
     }
     return number, counts
+
+
+def _rank(
+    truth: GroundTruth, detections: Detections, gt_class: np.ndarray, det_class: np.ndarray, min_iou: float
+) -> tuple[np.ndarray, _Pairs]:
+    """Rows of detections (M,) by class, and of one class best score first (of equal scores the last row first, a
+    reversed stable sort), without those of class -1; and what they overlap."""
+    gt_video, video_names = pd.factorize(truth.video_id)
+    det_video = pd.Index(video_names).get_indexer(detections.video_id)  # -1: no event in that video
+    order = np.argsort(detections.score, kind="stable")[::-1]
+    order = order[det_class[order] >= 0]
+    order = order[np.argsort(det_class[order], kind="stable")]
+    det_class, det_video = det_class[order], det_video[order]
+    return order, _overlapping_pairs(
+        det_class * len(video_names) + det_video, det_video >= 0, detections.t_start[order], detections.t_end[order],
+        gt_class * len(video_names) + gt_video, truth.t_start, truth.t_end, min_iou,
+    )  # fmt: skip
 
 
 def _overlapping_pairs(det_key, det_ok, det_start, det_end, gt_key, gt_start, gt_end, min_iou) -> _Pairs:

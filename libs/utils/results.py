@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,10 +76,33 @@ def as_detections(predictions: Any, label_ids: dict[str, int] | None = None) -> 
     return make_detections(*(predictions[name] for name in columns))
 
 
-def write_results(path: str | os.PathLike, detections: Detections, label_names: dict[int, str], **extra: Any) -> None:
+def to_table(detections: Detections, label_names: dict[int, str]) -> pd.DataFrame:
+    """A row per detection: `video`, `start`, `end` (seconds), `label`, `label_id`, `score`. Ids without a name become
+    their number."""
+    return pd.DataFrame(
+        {
+            "video": detections.video_id,
+            "start": detections.t_start,
+            "end": detections.t_end,
+            "label": [label_names.get(int(i), str(i)) for i in detections.label],
+            "label_id": detections.label,
+            "score": detections.score,
+        }
+    )
+
+
+def write_results(
+    path: str | os.PathLike,
+    detections: Detections,
+    label_names: dict[int, str],
+    *,
+    videos: Sequence[str] = (),
+    **extra: Any,
+) -> None:
     """Writes ActivityNet's result JSON, atomically. Each detection also carries its `label_id`; `extra` are more
-    top-level keys. Numbers keep all their digits, so that reading gives the same evaluation."""
-    results: dict[str, list] = {}
+    top-level keys. Numbers keep all their digits, so that reading gives the same evaluation. `videos` are written even
+    if nothing was detected in them."""
+    results: dict[str, list] = {video_id: [] for video_id in videos}
     rows = zip(*(column.tolist() for column in detections), strict=True)
     for video_id, start, end, label, score in rows:
         name = label_names.get(label, str(label))

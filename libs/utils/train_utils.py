@@ -104,13 +104,15 @@ def check_finite(values: dict[str, float], video_list: list[dict[str, Any]], epo
     )
 
 
-def predict(val_loader: DataLoader, model: nn.Module, *, progress: bool = False) -> Detections:
+def predict(
+    val_loader: DataLoader, model: nn.Module, *, progress: bool = False, desc: str = "evaluating"
+) -> Detections:
     """Detections of all videos of a loader, in its order. The model's mode is restored."""
     was_training = model.training
     model.eval()
     parts = []
     total = len(getattr(val_loader, "dataset", val_loader))
-    with tqdm(total=total, desc="evaluating", unit="video", leave=False, disable=None if progress else True) as bar:
+    with tqdm(total=total, desc=desc, unit="video", leave=False, disable=None if progress else True) as bar:
         for video_list in val_loader:
             with torch.no_grad():
                 outputs = model(video_list)

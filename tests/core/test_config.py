@@ -117,15 +117,16 @@ def test_plugin_section(make_data, monkeypatch):
     path = make_data(mine_cfg={"size": 4})
     with pytest.raises(ValueError, match="mine_cfg"):
         load_config(path)
-    monkeypatch.setattr("libs.core.schema._sections", {})
+    monkeypatch.setattr("libs.core.registry._sections", {})
     register_config_section("mine_cfg", Mine)
     assert load_config(path)["mine_cfg"] == {"size": 4}
     raw = yaml.safe_load(path.read_text())
     raw["mine_cfg"] = {"siz": 4}
     with pytest.raises(ValueError, match=r"mine_cfg.siz.*did you mean 'size'"):
         resolve_config(raw)
-    with pytest.raises(ValueError, match="built in"):
-        register_config_section("opt", Mine)
+    register_config_section("opt", "nowhere:Mine")
+    with pytest.raises(ValueError, match=r"built in: \['opt'\]"):
+        load_config(path)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("s*/*.yaml")), ids=lambda p: p.name)

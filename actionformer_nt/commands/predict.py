@@ -1,0 +1,126 @@
+"""Detect actions in feature files that no annotation file knows of.
+
+Writes predictions.json (ActivityNet's result format) and predictions.csv, and of every video subtitles (.srt) and a
+picture of its timeline (.png).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .options import add_overrides
+
+EXAMPLE = "actionformer-nt predict configs/demo.yaml demo/runs/demo_supervised my_video.npy --fps 30 --threshold auto"
+FORMATS = ("json", "csv", "srt", "png")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="YAML configuration; training leaves one in the run folder, config.yaml")
+    parser.add_argument("ckpt", help="checkpoint, or folder of checkpoints")
+    parser.add_argument("features", nargs="+", help="feature files (.npy, .npz, .csv, .hdf5) or folders of them")
+    parser.add_argument("--fps", type=float, help="frames per second of the videos (default: dataset.default_fps)")
+    parser.add_argument("--feat-stride", type=float, help="frames from one feature to the next (default: dataset's)")
+    parser.add_argument("--num-frames", type=float, help="frames that one feature looks at (default: dataset's)")
+    parser.add_argument("--duration", type=float, help="seconds of the videos (default: until the features end)")
+    parser.add_argument(
+        "--threshold", type=parse_threshold, metavar="SCORE|auto",
+        help="show detections from this score on; auto: per class the score of the best F1 on a labeled set, chosen "
+        "once and kept beside the checkpoint (default: all detections, as mAP wants them)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--labeled-split", nargs="+", metavar="SUBSET", help="labeled set of --threshold auto (default: val_split)"
+    )
+    parser.add_argument("--top-k", type=int, default=-1, help="detections per video (default: test_cfg.max_seg_num)")
+    parser.add_argument(
+        "--also-from", nargs="+", default=[], metavar="FOLDER",
+        help="folders with further features of the same videos, whose channels follow",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder to write to")
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS, help="what to write")
+    parser.add_argument("-epoch", "--epoch", type=int, default=-1, help="which epoch of the folder (default: the last)")
+    parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="averaged or raw weights")
+    add_overrides(parser)
+
+
+def parse_threshold(text: str) -> float | str:
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a score nor auto") from None
+
+
+def run(args: argparse.Namespace) -> None:
+    from libs.core import load_config
+    from libs.datasets.unannotated import Timing
+    from libs.operating_point import choose_thresholds, stored_thresholds
+    from libs.predictor import Predictor
+    from libs.run_folder import check_writable
+    from libs.utils.checkpoint import find_checkpoint
+    from libs.utils.results import to_table
+
+    config = load_config(args.config, overrides=args.set)
+    checkpoint = find_checkpoint(args.ckpt, args.epoch)
+    check_writable(args.out)
+    thresholds = None
+    if args.threshold == "auto":
+        chosen = {"weights": args.weights, "split": args.labeled_split}
+        thresholds = stored_thresholds(config, checkpoint, **chosen) or choose_thresholds(
+            config, checkpoint, **chosen, **_visible(config, args.labeled_split), progress=not args.quiet
+        )
+    predictor = Predictor.from_checkpoint(
+        checkpoint, config=config, weights=args.weights, topk=args.top_k, thresholds=thresholds
+    )
+    timing = Timing(args.fps, args.duration, args.feat_stride, args.num_frames)
+    videos, found = predictor.detect(args.features, timing, more_folders=args.also_from, progress=not args.quiet)
+    kept = predictor.keep(found, args.threshold)
+    print(f"{len(kept.score)} of {len(found.score)} detections in {len(videos)} videos")
+    _write(args, videos, kept, to_table(kept, predictor.names), predictor.names, checkpoint)
+
+
+def _write(
+    args: argparse.Namespace, videos: dict[str, float], kept: Any, table: Any, names: dict[int, str], checkpoint: Path
+) -> None:
+    from tqdm import tqdm
+
+    from libs.utils.results import write_results
+    from libs.utils.subtitles import to_srt
+
+    out, formats = args.out, args.formats
+    if "json" in formats:
+        provenance = {"checkpoint": str(checkpoint), "weights": args.weights, "threshold": args.threshold}
+        write_results(out / "predictions.json", kept, names, videos=videos, provenance=provenance)
+    if "csv" in formats:
+        table.to_csv(out / "predictions.csv", index=False, float_format="%.4f")
+    each = [kind for kind in ("srt", "png") if kind in formats]
+    if each:
+        own = dict(iter(table.groupby("video", sort=False)))
+        for video in tqdm(videos, desc="writing", unit="video", leave=False, disable=True if args.quiet else None):
+            rows, stem = own.get(video, table.iloc[:0]), video.replace("/", "_")
+            if "srt" in each:
+                (out / f"{stem}.srt").write_text(to_srt(rows), encoding="utf-8")
+            if "png" in each:
+                from libs.utils.timeline import save_timeline
+
+                save_timeline(out / f"{stem}.png", rows, title=video, duration=videos[video])
+    files = [f"predictions.{kind}" for kind in ("json", "csv") if kind in formats] + [f"*.{kind}" for kind in each]
+    print(f"{out}: {', '.join(files)}")
+
+
+def _visible(config: dict[str, Any], split: list[str] | None) -> dict[str, Any]:
+    """Of a semi-supervised configuration, only videos whose labels training was shown, and those of other subsets."""
+    if "semi_cfg" not in config:
+        return {}
+    from actionformer_nt.splits import read_hidden, read_split
+
+    semi = config["semi_cfg"]["split"]
+    labels = read_split(semi["file"], semi["ratio"], semi["fold"])
+    annotations = read_hidden(config["dataset"]["json_file"], labels)
+    videos = annotations.of_subsets(split or config["val_split"])
+    return {
+        "annotations": annotations,
+        "video_ids": frozenset(video.id for video in videos) - frozenset(labels.unlabeled),
+    }

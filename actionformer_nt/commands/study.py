@@ -1,0 +1,26 @@
+"""Run a grid of methods, ratios, folds and seeds, and compare."""
+
+from __future__ import annotations
+
+import argparse
+
+from .options import add_overrides
+
+EXAMPLE = "actionformer-nt study configs/study/hapt.yaml --processes 2"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", help="YAML file of the study")
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time; the cores are shared among them")
+    add_overrides(parser)
+    parser.add_argument("--diagnostic", action="store_true", help="allow methods that use hidden labels")
+    parser.add_argument("--table-only", action="store_true", help="run nothing, make the table of what is there")
+
+
+def run(args: argparse.Namespace) -> None:
+    from actionformer_nt import study
+
+    plan = study.load_study(args.study, overrides=args.set)
+    if not args.table_only:
+        study.run_missing(plan, processes=args.processes, diagnostic=args.diagnostic, progress=not args.quiet)
+    print(study.write_table(plan))

@@ -1,0 +1,42 @@
+"""Train a detector."""
+
+from __future__ import annotations
+
+import argparse
+
+from .options import add_overrides
+
+EXAMPLE = "actionformer-nt train configs/thumos_i3d.yaml --output reproduce --set train_cfg.droppath=0.2"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="YAML configuration")
+    parser.add_argument(
+        "-p", "--print-freq", type=int, default=10, help="iterations between entries of TensorBoard and of -v"
+    )
+    parser.add_argument("-c", "--ckpt-freq", type=int, default=5, help="epochs between numbered checkpoints")
+    parser.add_argument("--output", default=None, help="name of the run (default: the time)")
+    parser.add_argument("--resume", default=None, help="checkpoint or run folder to go on from")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in the output folder")
+    add_overrides(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    from libs import engine, run_folder
+    from libs.core import load_config
+
+    config = load_config(args.config, overrides=args.set)
+    folder = run_folder.folder_of_run(config, args.config, args.output)
+    if args.resume and args.output is None:
+        folder = run_folder.resume_point(args.resume).parent
+    if "semi_cfg" in config:
+        from actionformer_nt import trainer
+
+        trainer.train(config, folder, resume=args.resume, overwrite=args.overwrite, progress=not args.quiet)
+        for name, found in trainer.evaluate(config, folder, progress=not args.quiet).items():
+            print(f"{name}: " + ", ".join(str(path) for path in found.files.values()))
+        return
+    engine.train(
+        config, folder, resume=args.resume, overwrite=args.overwrite,
+        print_freq=args.print_freq, ckpt_freq=args.ckpt_freq, progress=not args.quiet,
+    )  # fmt: skip

@@ -1,0 +1,206 @@
+"""Reads an annotation file as it stands and notes every problem, where `read_annotations` stops at the first."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from libs.utils.annotations import MIN_DURATION, PAST_END, duplicate_mask
+
+from .findings import Findings
+
+
+@dataclass
+class RawVideo:
+    id: str
+    subset: str
+    duration: float | None  # seconds
+    fps: float | None
+    events: list[tuple[float, float, str]] = field(default_factory=list)  # start, end (seconds), class name
+
+
+@dataclass
+class Labels:
+    """Class names and ids as the file gives them."""
+
+    ids: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))  # name -> its ids
+    without_id: dict[str, str] = field(default_factory=dict)  # name -> first video
+    listed: list[str] | None = None  # the file's list `classes`
+    first: dict[str, str] = field(default_factory=dict)  # name -> first video
+
+    def numbers(self) -> dict[str, int]:
+        """name -> id, by the rules of `read_annotations`."""
+        if any(self.ids.values()):
+            return {name: min(ids) for name, ids in self.ids.items() if ids}
+        names = self.listed if self.listed is not None else sorted(self.without_id)
+        return {name: i for i, name in enumerate(names)}
+
+
+def scan_annotations(path: str, findings: Findings) -> tuple[list[RawVideo], Labels]:
+    """All videos that can be read at all, and the labels. Every problem becomes a finding."""
+    labels, videos = Labels(), []
+    content = _load(path, findings)
+    database = content.get("database") if isinstance(content, dict) else None
+    if content is not None and not isinstance(database, dict):
+        findings.add("error", "annotation-file", path, "no object 'database' in it")
+    if not isinstance(database, dict):
+        return [], labels
+    if isinstance(content.get("classes"), list):
+        labels.listed = [str(name) for name in content["classes"]]
+    for video_id, entry in database.items():
+        if not isinstance(entry, dict) or "subset" not in entry:
+            findings.add("error", "video-entry", video_id, "not an object with the key 'subset'")
+            continue
+        video = RawVideo(
+            video_id, str(entry["subset"]).lower(),
+            *(_positive(video_id, key, entry.get(key), findings) for key in ("duration", "fps")),
+        )  # fmt: skip
+        events = entry.get("annotations") or []
+        if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
+            findings.add("error", "video-entry", video_id, "'annotations' is not a list of objects")
+            events = []
+        for event in events:
+            _scan_event(video, event, labels, findings)
+        _find_duplicates(video, findings)
+        videos.append(video)
+    _check_labels(labels, findings)
+    return videos, labels
+
+
+def _load(path: str, findings: Findings) -> Any:
+    repeated: list[str] = []
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) < len(items):
+            keys = [key for key, _ in items]
+            repeated.extend(sorted({key for key in keys if keys.count(key) > 1}))
+        return found
+
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=pairs)
+    except OSError as error:
+        findings.add("error", "annotation-file", path, error.strerror or str(error), advice="see dataset.json_file")
+        return None
+    except ValueError as error:
+        findings.add("error", "annotation-file", path, f"not JSON: {error}")
+        return None
+    for key in repeated:
+        findings.add(
+            "error", "repeated-key", key, "this key stands twice in one object; only the last is read",
+            advice="merge the entries of a video",
+        )  # fmt: skip
+    return content
+
+
+def _positive(video_id: str, key: str, value: Any, findings: Findings) -> float | None:
+    if value is None:
+        return None
+    number = _number(value)
+    if number is None or number <= 0:
+        findings.add("error", key, video_id, f"{key} {value!r} is not a positive number")
+        return None
+    return number
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _scan_event(video: RawVideo, event: dict[str, Any], labels: Labels, findings: Findings) -> None:
+    name = _scan_label(video.id, event, labels, findings)
+    segment = event.get("segment")
+    times = [_number(t) for t in segment] if isinstance(segment, list) and len(segment) == 2 else [None]
+    if None in times:
+        findings.add("error", "bad-segment", video.id, f"segment {segment!r} is not [start, end] in seconds")
+        return
+    start, end = times
+    if end < start:
+        findings.add("error", "reversed-event", video.id, f"[{start:g}, {end:g}] ends before it starts")
+        return
+    if end - start < MIN_DURATION:
+        findings.add(
+            "warning", "empty-event", video.id, f"[{start:g}, {end:g}] has no length",
+            advice="it cannot be learned, and evaluation drops it",
+        )  # fmt: skip
+    if start < 0:
+        findings.add("warning", "before-start", video.id, f"[{start:g}, {end:g}] starts before the video")
+    if video.duration is not None and end > video.duration + PAST_END:
+        findings.add(
+            "warning", "past-end", video.id,
+            f"[{start:g}, {end:g}] ends {end - video.duration:.2f} s after the video ({video.duration:g} s)",
+            advice="frames taken for seconds, or another cut of the video?",
+        )  # fmt: skip
+    if name is not None:
+        video.events.append((start, end, name))
+
+
+def _scan_label(video_id: str, event: dict[str, Any], labels: Labels, findings: Findings) -> str | None:
+    name, number = event.get("label"), event.get("label_id")
+    if name is None and number is None:
+        findings.add("error", "no-label", video_id, f"event {event.get('segment')} has neither 'label' nor 'label_id'")
+        return None
+    if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
+        findings.add("error", "label-id", video_id, f"label_id {number!r} is not an integer")
+        return None
+    name = str(number) if name is None else str(name)
+    labels.first.setdefault(name, video_id)
+    if number is None:
+        labels.without_id.setdefault(name, video_id)
+    else:
+        labels.ids[name].add(number)
+    return name
+
+
+def _find_duplicates(video: RawVideo, findings: Findings) -> None:
+    long = [event for event in video.events if event[1] - event[0] >= MIN_DURATION]
+    if not long:
+        return
+    starts, ends, names = zip(*long, strict=True)
+    numbers = np.unique(names, return_inverse=True)[1]
+    for i in np.flatnonzero(~duplicate_mask(np.array(starts), np.array(ends), numbers)):
+        start, end, name = long[i]
+        findings.add(
+            "warning", "duplicate-event", video.id, f"'{name}' [{start:g}, {end:g}] is there twice",
+            advice="dataset.duplicates: remove takes them out of training; evaluation always does",
+        )  # fmt: skip
+
+
+def _check_labels(labels: Labels, findings: Findings) -> None:
+    for name, numbers in labels.ids.items():
+        if len(numbers) > 1:
+            findings.add("error", "label-with-two-ids", name, f"label ids {sorted(numbers)}")
+    names_of = defaultdict(list)
+    for name, numbers in labels.ids.items():
+        if len(numbers) == 1:
+            names_of[min(numbers)].append(name)
+    for number, names in sorted(names_of.items()):
+        if len(names) > 1:
+            findings.add("warning", "id-with-two-labels", f"label_id {number}", f"labels {sorted(names)}")
+    with_id = {name for name, numbers in labels.ids.items() if numbers}
+    for name, video_id in labels.without_id.items():
+        if with_id and name not in with_id:
+            findings.add("error", "label-without-id", name, f"no label_id in '{video_id}', while other labels have one")
+        elif not with_id and labels.listed is not None and name not in labels.listed:
+            findings.add("error", "label-not-listed", name, f"in '{video_id}', but not in the file's list 'classes'")
+    same = defaultdict(list)
+    for name in labels.first:
+        same["".join(name.casefold().split())].append(name)
+    for names in same.values():
+        if len(names) > 1:
+            findings.add(
+                "warning",
+                "similar-labels",
+                names[1],
+                f"differs from {names[0]!r} in case or spaces alone: {names[1]!r}",
+            )

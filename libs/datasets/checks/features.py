@@ -1,0 +1,97 @@
+"""Looks at the feature files of videos, at their headers or at everything in them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import joblib
+from tqdm import tqdm
+
+from libs.datasets.features import EXTENSIONS, FeatureError, FeatureFiles, is_hdf5
+
+from .findings import Findings
+
+ADVICE = {
+    "swapped": "files must be T x C, a row per step",
+    "channels": "see dataset.input_dim",
+    "not-finite": "NaN or infinity in training ends it; extract these features again",
+}
+
+
+class _Look(NamedTuple):
+    video_id: str
+    steps: int | None
+    kind: str | None  # of the problem
+    message: str
+
+
+def scan_features(
+    files: FeatureFiles,
+    video_ids: list[str],
+    findings: Findings,
+    *,
+    missing: str,
+    full: bool,
+    jobs: int,
+    progress: bool,
+) -> dict[str, int]:
+    """Steps of every video whose features can be read; the others become findings.
+
+    Args:
+        missing: level of a missing file.
+        full: read all numbers, not only the headers.
+    """
+    present = [video_id for video_id in video_ids if files.exists(video_id)]
+    for video_id in sorted(set(video_ids) - set(present)):
+        findings.add(
+            "error" if not present else missing, "missing-file", video_id, f"no {files.path(video_id)}",
+            advice=_other_names(files) or "dataset.missing_features says whether such a video is skipped or an error",
+        )  # fmt: skip
+    work = (joblib.delayed(_look)(files, video_id, full) for video_id in present)
+    looks = joblib.Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(work)
+    steps = {}
+    for look in tqdm(
+        looks, total=len(present), desc="features", unit="video", leave=False, disable=None if progress else True
+    ):
+        if look.kind is not None:
+            level = "warning" if look.kind == "all-zero" else "error"
+            findings.add(level, look.kind, look.video_id, look.message, advice=ADVICE.get(look.kind, ""))
+        if look.steps is not None:
+            steps[look.video_id] = look.steps
+    return steps
+
+
+def find_extra(files: FeatureFiles, known: set[str], findings: Findings) -> None:
+    """Files of videos that the annotations do not have."""
+    for video_id in files.ids():
+        if video_id not in known:
+            findings.add(
+                "warning", "extra-file", video_id, f"{files.path(video_id)} belongs to no video of the annotations",
+                advice="it is never read",
+            )  # fmt: skip
+
+
+def _look(files: FeatureFiles, video_id: str, full: bool) -> _Look:
+    try:
+        steps, _ = files.shape(video_id)
+        if full and not files.read(video_id).any():
+            return _Look(video_id, steps, "all-zero", "every number is 0")
+    except FeatureError as error:
+        return _Look(video_id, None, error.kind, str(error))
+    except (ValueError, OSError) as error:
+        return _Look(video_id, None, "unreadable", str(error))
+    return _Look(video_id, steps, None, "")
+
+
+def _other_names(files: FeatureFiles) -> str:
+    """What the folder holds instead, if a prefix or an extension explains that files are missing."""
+    folder = files.folders[0]
+    if is_hdf5(folder) or files.ids():
+        return ""
+    endings = Counter(path.suffix for path in Path(folder).iterdir() if path.suffix in EXTENSIONS)
+    if not endings:
+        return f"{folder} holds no feature file"
+    (ending, count), example = endings.most_common(1)[0], min(Path(folder).iterdir()).name
+    return f"{folder} holds {count} files {ending}, such as {example}: see dataset.file_ext and dataset.file_prefix"

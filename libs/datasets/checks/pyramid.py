@@ -1,0 +1,98 @@
+"""Lengths of events against the grid and the pyramid's regression ranges, and what would suit them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .findings import Findings
+
+PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
+SHORT = 2.0  # grid steps; shorter events have hardly a point of their own
+MANY_SHORT = 0.1  # share from which a note becomes a warning
+HELD = 0.95  # share of the training videos that max_seq_len should hold
+
+
+def percentiles(seconds: np.ndarray, steps: np.ndarray | None) -> pd.DataFrame:
+    """Rows `seconds` and, where the grid is known, `grid steps`."""
+    rows = {"seconds": seconds} | ({} if steps is None else {"grid steps": steps})
+    names = ["min" if p == 0 else "median" if p == 50 else "max" if p == 100 else f"{p} %" for p in PERCENTILES]
+    return pd.DataFrame({key: np.percentile(values, PERCENTILES) for key, values in rows.items()}, index=names).T
+
+
+def level_counts(steps: np.ndarray, model: dict[str, Any], train_cfg: dict[str, Any]) -> np.ndarray:
+    """(L, N) which events (N,) of so many grid steps can be learned at which level of ActionFormer's pyramid: some
+    point that label assignment looks at has its farther boundary within the level's range. That distance is half the
+    event at its centre, and more by the radius of center sampling."""
+    rows = []
+    for level, (low, high) in enumerate(model["regression_range"], start=model["fpn_start_level"]):
+        reach = steps
+        if train_cfg["center_sample"] == "radius":
+            stride = model["scale_factor"] ** level
+            reach = np.minimum(steps, steps / 2 + train_cfg["center_sample_radius"] * stride)
+        rows.append((steps / 2 <= high) & (reach >= low) & (steps > 0))
+    return np.array(rows)
+
+
+def check_pyramid(
+    steps: np.ndarray, where: list[str], findings: Findings, *, model: dict[str, Any], train_cfg: dict[str, Any]
+) -> pd.DataFrame:
+    """The table of levels: range in grid steps, and the share of the events that can be learned there.
+
+    Args:
+        steps: (N,) lengths of training events in grid steps.
+        where: (N,) their videos.
+    """
+    usable = level_counts(steps, model, train_cfg)
+    ranges = model["regression_range"]
+    for i in np.flatnonzero(~usable.any(axis=0) & (steps > 0)):
+        findings.add(
+            "warning", "no-level", where[i], f"an event of {steps[i]:.1f} grid steps fits no regression range",
+            advice=f"model.regression_range ends at {max(high for _, high in ranges):g}",
+        )  # fmt: skip
+    for level in np.flatnonzero(~usable.any(axis=1)):
+        findings.add(
+            "note", "unused-level", f"level {level}", f"regression range {list(ranges[level])}: no training event",
+            advice="nothing is learned there: fewer levels, or features at another stride, would do",
+        )  # fmt: skip
+    share = usable.mean(axis=1) if len(steps) else np.zeros(len(ranges))
+    return pd.DataFrame({"range": [f"{low:g}-{high:g}" for low, high in ranges], "events, %": 100 * share})
+
+
+def check_short(steps: np.ndarray, where: list[str], findings: Findings) -> float:
+    """Share of events shorter than two grid steps."""
+    short = np.flatnonzero((steps < SHORT - 1e-6) & (steps > 0))
+    share = len(short) / max(len(steps), 1)
+    for i in short:
+        findings.add(
+            "warning" if share > MANY_SHORT else "note", "short-event", where[i],
+            f"{steps[i]:.2f} grid steps, shorter than {SHORT:g}",
+            advice="a smaller feat_stride or downsample_rate would resolve them",
+        )  # fmt: skip
+    return share
+
+
+def recommended_levels(steps: np.ndarray, model: dict[str, Any]) -> int:
+    """Levels of a pyramid whose ranges double, so that the coarsest is there for one event in a hundred."""
+    if not len(steps):
+        return 1
+    first = model["regression_range"][0][1]
+    half = float(np.percentile(steps, 99)) / 2
+    return 1 + max(0, math.ceil(math.log2(half / first))) if half > first else 1
+
+
+def recommended_length(num_steps: np.ndarray, multiple: int) -> int:
+    """The smallest `max_seq_len` that holds 95 % of the training videos."""
+    needed = float(np.percentile(num_steps, 100 * HELD, method="higher"))
+    return max(math.ceil(needed / multiple), 1) * multiple
+
+
+def multiple_of(model: dict[str, Any], levels: int) -> int:
+    """What `max_seq_len` should be a multiple of: stride and attention windows of every level."""
+    windows = model["n_mha_win_size"]
+    windows = [windows] * levels if isinstance(windows, int) else [*windows, *[windows[-1]] * levels][:levels]
+    factor = model["scale_factor"]
+    return math.lcm(*(factor**i * (2 * (w // 2) if w > 1 else 1) for i, w in enumerate(windows)))

@@ -1,0 +1,76 @@
+"""Whether features are as long as their videos say, and which stride or frame rate would make them so."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .findings import Findings
+
+SECONDS, SHARE = 1.0, 0.02  # tolerated difference: one second, or this share of the video
+FPS = (5, 10, 12.5, 15, 23.976, 24, 25, 29.97, 30, 50, 59.94, 60)
+CONSISTENT = 0.02  # relative difference up to which one number is said to fit several videos
+
+
+class VideoLength(NamedTuple):
+    video_id: str
+    steps: int  # of the feature file
+    duration: float  # seconds
+    fps: float
+
+    def covered(self, stride: float, num_frames: float) -> float:
+        """Seconds at which the window of the last feature ends."""
+        return ((self.steps - 1) * stride + num_frames) / self.fps
+
+    def fits(self, stride: float, num_frames: float) -> bool:
+        tolerance = max(SECONDS, SHARE * self.duration, (stride + num_frames) / self.fps)
+        return abs(self.covered(stride, num_frames) - self.duration) <= tolerance
+
+
+def check_lengths(lengths: list[VideoLength], findings: Findings, *, stride: float, num_frames: float) -> None:
+    """One error where most videos disagree (with what would fit), else a warning for each video that does."""
+    wrong = [video for video in lengths if not video.fits(stride, num_frames)]
+    if not wrong:
+        return
+    most = len(wrong) > len(lengths) / 2 and len(wrong) > 1
+    advice = fitting(lengths, stride=stride, num_frames=num_frames) if most else "cut differently, or damaged"
+    for video in wrong:
+        expected = max((video.duration * video.fps - num_frames) / stride + 1, 1)
+        findings.add(
+            "error" if most else "warning", "timing" if most else "length", video.video_id,
+            f"{video.steps} steps, expected about {expected:.0f} (features end at "
+            f"{video.covered(stride, num_frames):.1f} s, the video at {video.duration:.1f} s)",
+            advice=advice,
+        )  # fmt: skip
+
+
+def fitting(lengths: list[VideoLength], *, stride: float, num_frames: float) -> str:
+    """The stride, or the frame rate, with which the features would cover their videos."""
+    long = [video for video in lengths if video.steps > 1]
+    if not long:
+        return ""
+    frames = np.array([video.duration * video.fps for video in long])
+    steps, seconds = np.array([video.steps for video in long]), np.array([video.duration for video in long])
+    found = []
+    for name, least, most, nice in (  # of T steps, the last window fits in and a further one would not
+        ("feat_stride", (frames - num_frames) / steps, (frames - num_frames) / (steps - 1), None),
+        ("default_fps", ((steps - 1) * stride + num_frames) / seconds, (steps * stride + num_frames) / seconds, FPS),
+    ):
+        value = _common(least, most, nice)
+        if value is not None:
+            found.append(f"dataset.{name}: {value:g}")
+    if found:
+        return " or ".join(found) + " would fit"
+    return "no one stride or frame rate fits all videos: look at each video's 'fps'"
+
+
+def _common(least: np.ndarray, most: np.ndarray, nice: tuple[float, ...] | None) -> float | None:
+    """A number within nearly all intervals [least, most], a whole (or common) one if possible; None: there is none."""
+    low, high = float(np.percentile(least, 90)), float(np.percentile(most, 10))
+    middle = (low + high) / 2
+    if middle <= 0 or low - high > CONSISTENT * middle:
+        return None
+    low, high = min(low, high) - CONSISTENT * middle, max(low, high) + CONSISTENT * middle
+    near = round(middle) if nice is None else min(nice, key=lambda number: abs(number - middle))
+    return near if low <= near <= high else round(middle, 2)

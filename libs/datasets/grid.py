@@ -1,0 +1,80 @@
+"""How feature steps lie in time, and features on that grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+class Grid(NamedTuple):
+    """How feature steps lie in time: step x is centred at (x * stride + num_frames / 2) / fps seconds."""
+
+    stride: float  # frames from one step to the next
+    num_frames: float  # frames that one step looks at
+    length: int  # steps
+    resize: bool  # whether the features are interpolated to `length`
+
+    @property
+    def offset(self) -> float:
+        """Half of a step's width, in steps."""
+        return 0.5 * self.num_frames / self.stride
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridRule:
+    """The keys of the `dataset` section that decide the grid, ActivityNet's three cases included.
+
+    Attributes:
+        feat_stride: frames from one feature to the next; <= 0: the features are spread over the video.
+        num_frames: frames that one feature looks at.
+        downsample_rate: every `downsample_rate`-th feature is used.
+        max_seq_len: steps to which `force_upsampling` interpolates.
+    """
+
+    feat_stride: float
+    num_frames: float
+    downsample_rate: int
+    max_seq_len: int
+    force_upsampling: bool
+
+    @property
+    def regular(self) -> bool:
+        """Whether features lie every `feat_stride` frames, whatever the video's length."""
+        return self.feat_stride > 0 and not self.force_upsampling
+
+    def grid(self, video_id: str, steps: int, video_frames: float | None) -> Grid:
+        """The grid of a video.
+
+        Args:
+            steps: of its feature file.
+            video_frames: its duration in frames; needed only where features are spread over the video.
+
+        Raises:
+            ValueError: more steps than `max_seq_len` where these are spread; names the video.
+        """
+        if self.regular:
+            rate = self.downsample_rate
+            return Grid(self.feat_stride * rate, self.num_frames, -(-steps // rate), resize=False)
+        length = self.max_seq_len if self.force_upsampling else steps
+        if self.feat_stride > 0:
+            stride = float((steps - 1) * self.feat_stride + self.num_frames) / length
+        elif steps > self.max_seq_len and not self.force_upsampling:
+            raise ValueError(
+                f"video '{video_id}': {steps} steps, but feat_stride <= 0 needs at most max_seq_len={self.max_seq_len} "
+                f"or force_upsampling: true, which rescales to it"
+            )
+        else:
+            stride = video_frames / length
+        return Grid(stride, stride, length, resize=length != steps)
+
+
+def resize(feats: np.ndarray, grid: Grid) -> torch.Tensor:
+    """(T, C) features -> (C, T'), interpolated to the length of the grid where it asks for that."""
+    feats = torch.from_numpy(np.ascontiguousarray(feats.T))
+    if grid.resize:
+        feats = F.interpolate(feats[None], size=grid.length, mode="linear", align_corners=False)[0]
+    return feats

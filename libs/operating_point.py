@@ -1,0 +1,101 @@
+"""The thresholds of a checkpoint: chosen on a labeled set, kept beside it, and read again as long as they fit it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from libs import engine
+from libs.datasets import make_data_loader, make_dataset
+from libs.run_folder import check_writable, stem_of_results
+from libs.utils.annotations import Annotations
+from libs.utils.evaluation import GroundTruth, ground_truth
+from libs.utils.thresholds import Thresholds, best_thresholds, read_thresholds, write_thresholds
+from libs.utils.train_utils import predict
+
+logger = logging.getLogger(__name__)
+
+TIOU = 0.5
+
+
+def thresholds_file(checkpoint: Path, weights: str) -> Path:
+    return Path(f"{stem_of_results(checkpoint, weights)}_thresholds.json")
+
+
+def stored_thresholds(
+    config: dict[str, Any], checkpoint: Path, *, weights: str = "ema", split: Sequence[str] | None = None
+) -> Thresholds | None:
+    """The thresholds beside a checkpoint file; None where there are none, or where they belong to other weights, other
+    settings of `test_cfg` or, if `split` is given, to another labeled set."""
+    path = thresholds_file(checkpoint, weights)
+    if not path.is_file():
+        return None
+    thresholds, made_from = read_thresholds(path)
+    now = _made_from(config, checkpoint, weights, split or made_from.get("split"))
+    if made_from == now:
+        return thresholds
+    different = sorted(key for key in now if made_from.get(key) != now[key])
+    logger.info("%s: made with another %s: not used", path, ", ".join(different))
+    return None
+
+
+def choose_thresholds(
+    config: dict[str, Any],
+    checkpoint: Path,
+    *,
+    weights: str = "ema",
+    split: Sequence[str] | None = None,
+    annotations: Annotations | None = None,
+    video_ids: frozenset[str] | None = None,
+    progress: bool = False,
+) -> Thresholds:
+    """Chooses the thresholds that maximise F1 at tIoU .5 (see `best_thresholds`) and writes them beside the checkpoint.
+
+    Args:
+        config: resolved.
+        checkpoint: file.
+        split: subsets with labels; None: `val_split`.
+        annotations: instead of reading the annotation file.
+        video_ids: only these videos of the subsets.
+
+    Raises:
+        ValueError, FileNotFoundError: features or events that are missing; a detector that finds nothing.
+    """
+    split = list(split or config["val_split"])
+    check_writable(checkpoint.parent)
+    given = {} if annotations is None else {"annotations": annotations}
+    given |= {} if video_ids is None else {"video_ids": video_ids}
+    dataset = make_dataset(config["dataset_name"], False, split, **config["dataset"], **given)
+    loader = make_data_loader(dataset, False, None, **config["loader"])
+    model = engine.load_model(config, checkpoint, weights=weights).to(engine.select_device(config))
+    detections = predict(loader, model, progress=progress, desc="choosing thresholds")
+    truth = ground_truth(dataset.videos)
+    if dataset.class_agnostic:
+        truth = GroundTruth(**truth._asdict() | {"label": np.zeros_like(truth.label)})
+    thresholds = best_thresholds(truth, detections, tiou=TIOU)
+    path, names = thresholds_file(checkpoint, weights), engine.label_names(dataset)
+    write_thresholds(path, thresholds, names, _made_from(config, checkpoint, weights, split))
+    logger.info(
+        "thresholds per class from %d events of %s: F1 %.3f with one for all; written to %s",
+        thresholds.overall.events, split, thresholds.overall.f1, path,
+    )  # fmt: skip
+    return thresholds
+
+
+def _made_from(config: dict[str, Any], checkpoint: Path, weights: str, split: Sequence[str]) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with open(checkpoint, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return {
+        "sha256": digest.hexdigest(),
+        "weights": weights,
+        "tiou": TIOU,
+        "split": list(split),
+        "test_cfg": config["test_cfg"],
+    }

@@ -1,0 +1,22 @@
+"""Detections as SubRip subtitles (.srt), which players show over the video."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+
+def to_srt(table: pd.DataFrame) -> str:
+    """A subtitle per row of a table of one video (see `results.to_table`), in order of time."""
+    rows = table.sort_values(["start", "end"], kind="stable").itertuples()
+    blocks = [
+        f"{number}\n{srt_time(row.start)} --> {srt_time(row.end)}\n{row.label} {row.score:.2f}\n"
+        for number, row in enumerate(rows, start=1)
+    ]
+    return "\n".join(blocks)
+
+
+def srt_time(seconds: float) -> str:
+    """Seconds -> hh:mm:ss,mmm."""
+    milliseconds = round(seconds * 1000)
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d},{rest % 1000:03d}"
