@@ -10,6 +10,7 @@ The numbers are those of ActionFormer's evaluator (itself ActivityNet's), comput
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from .annotations import Video, duplicate_mask
+from .matching import Pairs, match, matched_mask, overlapping_pairs
 from .results import Detections
 
 DEFAULT_TIOU = np.linspace(0.1, 0.5, 5)
@@ -103,6 +105,44 @@ def evaluate_detections(
         ValueError: no event in the ground truth; thresholds outside (0, 1].
     """
     tiou = np.asarray(tiou, dtype=np.float64)
+    ranked = rank_detections(truth, detections, tiou=tiou, absent_labels=absent_labels)
+    ap = np.zeros((len(tiou), len(ranked.classes)))
+    matched = np.stack([matched_mask(ranked.match(threshold), len(ranked.row)) for threshold in tiou])  # (T, N)
+    for c, rows in enumerate(ranked.of_class()):
+        ap[:, c] = average_precision(matched[:, rows], ranked.num_gt[c])
+    recall = np.stack([_recall(ranked.pairs, tiou, k, ranked.gt_class, ranked.num_gt) for k in topk], axis=1)
+    return EvaluationResult(tiou, ranked.classes, ap, tuple(topk), recall, ranked.num_gt, ranked.counts)
+
+
+class Ranked(NamedTuple):
+    """The detections that count, rows of one class together, best score first, and the events that they overlap."""
+
+    row: np.ndarray  # (N,) rows of the detections that were given
+    det_class: np.ndarray  # (N,) number of the class for which each counts, ascending
+    det_video: np.ndarray  # (N,) number of the video; -1: none with events
+    classes: np.ndarray  # (K,) class ids of the ground truth, ascending
+    gt_class: np.ndarray  # (G,)
+    gt_video: np.ndarray  # (G,)
+    num_gt: np.ndarray  # (K,) events per class
+    pairs: Pairs  # with an event of the same class and video
+    counts: dict[str, int]
+
+    def match(self, threshold: float) -> np.ndarray:
+        """(G,) position among the ranked detections of the one that takes each event; N: none. `threshold` must not
+        lie below those given to `rank_detections`."""
+        return match(self.pairs, threshold, len(self.row), len(self.gt_class))
+
+    def of_class(self) -> list[slice]:
+        """The rows of each class."""
+        bounds = np.searchsorted(self.det_class, np.arange(len(self.classes) + 1)).tolist()
+        return [slice(a, b) for a, b in itertools.pairwise(bounds)]
+
+
+def rank_detections(
+    truth: GroundTruth, detections: Detections, *, tiou: Sequence[float], absent_labels: str = "reference"
+) -> Ranked:
+    """What `evaluate_detections` (see there for arguments and errors) looks at."""
+    tiou = np.asarray(tiou, dtype=np.float64)
     if not len(truth.label):
         raise ValueError("evaluation: the ground truth of this split holds no event")
     if not len(tiou) or tiou.min() <= 0 or tiou.max() > 1:
@@ -129,30 +169,13 @@ def evaluate_detections(
     order = order[det_class[order] >= 0]
     order = order[np.argsort(det_class[order], kind="stable")]
     det_class, det_video = det_class[order], det_video[order]
-    pairs = _overlapping_pairs(
+    pairs = overlapping_pairs(
         det_class * len(video_names) + det_video, det_video >= 0, detections.t_start[order], detections.t_end[order],
         gt_class * len(video_names) + gt_video, truth.t_start, truth.t_end, float(tiou.min()),
     )  # fmt: skip
 
     num_gt = np.bincount(gt_class, minlength=len(classes))
-    bounds = np.searchsorted(det_class, np.arange(len(classes) + 1))
-    matched = np.stack([_match(pairs, threshold, len(order), len(gt_class)) for threshold in tiou])  # (T, N)
-    ap = np.zeros((len(tiou), len(classes)))
-    for c in range(len(classes)):
-        ap[:, c] = _average_precision(matched[:, bounds[c] : bounds[c + 1]], num_gt[c])
-    recall = np.stack([_recall(pairs, tiou, k, gt_class, num_gt) for k in topk], axis=1)
-    return EvaluationResult(tiou, classes, ap, tuple(topk), recall, num_gt, counts)
-
-
-class _Pairs(NamedTuple):
-    """Overlapping (detection, event) pairs of one class and video, detections in order of rank; of one
-    detection the best-overlapping event first."""
-
-    det: np.ndarray  # (P,) rank of the detection: its row in the sorted order
-    gt: np.ndarray  # (P,) row of the event
-    iou: np.ndarray  # (P,)
-    rank_in_video: np.ndarray  # (P,) rank of the detection among those of its class and video
-    num_in_video: np.ndarray  # (P,) events of that class and video
+    return Ranked(order, det_class, det_video, classes, gt_class, gt_video, num_gt, pairs, counts)
 
 
 def _number_classes(label: np.ndarray, classes: np.ndarray, absent: str) -> tuple[np.ndarray, dict[str, int]]:
@@ -168,53 +191,7 @@ def _number_classes(label: np.ndarray, classes: np.ndarray, absent: str) -> tupl
     return number, counts
 
 
-def _overlapping_pairs(det_key, det_ok, det_start, det_end, gt_key, gt_start, gt_end, min_iou) -> _Pairs:
-    by_key = np.argsort(gt_key, kind="stable")
-    sorted_key = gt_key[by_key]
-    first = np.searchsorted(sorted_key, det_key, side="left")
-    count = np.where(det_ok, np.searchsorted(sorted_key, det_key, side="right") - first, 0)
-    rank = np.zeros(len(det_key), dtype=np.int64)
-    grouped = np.argsort(det_key, kind="stable")  # rank among the detections of the same class and video
-    if len(grouped):
-        new = np.flatnonzero(np.r_[True, np.diff(det_key[grouped]) != 0])
-        rank[grouped] = np.arange(len(grouped)) - np.repeat(new, np.diff(np.r_[new, len(grouped)]))
-
-    det = np.repeat(np.arange(len(det_key)), count)
-    offset = np.arange(len(det)) - np.repeat(np.cumsum(count) - count, count)
-    gt = by_key[first[det] + offset]
-    inter = (np.minimum(det_end[det], gt_end[gt]) - np.maximum(det_start[det], gt_start[gt])).clip(min=0)
-    union = (det_end - det_start)[det] + (gt_end - gt_start)[gt] - inter
-    iou = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
-    keep = np.flatnonzero(iou >= min_iou)
-    det, gt, iou = det[keep], gt[keep], iou[keep]
-    best_first = np.lexsort((-gt, -iou, det))  # of equal overlaps the later event first, as a reversed sort has it
-    det, gt, iou = det[best_first], gt[best_first], iou[best_first]
-    return _Pairs(det, gt, iou, rank[det], count[det])
-
-
-def _match(pairs: _Pairs, threshold: float, num_det: int, num_gt: int) -> np.ndarray:
-    """Mask of true positives (num_det,). Each detection proposes to its events in turn; an event keeps the
-    best-ranked detection that has proposed so far."""
-    keep = pairs.iou >= threshold
-    det, gt = pairs.det[keep], pairs.gt[keep]
-    next_pair = np.searchsorted(det, np.arange(num_det), side="left")
-    end = np.searchsorted(det, np.arange(num_det), side="right")
-    holder = np.full(num_gt, num_det)
-    free = np.flatnonzero(next_pair < end)
-    while len(free):
-        events = gt[next_pair[free]]
-        before = holder[events]
-        np.minimum.at(holder, events, free)
-        displaced = before[(before < num_det) & (holder[events] != before)]
-        rejected = np.unique(np.r_[free[holder[events] != free], displaced])
-        next_pair[rejected] += 1
-        free = rejected[next_pair[rejected] < end[rejected]]
-    matched = np.zeros(num_det, dtype=bool)
-    matched[holder[holder < num_det]] = True
-    return matched
-
-
-def _average_precision(matched: np.ndarray, num_gt: int) -> np.ndarray:
+def average_precision(matched: np.ndarray, num_gt: int) -> np.ndarray:
     """Area under the interpolated precision-recall curve, (T,), of (T, n) true-positive flags in order of score."""
     if not matched.shape[1]:
         return np.zeros(len(matched))
@@ -223,7 +200,7 @@ def _average_precision(matched: np.ndarray, num_gt: int) -> np.ndarray:
     return (envelope * matched).sum(axis=1) / num_gt
 
 
-def _recall(pairs: _Pairs, tiou: np.ndarray, k: int, gt_class: np.ndarray, num_gt: np.ndarray) -> np.ndarray:
+def _recall(pairs: Pairs, tiou: np.ndarray, k: int, gt_class: np.ndarray, num_gt: np.ndarray) -> np.ndarray:
     """(T,) share of events that one of the k·n best detections of their video and class covers, mean over classes."""
     chosen = pairs.rank_in_video < k * pairs.num_in_video
     best = np.zeros(len(gt_class))
