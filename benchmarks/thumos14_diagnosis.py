@@ -64,10 +64,10 @@ def describe(found: dict[str, Any]) -> str:
     lines = [
         "# Errors of the released ActionFormer detections on THUMOS14", "",
         f"{found['detections']:,} detections in the 212 test videos, {found['events']:,} events. The kinds of error "
-        f"are those of `libs/utils/diagnosis.py`, in the manner of DETAD (Alwassel et al., ECCV 2018): they part all false "
-        f"positives, and a detection that overlaps no event by {LOW:g} is background. At each threshold the errors "
-        f"at that threshold are counted and fixed. `python benchmarks/thumos14_diagnosis.py --data DATA` makes this "
-        f"page; all numbers are in `thumos14_diagnosis.json`.", "",
+        f"are those of `libs/utils/diagnosis.py`, in the manner of DETAD (Alwassel et al., ECCV 2018): they part all "
+        f"false positives, and a detection that overlaps no event by {LOW:g} is background. At each threshold "
+        f"the errors at that threshold are counted and fixed. `python benchmarks/thumos14_diagnosis.py --data DATA` "
+        f"makes this page; all numbers are in `thumos14_diagnosis.json`.", "",
         "## Gain in mAP from fixing one kind", "",
         "mAP in percent and, below it, the points that it would gain without the false positives of one kind.", "",
         f"| tIoU | {head} | average |", f"|---|{rule}---|",

@@ -1,7 +1,8 @@
 """The folder of a run: what it holds, and how it is written.
 
 `config.yaml` (resolved), `run.json` (an entry per start: seed, commit, command, versions), `log.txt`, `metrics.jsonl`
-(a record an epoch, or every so many iterations), `logs/` (TensorBoard), `epoch_NNN.pth.tar` and `last.pth.tar`.
+(a record an epoch, or every so many iterations), `logs/` (TensorBoard), `epoch_NNN.pth.tar` and `last.pth.tar`. An
+evaluation adds its detections, metrics and table, and `ground_truth.json`; a semi-supervised run `samples/`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from libs.utils.checkpoint import find_checkpoint
 logger = logging.getLogger(__name__)
 
 LAST = "last.pth.tar"
+GROUND_TRUTH = "ground_truth.json"  # of the videos that an evaluation looked at, an annotation file
+SAMPLES = "samples"  # folder of what a semi-supervised run samples on its way
 
 
 def folder_of_run(config: dict[str, Any], config_path: str | Path, output: str | None) -> Path:
@@ -75,10 +78,12 @@ def clear_folder(folder: Path) -> None:
         "metrics.jsonl",
         "log.txt",
         "run.json",
+        GROUND_TRUTH,
     )
     for old in [path for name in names for path in folder.glob(name)]:
         old.unlink()
-    shutil.rmtree(folder / "logs", ignore_errors=True)
+    for name in ("logs", SAMPLES):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def write_run_info(config: dict[str, Any], folder: Path) -> None:
