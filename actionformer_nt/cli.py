@@ -18,6 +18,7 @@ EXAMPLES = {
     "evaluate": "actionformer-nt evaluate results.json --annotations thumos14.json --split test --tiou 0.3:0.7:0.1",
     "study": "actionformer-nt study configs/study/hapt.yaml --processes 2",
     "splits": "actionformer-nt splits thumos14.json --subset validation --out configs/splits/thumos14.json",
+    "report": "actionformer-nt report ckpt/first ckpt/second --out report.html",
     "simulate": "actionformer-nt simulate data/toy --num-train 40 --num-test 20",
 }
 
@@ -32,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("train", "train a detector", add_train_arguments),
         ("eval", "evaluate a checkpoint on the test split of its configuration", add_eval_arguments),
         ("evaluate", "evaluate a result file against annotations", add_evaluate_arguments),
+        ("report", "make one page of what run folders hold", add_report_arguments),
         ("simulate", "write a synthetic data set", add_simulate_arguments),
         ("study", "run a grid of methods, ratios, folds and seeds, and compare", add_study_arguments),
         ("splits", "choose which training videos may show their labels", add_splits_arguments),
@@ -87,6 +89,13 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", type=Path, default=None, help="write the per-class table here as CSV")
     _add_absent_labels(parser)
     parser.set_defaults(run=run_evaluate)
+
+
+def add_report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder")
+    parser.add_argument("--out", default="report.html", help="page to write")
+    parser.add_argument("--videos", type=int, default=200, help="timelines, at most, of each run and subset")
+    parser.set_defaults(run=run_report)
 
 
 def add_simulate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -184,6 +193,12 @@ def run_evaluate(args: argparse.Namespace) -> None:
         args.json.write_text(json.dumps(result_to_dict(evaluator.result, names), indent=1) + "\n")
     if args.csv:
         write_table(args.csv, evaluator.result, names)
+
+
+def run_report(args: argparse.Namespace) -> None:
+    from actionformer_nt.report import write_report
+
+    print(write_report(args.runs, args.out, videos=args.videos))
 
 
 def run_study(args: argparse.Namespace) -> None:
