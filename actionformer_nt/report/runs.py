@@ -155,6 +155,7 @@ def sample_timelines(folder: Path, samples: dict[str, Any]) -> Timelines | None:
         path = folder / f"iteration_{moment['iteration']:08d}.json"
         timelines.durations |= {i: video["duration"] for i, video in load_json(path)["videos"].items()}
         timelines.add(f"teacher's pseudo labels, iteration {moment['iteration']}", *read_detections(path))
+    timelines.earlier = len(samples["moments"]) - 1
     if (folder / "predictions.json").is_file():
         found: tuple[Detections, dict[int, str]] = read_detections(folder / "predictions.json")
         timelines.add("student", *found)

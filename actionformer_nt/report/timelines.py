@@ -19,6 +19,7 @@ class Timelines:
     def __init__(self, truth: Annotations | None, *, subset: str) -> None:
         self.subset = subset
         self.rows: list[str] = []
+        self.earlier = 0  # how many of the first rows show a state that a later row replaces
         self.bars: dict[str, dict[str, list[float]]] = defaultdict(
             dict
         )  # video -> row -> start, end, label, score, ...
@@ -45,6 +46,7 @@ class Timelines:
         return {
             "subset": self.subset,
             "rows": self.rows,
+            "earlier": self.earlier,
             "names": self.names,
             "total": len(ids),
             "videos": [

@@ -43,17 +43,16 @@ SECTIONS.push(["embeddings", "Embeddings", (root) => {
     + "“Nearest” is the share of points whose nearest point in another video, in all dimensions, is of the same kind."));
   const about = (plane) => `axes ${plane.explained.map((v) => percent(v, 0)).join(" + ")} % of the variance`
     + (plane.nearest == null ? "" : `, nearest ${percent(plane.nearest, 1)} %`);
-  root.append(el("div", { class: "grid" }, ...list.flatMap((run) => {
-    const { foreground, classes, labels } = run.embeddings;
-    const count = (id) => classes.points.filter((p) => p[2] === +id).length;
-    const ids = Object.keys(labels).sort((a, b) => count(b) - count(a));
-    const kinds = ids.map((id, i) => [i < COLORS.length ? +id : -2, labels[id], i < COLORS.length ? i : -1]);
-    const grouped = classes.points.map(([x, y, k]) => [x, y, ids.indexOf(String(k)) < COLORS.length ? k : -2]);
-    const legend = [...(ids.length > COLORS.length ? [[-2, "other classes", -1]] : []), ...kinds.filter(([, , i]) => i >= 0)];
-    return [
-      scatter(`${run.name}: actions and background; ${about(foreground)}`,
-        foreground.points.map(([x, y, k]) => [x, y, k < 0 ? 0 : 1]), [[0, "background", -1], [1, "action", 0]]),
-      scatter(`${run.name}: classes; ${about(classes)}`, grouped, legend),
-    ];
-  })));
+  const actions = (run) => scatter(`${run.name}: actions and background; ${about(run.embeddings.foreground)}`,
+    run.embeddings.foreground.points.map(([x, y, k]) => [x, y, k < 0 ? 0 : 1]), [[0, "background", -1], [1, "action", 0]]);
+  const classes = (run) => {
+    const { classes: plane, labels } = run.embeddings, most = COLORS.length;
+    const count = (id) => plane.points.filter((p) => p[2] === +id).length;
+    const ids = Object.keys(labels).sort((a, b) => count(b) - count(a)).map(Number);
+    const points = plane.points.map(([x, y, k]) => [x, y, ids.indexOf(k) < most ? k : -2]);
+    const kinds = ids.slice(0, most).map((id, i) => [id, labels[id], i]);
+    if (ids.length > most) kinds.unshift([-2, "other classes", -1]);
+    return scatter(`${run.name}: classes; ${about(plane)}`, points, kinds);
+  };
+  for (const draw of [actions, classes]) root.append(el("div", { class: "grid" }, ...list.map(draw)));
 }]);

@@ -12,13 +12,12 @@ SECTIONS.push(["about", "Runs", (root) => {
 
 SECTIONS.push(["map", "mAP", (root) => {
   const list = evaluations(), tious = thresholds();
-  root.append(table(["mAP, %", ...tious.map(fixed), "average"],
-    list.map((e) => [e.title, ...tious.map((t) => percent(at(e, e.metrics.mAP, t))), percent(e.metrics.average_mAP)]), { id: "map-table" }));
   const kinds = unique(list.flatMap((e) => Object.keys(e.metrics.recall)));
-  for (const k of kinds) {
-    root.append(table([`Recall@${k}, %`, ...tious.map(fixed)],
-      list.map((e) => [e.title, ...tious.map((t) => percent(at(e, e.metrics.recall[k] || [], t)))])));
-  }
+  const row = (e, values) => [e.title, ...tious.map((t) => percent(at(e, values, t)))];
+  root.append(el("div", { class: "flow" },
+    table(["mAP, %", ...tious.map(fixed), "average"],
+      list.map((e) => [...row(e, e.metrics.mAP), percent(e.metrics.average_mAP)]), { id: "map-table" }),
+    ...kinds.map((k) => table([`Recall@${k}, %`, ...tious.map(fixed)], list.map((e) => row(e, e.metrics.recall[k] || []))))));
   const line = (e, values) => ({ name: e.title, index: e.index, x: e.metrics.tiou, y: values.map((v) => 100 * v) });
   const charts = [["mAP", (e) => e.metrics.mAP], ...kinds.map((k) => [`Recall@${k}`, (e) => e.metrics.recall[k] || []])];
   root.append(el("div", { class: "grid" }, ...charts.map(([name, of]) => lineChart({

@@ -23,6 +23,7 @@ function rowsOf(subset, id) {
         rows.unshift({ title: "ground truth", bars });
       }
       t.rows.forEach((name, r) => {
+        if (r < t.earlier && chosen.earlier === "end") return;
         const bars = [], flat = video.bars[r];
         for (let k = 0; k < flat.length; k += 4) bars.push([flat[k], flat[k + 1], t.names[flat[k + 2]], flat[k + 3]]);
         rows.push({ title: `${run.name}, ${name}`, bars });
@@ -60,6 +61,8 @@ SECTIONS.push(["timeline", "Timeline", (root) => {
     redraw();
     document.getElementById(by < 0 ? "previous" : "next").focus();
   };
+  const moments = all.some((t) => t.earlier)
+    ? choice("earlier", "Pseudo labels", [["end", "at the end"], ["all", "at all moments"]], redraw) : null;
   const { rows, duration } = rowsOf(chosen.subset, chosen.video);
   const present = unique(rows.flatMap((row) => row.bars.map((bar) => bar[2]))).sort();
   const canvas = el("canvas", { id: "bars", role: "img" });
@@ -98,7 +101,7 @@ SECTIONS.push(["timeline", "Timeline", (root) => {
   controls.append(pick, el("button", { id: "previous", type: "button", onclick: step(-1) }, "Previous"),
     el("button", { id: "next", type: "button", onclick: step(1) }, "Next"),
     el("label", {}, "Lowest score", slider, shownScore),
-    choice("class", "Class", [["", "all"], ...present], later), count);
+    choice("class", "Class", [["", "all"], ...present], later), ...(moments ? [moments] : []), count);
   root.append(controls);
   const some = all.filter((t) => t.videos.length < t.total);
   if (some.length) root.append(note(`${some[0].videos.length} of ${some[0].total} videos, evenly chosen (--videos).`));

@@ -72,7 +72,7 @@ def test_a_trained_pair(trained_runs):
     assert len(nt["moments"]) == 3 and nt["embeddings"]["foreground"]["points"]
     test, unlabeled = nt["timelines"]
     assert test["subset"] == "test" and test["rows"] == ["teacher", "student"]
-    assert unlabeled["subset"] == "unlabeled training" and len(unlabeled["rows"]) == 4
+    assert unlabeled["subset"] == "unlabeled training" and len(unlabeled["rows"]) == 4 and unlabeled["earlier"] == 2
     assert unlabeled["rows"][0].startswith("teacher's pseudo labels, iteration ") and unlabeled["rows"][-1] == "student"
     assert all(video["truth"] for video in unlabeled["videos"])  # the run has logged them
     assert json.loads(json.dumps(content, allow_nan=False)) is not None
