@@ -56,6 +56,13 @@ class PseudoSection(Section):
         return self.partition == "dense" or self.background == "partition"
 
 
+class SamplesSection(Section):
+    """What a run keeps for its report (`samples.py`); it changes nothing in training."""
+
+    videos: NonNegativeInt = 16  # unlabeled videos to look at; 0: none
+    moments: Count = 4  # beside the end of the burn-in, the last of them the end
+
+
 class SemiSection(Section):
     split: SplitSection
     method: str
@@ -77,6 +84,7 @@ class SemiSection(Section):
     strong: ViewSection = ViewSection(snippet_mask=0.1, channel_dropout=0.1)
     ckpt_every: Count = 500  # iterations
     log_every: Count = 50
+    samples: SamplesSection = SamplesSection()
     log_hidden: bool = False  # curves of the quality of pseudo labels, from the hidden labels
     allow_external_scores: bool = False
 

@@ -27,6 +27,7 @@ class HiddenLabels:
         dataset = make_dataset(
             config["dataset_name"], True, config["train_split"], **config["dataset"], video_ids=frozenset(videos)
         )
+        self.videos = dataset.videos
         self.events = {video.id: dataset.events(i) for i, video in enumerate(dataset.videos)}
 
     def of(self, video: dict[str, Any]) -> tuple[Tensor, Tensor]:

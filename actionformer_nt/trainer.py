@@ -32,6 +32,7 @@ from .hidden import HiddenLabels
 from .methods import ClassTargets, Options, get_method
 from .names import LABELED_ONLY, ORACLE
 from .records import count_pseudo_labels, curves
+from .samples import write_embeddings, write_if_due
 from .splits import read_hidden, read_split, unlabeled_classes
 from .unlabeled import Unlabeled, check_pseudo, make_unlabeled
 from .views import make_view
@@ -177,6 +178,7 @@ class SemiTrainer:
                 "run folder %s", self.semi["method"], len(self.labeled), len(self.split.unlabeled), self.burn_in,
                 self.semi["iterations"], self.device, folder,
             )  # fmt: skip
+            write_if_due(self, folder)
             for iteration in tqdm(
                 range(start, self.total), initial=start, total=self.total, desc=self.semi["method"], unit="it",
                 leave=False, disable=None if progress else True,
@@ -316,6 +318,7 @@ class SemiTrainer:
         if self.iteration % self.semi["log_every"] == 0 or self.iteration == self.total:
             self._log(log, curves(sums), start, began)
             sums.clear()
+        write_if_due(self, folder)
         self._save(folder)
 
     def _log(self, log: run_folder.RunLog, values: dict[str, float], start: int, began: float) -> None:
@@ -380,7 +383,9 @@ def evaluate(config: dict[str, Any], folder: str | Path, *, progress: bool = Tru
     split = config["semi_cfg"]["split"]
     annotations = read_hidden(config["dataset"]["json_file"], read_split(split["file"], split["ratio"], split["fold"]))
     checkpoint = Path(folder) / run_folder.LAST
-    return {
+    found = {
         name: engine.evaluate(config, checkpoint, weights=weights, annotations=annotations, progress=progress)
         for name, weights in (("student", "raw"), ("teacher", "ema"))
     }
+    write_embeddings(config, checkpoint, annotations)
+    return found

@@ -16,6 +16,7 @@ import torch
 from libs.datasets import make_data_loader, make_dataset
 from libs.modeling import make_meta_arch
 from libs.run_folder import (
+    GROUND_TRUTH,
     LAST,
     RunLog,
     check_writable,
@@ -33,7 +34,7 @@ from libs.utils.evaluation import EvaluationResult
 from libs.utils.metrics import ANETdetection
 from libs.utils.optim import ModelEma, make_optimizer, make_scheduler, total_epochs
 from libs.utils.report import format_result, result_to_dict, write_table
-from libs.utils.results import Detections, write_results
+from libs.utils.results import Detections, write_ground_truth, write_results
 from libs.utils.score_fusion import fuse_scores, read_video_scores
 from libs.utils.seeding import derive_seed, fix_random_seed
 from libs.utils.train_utils import predict, train_one_epoch
@@ -209,7 +210,7 @@ def evaluate(
     progress: bool = True,
 ) -> Evaluation:
     """Evaluates a checkpoint on `val_split` and writes, beside it, the detections as ActivityNet's result JSON, the
-    metrics as JSON and the per-class table as CSV.
+    metrics as JSON, the per-class table as CSV and the ground truth as an annotation file.
 
     Args:
         checkpoint: file or folder (see `find_checkpoint`).
@@ -263,6 +264,8 @@ def evaluate(
     )
     evaluator.evaluate(detections, verbose=False)
     files |= {"metrics": Path(f"{stem}_metrics.json"), "per_class": Path(f"{stem}_per_class.csv")}
+    provenance["absent_labels"] = absent_labels
+    write_ground_truth(path.parent / GROUND_TRUTH, evaluator.videos, {i: n for n, i in evaluator.label_ids.items()})
     files["metrics"].write_text(
         json.dumps(result_to_dict(evaluator.result, names) | {"provenance": provenance}, indent=1)
     )

@@ -1,8 +1,14 @@
 """The folder of a run: what it holds, and how it is written.
 
+<<<<<<< HEAD
 `config.yaml` (resolved), `classes.json` (class name -> id), `run.json` (an entry per start: seed, commit, command,
 versions), `log.txt`, `metrics.jsonl`
 (a record an epoch, or every so many iterations), `logs/` (TensorBoard), `epoch_NNN.pth.tar` and `last.pth.tar`.
+=======
+`config.yaml` (resolved), `run.json` (an entry per start: seed, commit, command, versions), `log.txt`, `metrics.jsonl`
+(a record an epoch, or every so many iterations), `logs/` (TensorBoard), `epoch_NNN.pth.tar` and `last.pth.tar`. An
+evaluation adds its detections, metrics and table, and `ground_truth.json`; a semi-supervised run `samples/`.
+>>>>>>> 37c1cc069fb897f10bb334343f20e86de4f3c126
 """
 
 from __future__ import annotations
@@ -28,8 +34,13 @@ from libs.utils.checkpoint import find_checkpoint
 logger = logging.getLogger(__name__)
 
 LAST = "last.pth.tar"
+<<<<<<< HEAD
 CONFIG = "config.yaml"
 CLASSES = "classes.json"
+=======
+GROUND_TRUTH = "ground_truth.json"  # of the videos that an evaluation looked at, an annotation file
+SAMPLES = "samples"  # folder of what a semi-supervised run samples on its way
+>>>>>>> 37c1cc069fb897f10bb334343f20e86de4f3c126
 
 
 def folder_of_run(config: dict[str, Any], config_path: str | Path, output: str | None) -> Path:
@@ -80,10 +91,12 @@ def clear_folder(folder: Path) -> None:
         "metrics.jsonl",
         "log.txt",
         "run.json",
+        GROUND_TRUTH,
     )
     for old in [path for name in names for path in folder.glob(name)]:
         old.unlink()
-    shutil.rmtree(folder / "logs", ignore_errors=True)
+    for name in ("logs", SAMPLES):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def stem_of_results(checkpoint: Path, weights: str) -> Path:

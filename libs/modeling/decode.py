@@ -65,7 +65,7 @@ def decode(
 def postprocess(
     candidates: list[Candidates], videos: list[dict[str, Any]], test_cfg: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """NMS, all videos in one call, then seconds: (x * feat_stride + feat_num_frames / 2) / fps, in [0, duration].
+    """NMS, all videos in one call, then seconds.
 
     Args:
         candidates, videos: of the same videos; of a video its id, fps, duration, feat_stride and feat_num_frames count.
@@ -86,8 +86,12 @@ def postprocess(
         )
     results = []
     for (segments, scores, labels), video in zip(candidates, videos, strict=True):
-        seconds = (segments * video["feat_stride"] + 0.5 * video["feat_num_frames"]) / video["fps"]
-        seconds = seconds.clamp(min=0.0, max=video["duration"])
-        columns = {"segments": seconds.cpu(), "scores": scores.cpu(), "labels": labels.cpu()}
+        columns = {"segments": to_seconds(segments, video).cpu(), "scores": scores.cpu(), "labels": labels.cpu()}
         results.append({"video_id": video["video_id"], **columns})
     return results
+
+
+def to_seconds(steps: Tensor, video: dict[str, Any]) -> Tensor:
+    """Times in steps of a video's grid -> seconds, (x * feat_stride + feat_num_frames / 2) / fps, in [0, duration]."""
+    seconds = (steps * video["feat_stride"] + 0.5 * video["feat_num_frames"]) / video["fps"]
+    return seconds.clamp(min=0.0, max=video["duration"])

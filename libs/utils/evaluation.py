@@ -10,6 +10,7 @@ The numbers are those of ActionFormer's evaluator (itself ActivityNet's), comput
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from .annotations import Video, duplicate_mask
+from .matching import Pairs, match, matched_mask, overlapping_pairs
 from .results import Detections
 
 DEFAULT_TIOU = np.linspace(0.1, 0.5, 5)
@@ -103,6 +105,44 @@ def evaluate_detections(
         ValueError: no event in the ground truth; thresholds outside (0, 1].
     """
     tiou = np.asarray(tiou, dtype=np.float64)
+    ranked = rank_detections(truth, detections, tiou=tiou, absent_labels=absent_labels)
+    ap = np.zeros((len(tiou), len(ranked.classes)))
+    matched = np.stack([matched_mask(ranked.match(threshold), len(ranked.row)) for threshold in tiou])  # (T, N)
+    for c, rows in enumerate(ranked.of_class()):
+        ap[:, c] = average_precision(matched[:, rows], ranked.num_gt[c])
+    recall = np.stack([_recall(ranked.pairs, tiou, k, ranked.gt_class, ranked.num_gt) for k in topk], axis=1)
+    return EvaluationResult(tiou, ranked.classes, ap, tuple(topk), recall, ranked.num_gt, ranked.counts)
+
+
+class Ranked(NamedTuple):
+    """The detections that count, rows of one class together, best score first, and the events that they overlap."""
+
+    row: np.ndarray  # (N,) rows of the detections that were given
+    det_class: np.ndarray  # (N,) number of the class for which each counts, ascending
+    det_video: np.ndarray  # (N,) number of the video; -1: none with events
+    classes: np.ndarray  # (K,) class ids of the ground truth, ascending
+    gt_class: np.ndarray  # (G,)
+    gt_video: np.ndarray  # (G,)
+    num_gt: np.ndarray  # (K,) events per class
+    pairs: Pairs  # with an event of the same class and video
+    counts: dict[str, int]
+
+    def match(self, threshold: float) -> np.ndarray:
+        """(G,) position among the ranked detections of the one that takes each event; N: none. `threshold` must not
+        lie below those given to `rank_detections`."""
+        return match(self.pairs, threshold, len(self.row), len(self.gt_class))
+
+    def of_class(self) -> list[slice]:
+        """The rows of each class."""
+        bounds = np.searchsorted(self.det_class, np.arange(len(self.classes) + 1)).tolist()
+        return [slice(a, b) for a, b in itertools.pairwise(bounds)]
+
+
+def rank_detections(
+    truth: GroundTruth, detections: Detections, *, tiou: Sequence[float], absent_labels: str = "reference"
+) -> Ranked:
+    """What `evaluate_detections` (see there for arguments and errors) looks at."""
+    tiou = np.asarray(tiou, dtype=np.float64)
     if not len(truth.label):
         raise ValueError("evaluation: the ground truth of this split holds no event")
     if not len(tiou) or tiou.min() <= 0 or tiou.max() > 1:
@@ -122,6 +162,7 @@ def evaluate_detections(
         "predictions_in_unknown_videos": int((~pd.Series(detections.video_id).isin(truth.videos)).sum()),
     }
 
+<<<<<<< HEAD
     order, pairs = _rank(truth, detections, gt_class, det_class, float(tiou.min()))
     num_gt = np.bincount(gt_class, minlength=len(classes))
     bounds = np.searchsorted(det_class[order], np.arange(len(classes) + 1))
@@ -154,6 +195,20 @@ class _Pairs(NamedTuple):
     iou: np.ndarray  # (P,)
     rank_in_video: np.ndarray  # (P,) rank of the detection among those of its class and video
     num_in_video: np.ndarray  # (P,) events of that class and video
+=======
+    # Rows of one class together, best score first; of equal scores the last row first (a reversed stable sort).
+    order = np.argsort(detections.score, kind="stable")[::-1]
+    order = order[det_class[order] >= 0]
+    order = order[np.argsort(det_class[order], kind="stable")]
+    det_class, det_video = det_class[order], det_video[order]
+    pairs = overlapping_pairs(
+        det_class * len(video_names) + det_video, det_video >= 0, detections.t_start[order], detections.t_end[order],
+        gt_class * len(video_names) + gt_video, truth.t_start, truth.t_end, float(tiou.min()),
+    )  # fmt: skip
+
+    num_gt = np.bincount(gt_class, minlength=len(classes))
+    return Ranked(order, det_class, det_video, classes, gt_class, gt_video, num_gt, pairs, counts)
+>>>>>>> 37c1cc069fb897f10bb334343f20e86de4f3c126
 
 
 def _number_classes(label: np.ndarray, classes: np.ndarray, absent: str) -> tuple[np.ndarray, dict[str, int]]:
@@ -169,6 +224,7 @@ def _number_classes(label: np.ndarray, classes: np.ndarray, absent: str) -> tupl
     return number, counts
 
 
+<<<<<<< HEAD
 def _rank(
     truth: GroundTruth, detections: Detections, gt_class: np.ndarray, det_class: np.ndarray, min_iou: float
 ) -> tuple[np.ndarray, _Pairs]:
@@ -233,6 +289,9 @@ def _match(pairs: _Pairs, threshold: float, num_det: int, num_gt: int) -> np.nda
 
 
 def _average_precision(matched: np.ndarray, num_gt: int) -> np.ndarray:
+=======
+def average_precision(matched: np.ndarray, num_gt: int) -> np.ndarray:
+>>>>>>> 37c1cc069fb897f10bb334343f20e86de4f3c126
     """Area under the interpolated precision-recall curve, (T,), of (T, n) true-positive flags in order of score."""
     if not matched.shape[1]:
         return np.zeros(len(matched))
@@ -241,7 +300,7 @@ def _average_precision(matched: np.ndarray, num_gt: int) -> np.ndarray:
     return (envelope * matched).sum(axis=1) / num_gt
 
 
-def _recall(pairs: _Pairs, tiou: np.ndarray, k: int, gt_class: np.ndarray, num_gt: np.ndarray) -> np.ndarray:
+def _recall(pairs: Pairs, tiou: np.ndarray, k: int, gt_class: np.ndarray, num_gt: np.ndarray) -> np.ndarray:
     """(T,) share of events that one of the k·n best detections of their video and class covers, mean over classes."""
     chosen = pairs.rank_in_video < k * pairs.num_in_video
     best = np.zeros(len(gt_class))

@@ -44,7 +44,7 @@ class ANETdetection:
             raise ValueError("ANETdetection: only label='label_id' and label_offset=0 are supported")
         annotations = read_annotations(ant_file) if annotations is None else annotations
         videos = annotations.videos if split is None else annotations.of_subsets([split])
-        self.split = split
+        self.split, self.videos = split, videos
         self.label_ids = annotations.label_ids
         self.tiou_thresholds = np.asarray(tiou_thresholds, dtype=np.float64)
         self.top_k = tuple(top_k)

@@ -1,13 +1,15 @@
-"""Evaluation results as text, JSON and CSV."""
+"""Evaluation results and diagnoses as text, JSON and CSV."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from .diagnosis import ERRORS, MISSES, Diagnosis
 from .evaluation import EvaluationResult
 
 _WARNINGS = {
@@ -64,3 +66,32 @@ def write_table(path: str | os.PathLike, result: EvaluationResult, label_names: 
     mean = {"class": "mean", "events": int(result.num_gt.sum()), "AP": 100 * result.average_mAP}
     mean |= {f"AP@{t:.2f}": 100 * m for t, m in zip(result.tiou, result.mAP, strict=True)}
     pd.concat([table, pd.DataFrame([mean])]).to_csv(Path(path), index=False, float_format="%.4f")
+
+
+def diagnosis_to_dict(found: Diagnosis) -> dict[str, Any]:
+    """The diagnosis as plain numbers, for JSON: per threshold false positives and gain of mAP (fractions) by kind,
+    kinds among the best detections, misses by kind, and misses by range of each property of the events."""
+    counts, misses = found.counts(), found.miss_counts()
+    return {
+        "tiou": found.tiou.tolist(),
+        "mAP": found.mAP.tolist(),
+        "detections": len(found.row),
+        "events": found.miss.shape[1],
+        "false_positives": [
+            {"kind": name, "count": counts[:, k].tolist(), "gain": found.gain[:, k].tolist()}
+            for k, name in enumerate(ERRORS)
+        ],
+        "profile": found.profile.tolist(),  # (T, PROFILE, kinds and, last, correct)
+        "misses": [{"kind": name, "count": misses[:, k].tolist()} for k, name in enumerate(MISSES)],
+        "groups": {name: _group_to_list(found, name) for name in found.groups},
+    }
+
+
+def _group_to_list(found: Diagnosis, name: str) -> list[dict[str, Any]]:
+    group = found.groups[name]
+    events, missed = found.missed_in(name)
+    edges = [0.0, *group.upper.tolist(), None]
+    return [
+        {"low": low, "high": high, "unit": group.unit, "events": int(events[b]), "missed": missed[:, b].tolist()}
+        for b, (low, high) in enumerate(itertools.pairwise(edges))
+    ]

@@ -1,4 +1,4 @@
-"""Detections of a whole split as arrays, and ActivityNet's result JSON on disk."""
+"""Detections of a whole split as arrays, and on disk as ActivityNet's result JSON beside the ground truth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from .annotations import load_json
+from .annotations import Video, load_json
 
 UNKNOWN_LABEL = -1  # a class name that the annotation file does not have
 
@@ -113,6 +113,23 @@ def write_results(
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(content))
     os.replace(part, path)
+
+
+def write_ground_truth(path: str | os.PathLike, videos: Sequence[Video], label_names: dict[int, str]) -> None:
+    """Writes videos with their events as an annotation file, which `read_annotations` reads; without other keys."""
+    database = {
+        video.id: {
+            "subset": video.subset,
+            **{key: value for key, value in (("duration", video.duration), ("fps", video.fps)) if value is not None},
+            "annotations": [
+                {"segment": [event.start, event.end], "label": label_names.get(event.label_id, str(event.label_id)),
+                 "label_id": event.label_id}
+                for event in video.events
+            ],
+        }
+        for video in videos
+    }  # fmt: skip
+    Path(path).write_text(json.dumps({"database": database}))
 
 
 def read_results(path: str | os.PathLike, label_ids: dict[str, int]) -> Detections:

@@ -3,7 +3,15 @@ import json
 import numpy as np
 import pytest
 
-from libs.utils.results import UNKNOWN_LABEL, as_detections, make_detections, read_results, write_results
+from libs.utils.annotations import read_annotations
+from libs.utils.results import (
+    UNKNOWN_LABEL,
+    as_detections,
+    make_detections,
+    read_results,
+    write_ground_truth,
+    write_results,
+)
 
 
 def test_written_detections_are_read_back_exactly(tmp_path):
@@ -52,3 +60,15 @@ def test_broken_result_files(tmp_path, content, word):
 def test_missing_columns_are_named():
     with pytest.raises(ValueError, match="t-end"):
         as_detections({"video-id": [], "t-start": [], "label": [], "score": []})
+
+
+def test_ground_truth_is_an_annotation_file(tmp_path, reference):
+    """Sparse label ids, videos without events and duplicates included."""
+    whole = read_annotations(reference / "eval0_annotations.json")
+    videos = whole.of_subsets(["test"])
+    write_ground_truth(tmp_path / "gt.json", videos, {i: name for name, i in whole.label_ids.items()})
+    again = read_annotations(tmp_path / "gt.json")
+    assert [(v.id, v.subset, v.duration, v.fps, v.events) for v in again.videos] == [
+        (v.id, v.subset, v.duration, v.fps, v.events) for v in videos
+    ]
+    assert again.label_ids.items() <= whole.label_ids.items()

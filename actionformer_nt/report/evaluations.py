@@ -1,0 +1,80 @@
+"""What detections and ground truth say beyond the numbers that an evaluation has written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from libs.utils.annotations import Annotations, load_json
+from libs.utils.diagnosis import LOW, diagnose
+from libs.utils.evaluation import GroundTruth, Ranked, evaluate_detections, ground_truth, rank_detections
+from libs.utils.matching import matched_mask
+from libs.utils.report import diagnosis_to_dict
+from libs.utils.results import Detections, read_results
+
+LEVELS = np.linspace(0, 1, 41)  # of recall
+SAME = 1e-6  # mAP that two evaluations of the same detections may differ
+
+
+def read_detections(path: Path) -> tuple[Detections, dict[int, str]]:
+    """A result file, with the class names that it uses by id."""
+    entries = [entry for found in load_json(path).get("results", {}).values() for entry in found]
+    ids = {str(entry["label"]): int(entry["label_id"]) for entry in entries}
+    return read_results(path, ids), {i: name for name, i in ids.items()}
+
+
+def describe_evaluation(
+    path: Path, metrics: dict[str, Any], detections: Detections, annotations: Annotations | None
+) -> dict[str, Any]:
+    """The numbers of `path` (`metrics`) and, where there is ground truth, precision-recall curves and the diagnosis.
+
+    Raises:
+        ValueError: detections and ground truth do not give the mAP in `metrics`.
+    """
+    found = {"metrics": metrics, "curves": None, "diagnosis": None}
+    if annotations is None:
+        return found
+    truth, tiou = ground_truth(annotations.videos), metrics["tiou"]
+    absent = metrics.get("provenance", {}).get("absent_labels", "reference")
+    again = evaluate_detections(truth, detections, tiou=tiou, absent_labels=absent)
+    if abs(again.average_mAP - metrics["average_mAP"]) > SAME:
+        raise ValueError(
+            f"{path}: average mAP {metrics['average_mAP']:.6f}, but the detections and the ground truth beside it give "
+            f"{again.average_mAP:.6f}: they are of different evaluations; evaluate again"
+        )
+    found["curves"] = precision_recall(truth, detections, tiou, absent)
+    usable = [t for t in tiou if t >= LOW]
+    if usable:
+        durations = {video.id: video.duration for video in annotations.videos}
+        found["diagnosis"] = diagnosis_to_dict(
+            diagnose(truth, detections, tiou=usable, durations=durations, absent_labels=absent)
+        )
+    return found
+
+
+def precision_recall(truth: GroundTruth, detections: Detections, tiou: list[float], absent: str) -> dict[str, Any]:
+    """Interpolated precision (the highest at this recall or beyond) in thousandths: `mean` over the classes (T, 41)
+    and `classes` (T, K, 41), at the recalls of LEVELS."""
+    ranked = rank_detections(truth, detections, tiou=tiou, absent_labels=absent)
+    curves = np.stack([_curves(ranked, t) for t in tiou])  # (T, K, 41)
+    return {
+        "label_id": ranked.classes.tolist(),
+        "mean": np.rint(1000 * curves.mean(axis=1)).astype(int).tolist(),
+        "classes": np.rint(1000 * curves).astype(int).tolist(),
+    }
+
+
+def _curves(ranked: Ranked, threshold: float) -> np.ndarray:
+    """(K, 41)"""
+    matched = matched_mask(ranked.match(threshold), len(ranked.row))
+    curves = np.zeros((len(ranked.classes), len(LEVELS)))
+    for c, rows in enumerate(ranked.of_class()):
+        hits = np.cumsum(matched[rows])
+        if not len(hits):
+            continue
+        precision = np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1]
+        first = np.searchsorted(hits / ranked.num_gt[c], LEVELS - 1e-9)  # the first rank that reaches each recall
+        curves[c] = np.append(precision, 0.0)[first]
+    return curves

@@ -1,0 +1,162 @@
+"""What the report says of run folders, as one object of plain numbers for the page."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from libs.run_folder import GROUND_TRUTH, SAMPLES
+from libs.utils.annotations import Annotations, load_json, read_annotations
+from libs.utils.results import Detections
+
+from .evaluations import describe_evaluation, read_detections
+from .timelines import Timelines
+
+logger = logging.getLogger(__name__)
+
+MAX_RECORDS = 400  # of the training curves
+NAMES = {True: {"raw": "student", "ema": "teacher"}, False: {"raw": "raw weights", "ema": "averaged weights"}}
+
+
+def gather(folders: Sequence[str | Path], *, videos: int = 200) -> dict[str, Any]:
+    """The content of the report, ready for JSON.
+
+    Args:
+        folders: of runs.
+        videos: at most so many of each subset get a timeline, evenly chosen.
+
+    Raises:
+        FileNotFoundError, ValueError: not a run folder, or files in it that do not belong together (names them).
+    """
+    paths = [Path(folder) for folder in folders]
+    if not paths:
+        raise ValueError("report: no run folder was given")
+    return {"runs": [_run(path, name, videos) for path, name in zip(paths, run_names(paths), strict=True)]}
+
+
+def run_names(paths: Sequence[Path]) -> list[str]:
+    """The last part of each path, or as many parts as tell them apart."""
+    parts = [path.resolve().parts for path in paths]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"report: a run folder was given twice: {[str(path) for path in paths]}")
+
+
+def _run(folder: Path, name: str, videos: int) -> dict[str, Any]:
+    if not (folder / "config.yaml").is_file():
+        raise FileNotFoundError(f"{folder}: not a run folder, it has no config.yaml")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    truth = _ground_truth(folder)
+    timelines = Timelines(truth, subset="test")
+    evaluations = []
+    found = sorted(folder.glob("*_metrics.json"))
+    checkpoints = {path.name.rsplit("_", 2)[0] for path in found}
+    for path in found:
+        detections, names = read_detections(path.with_name(path.name.replace("_metrics.json", "_detections.json")))
+        metrics = load_json(path)
+        label = _evaluation_name(path, metrics, semi="semi_cfg" in config, several=len(checkpoints) > 1)
+        evaluations.append({"name": label} | describe_evaluation(path, metrics, detections, truth))
+        timelines.add(label, detections, names)
+    if not evaluations:
+        logger.warning("%s: no evaluation in it; `actionformer-nt eval` makes one", folder)
+    samples = read_samples(folder / SAMPLES)
+    unlabeled = sample_timelines(folder / SAMPLES, samples)
+    return {
+        "name": name,
+        "about": about(config, folder),
+        "evaluations": evaluations,
+        "curves": read_curves(folder / "metrics.jsonl"),
+        "timelines": [t.content(videos) for t in (timelines, unlabeled) if t is not None],
+        **samples,
+    }
+
+
+def _ground_truth(folder: Path) -> Annotations | None:
+    path = folder / GROUND_TRUTH
+    if path.is_file():
+        return read_annotations(path)
+    logger.warning("%s: no %s, so no error diagnosis; evaluating again writes it", folder, GROUND_TRUTH)
+    return None
+
+
+def _evaluation_name(path: Path, metrics: dict[str, Any], *, semi: bool, several: bool) -> str:
+    """Whose weights they are; where the numbers rest on external scores, the name says so."""
+    checkpoint, weights, _ = path.name.rsplit("_", 2)
+    name = NAMES[semi].get(weights, weights)
+    if several:
+        name += f", {checkpoint}"
+    return name + (" (external scores)" if metrics.get("provenance", {}).get("external_scores") else "")
+
+
+def about(config: dict[str, Any], folder: Path) -> list[list[str]]:
+    """Pairs of what a reader asks first."""
+    starts = load_json(folder / "run.json") if (folder / "run.json").is_file() else []
+    rows = [["detector", config["model_name"]], ["annotations", Path(config["dataset"]["json_file"]).name]]
+    if semi := config.get("semi_cfg"):
+        split = semi["split"]
+        rows += [
+            ["method", semi["method"]],
+            ["labeled share", f"{split['ratio']:g}, fold {split['fold']} of {Path(split['file']).name}"],
+            ["iterations", f"{semi['burn_in']} burn-in, {semi['iterations']} self-training"],
+        ]
+    rows.append(["seed", str(config["init_rand_seed"])])
+    if starts:
+        last = starts[-1]
+        rows += [["started", str(last["started"])], ["commit", str(last["commit"])], ["command", str(last["command"])]]
+    if scores := config["test_cfg"].get("ext_score_file"):
+        rows.append(["external scores", str(scores)])
+    return rows
+
+
+def read_curves(path: Path) -> dict[str, Any] | None:
+    """`metrics.jsonl` -> `key` ("epoch" or "iteration"), `x` and, by name, columns of the same length."""
+    if not path.is_file():
+        return None
+    records = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    if not records:
+        return None
+    step = -(-len(records) // MAX_RECORDS)
+    records = records[::-1][::step][::-1]  # the last one is kept
+    key = "iteration" if "iteration" in records[0] else "epoch"
+    names = sorted({name for record in records for name in record} - {key, "seconds"})
+    series = {name: [_short(record.get(name)) for record in records] for name in names}
+    return {"key": key, "x": [record[key] for record in records], "series": series}
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.5g}")
+
+
+def read_samples(folder: Path) -> dict[str, Any]:
+    """Class distributions by moment, and embeddings, of a semi-supervised run."""
+    moments = []
+    for path in sorted(folder.glob("iteration_*.json")):
+        content = load_json(path)
+        moments.append({key: content[key] for key in ("iteration", "lam", "classes", "distributions")})
+    embeddings = folder / "embeddings.json"
+    return {"moments": moments, "embeddings": load_json(embeddings) if embeddings.is_file() else None}
+
+
+def sample_timelines(folder: Path, samples: dict[str, Any]) -> Timelines | None:
+    """The unlabeled videos: pseudo labels at each moment and the student's detections at the end; the hidden labels
+    only where the run has logged them."""
+    if not samples["moments"]:
+        return None
+    hidden = folder / "hidden_labels.json"
+    timelines = Timelines(read_annotations(hidden) if hidden.is_file() else None, subset="unlabeled training")
+    for moment in samples["moments"]:
+        path = folder / f"iteration_{moment['iteration']:08d}.json"
+        timelines.durations |= {i: video["duration"] for i, video in load_json(path)["videos"].items()}
+        timelines.add(f"teacher's pseudo labels, iteration {moment['iteration']}", *read_detections(path))
+    timelines.earlier = len(samples["moments"]) - 1
+    if (folder / "predictions.json").is_file():
+        found: tuple[Detections, dict[int, str]] = read_detections(folder / "predictions.json")
+        timelines.add("student", *found)
+    return timelines

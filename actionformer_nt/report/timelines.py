@@ -1,0 +1,65 @@
+"""Rows of bars for the timeline browser: ground truth and detections of the same videos."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from libs.utils.annotations import Annotations
+from libs.utils.results import Detections
+
+
+class Timelines:
+    """The videos of one subset.
+
+    Args:
+        truth: their annotations, None where they are not to be known.
+    """
+
+    def __init__(self, truth: Annotations | None, *, subset: str) -> None:
+        self.subset = subset
+        self.rows: list[str] = []
+        self.earlier = 0  # how many of the first rows show a state that a later row replaces
+        self.bars: dict[str, dict[str, list[float]]] = defaultdict(
+            dict
+        )  # video -> row -> start, end, label, score, ...
+        self.durations: dict[str, float | None] = {}
+        self.names: dict[int, str] = {}
+        self.truth: dict[str, list[float]] | None = None
+        if truth is not None:
+            self.names |= {i: name for name, i in truth.label_ids.items()}
+            self.durations |= {video.id: video.duration for video in truth.videos}
+            self.truth = {v.id: [x for e in v.events for x in _bar(e.start, e.end, e.label_id)] for v in truth.videos}
+
+    def add(self, row: str, found: Detections, names: dict[int, str]) -> None:
+        """A row of detections."""
+        self.rows.append(row)
+        self.names = names | self.names
+        columns = zip(*(column.tolist() for column in found), strict=True)
+        for video, start, end, label, score in columns:
+            self.bars[video].setdefault(row, []).extend((*_bar(start, end, label), round(score, 4)))
+
+    def content(self, count: int) -> dict[str, Any]:
+        """For the page; at most `count` videos, evenly chosen."""
+        ids = sorted(self.durations.keys() | self.bars.keys())
+        chosen = ids if len(ids) <= count else [ids[k * len(ids) // count] for k in range(count)]
+        return {
+            "subset": self.subset,
+            "rows": self.rows,
+            "earlier": self.earlier,
+            "names": self.names,
+            "total": len(ids),
+            "videos": [
+                {
+                    "id": i,
+                    "duration": self.durations.get(i),
+                    "truth": None if self.truth is None else self.truth.get(i, []),
+                    "bars": [self.bars.get(i, {}).get(row, []) for row in self.rows],
+                }
+                for i in chosen
+            ],
+        }
+
+
+def _bar(start: float, end: float, label: int) -> tuple[float, float, int]:
+    return round(start, 2), round(end, 2), label

@@ -1,0 +1,85 @@
+"use strict";
+// Elements, colours and numbers. Text from the data is always set as text, never as markup.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+
+// Okabe and Ito's colours, in an order in which neighbours differ most; lines differ by dashes as well
+const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d1f"];
+const DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 2", "12 4", "1 4", "6 2 1 2"];
+const PARTS = {
+  t: ["target", "#d55e00"], p: ["positive", "#009e73"], n: ["negative", "#56b4e9"], a: ["ambiguous", "#c9c9c9"],
+};
+
+function set(node, attributes) {
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value != null) node.setAttribute(name, value);
+  }
+  return node;
+}
+
+function el(tag, attributes, ...children) {
+  const node = set(document.createElement(tag), attributes);
+  node.append(...children.filter((child) => child != null));
+  return node;
+}
+
+function svg(tag, attributes, ...children) {
+  const node = set(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes);
+  node.append(...children);
+  return node;
+}
+
+const color = (i) => COLORS[i % COLORS.length];
+const dash = (i) => DASHES[i % DASHES.length];
+const percent = (value, digits = 2) => (value == null ? "" : (100 * value).toFixed(digits));
+const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
+const unique = (values) => [...new Set(values)];
+const note = (text) => el("p", { class: "note" }, text);
+
+// What readers have chosen, by control; it outlives a redraw of its section.
+const chosen = {};
+
+// A labelled <select>; options are strings or [value, text].
+function choice(id, label, options, redraw) {
+  const list = options.map((option) => (Array.isArray(option) ? option.map(String) : [String(option), String(option)]));
+  if (!list.some(([value]) => value === chosen[id])) chosen[id] = list.length ? list[0][0] : "";
+  const box = el("select", { id, onchange: () => { chosen[id] = box.value; redraw(); } });
+  for (const [value, text] of list) box.append(el("option", { value, selected: value === chosen[id] }, text));
+  return el("label", {}, label, box);
+}
+
+// Rows of cells; a cell is text, or {text, share} with a bar of that share of the cell.
+function table(head, rows, attributes) {
+  const cell = (content) => {
+    if (content == null || typeof content !== "object" || content instanceof Node) return el("td", {}, content ?? "");
+    const share = Math.max(0, Math.min(1, content.share || 0));
+    return el("td", { class: "bar", style: `background-size:${(100 * share).toFixed(1)}% 70%` }, content.text);
+  };
+  const body = rows.map((row) => el("tr", {}, ...row.map(cell)));
+  return el("div", { class: "scroll" }, el("table", attributes,
+    el("thead", {}, el("tr", {}, ...head.map((title) => el("th", { scope: "col" }, title)))), el("tbody", {}, ...body)));
+}
+
+function swatches(pairs) {
+  return el("ul", { class: "legend" }, ...pairs.map(([name, fill]) =>
+    el("li", {}, el("span", { class: "swatch", style: `background:${fill}` }), name)));
+}
+
+// Evaluations of the shown runs, each with its full name and a colour that stays.
+let counter = 0;
+for (const run of data.runs) {
+  run.shown = true;
+  run.index = data.runs.indexOf(run);
+  for (const evaluation of run.evaluations) {
+    evaluation.run = run;
+    evaluation.title = `${run.name}, ${evaluation.name}`;
+    evaluation.index = counter++;
+  }
+}
+const runs = () => data.runs.filter((run) => run.shown);
+const evaluations = () => runs().flatMap((run) => run.evaluations);
+
+// [id, title, draw(root)] of each section, in the order of the page
+const SECTIONS = [];

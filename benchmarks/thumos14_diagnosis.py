@@ -1,0 +1,95 @@
+"""Error diagnosis of the detections that were released with ActionFormer for THUMOS14.
+
+    python benchmarks/thumos14_diagnosis.py --data DATA
+
+Writes docs/results/thumos14_diagnosis.{md,json}. The ranges of length, coverage and instances are DETAD's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from libs.run_folder import source_commit
+from libs.utils.annotations import read_annotations
+from libs.utils.diagnosis import BINS, LOW, PROFILE, diagnose
+from libs.utils.metrics import ANETdetection
+from libs.utils.report import diagnosis_to_dict
+from libs.utils.results import read_results
+
+ROOT = Path(__file__).resolve().parent.parent
+TIOU = np.linspace(0.3, 0.7, 5)
+SIZES = ("XS", "S", "M", "L", "XL")
+AT = 2  # number of the threshold that is shown in detail
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT / "data", help="folder that holds thumos14/")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
+    args = parser.parse_args()
+    annotations = read_annotations(args.data / "thumos14/annotations/thumos14.json")
+    evaluator = ANETdetection(annotations.path, "test", TIOU, annotations=annotations)
+    detections = read_results(args.data / "thumos14/predictions/actionformer_thumos14_i3d.json", annotations.label_ids)
+    durations = {video.id: video.duration for video in annotations.videos}
+    found = diagnosis_to_dict(
+        diagnose(evaluator.ground_truth, detections, tiou=TIOU, durations=durations, bins=BINS["thumos"])
+    )
+    args.out.mkdir(parents=True, exist_ok=True)
+    record = {"commit": source_commit(), "diagnosis": found}
+    (args.out / "thumos14_diagnosis.json").write_text(json.dumps(record, indent=1) + "\n")
+    (args.out / "thumos14_diagnosis.md").write_text(describe(found))
+
+
+def describe(found: dict[str, Any]) -> str:
+    thresholds = [f"{t:.1f}" for t in found["tiou"]]
+    head, rule = " | ".join(thresholds), "---|" * len(thresholds)
+    wrong = np.array([row["count"] for row in found["false_positives"]])  # (kinds, T)
+    gain = np.array([row["gain"] for row in found["false_positives"]])
+    missed = np.array([row["count"] for row in found["misses"]])
+    top = np.array(found["profile"])[AT]  # (PROFILE, kinds and correct)
+    kinds = [row["kind"] for row in found["false_positives"]]
+
+    def table(names: list[str], values: np.ndarray, form: str) -> list[str]:
+        return [
+            f"| {n} | " + " | ".join(form.format(v) for v in row) + " |" for n, row in zip(names, values, strict=True)
+        ]
+
+    gains = np.column_stack([gain, gain.mean(axis=1)])
+    scores = [*found["mAP"], float(np.mean(found["mAP"]))]
+    lines = [
+        "# Errors of the released ActionFormer detections on THUMOS14", "",
+        f"{found['detections']:,} detections in the 212 test videos, {found['events']:,} events. The kinds of error "
+        f"are those of `libs/utils/diagnosis.py`, in the manner of DETAD (Alwassel et al., ECCV 2018): they part all "
+        f"false positives, and a detection that overlaps no event by {LOW:g} is background. At each threshold "
+        f"the errors at that threshold are counted and fixed. `python benchmarks/thumos14_diagnosis.py --data DATA` "
+        f"makes this page; all numbers are in `thumos14_diagnosis.json`.", "",
+        "## Gain in mAP from fixing one kind", "",
+        "mAP in percent and, below it, the points that it would gain without the false positives of one kind.", "",
+        f"| tIoU | {head} | average |", f"|---|{rule}---|",
+        "| mAP | " + " | ".join(f"{100 * s:.2f}" for s in scores) + " |", *table(kinds, 100 * gains, "+{:.2f}"), "",
+        "## False positives", "", f"| tIoU | {head} |", f"|---|{rule}", *table(kinds, wrong, "{:,}"), "",
+        f"Most of them have low scores. Among the best k·G detections of each class, G its number of events, at tIoU "
+        f"{thresholds[AT]}, in percent:", "",
+        "| k | " + " | ".join(kinds) + " | correct |", "|---|" + "---|" * (len(kinds) + 1),
+        *table([str(k + 1) for k in range(PROFILE)], 100 * top / top.sum(axis=1, keepdims=True), "{:.1f}"), "",
+        "## Missed events", "", f"| tIoU | {head} |", f"|---|{rule}",
+        *table([row["kind"] for row in found["misses"]], missed, "{:,}"), "",
+        f"In percent of the events of a range, at tIoU {thresholds[AT]} and, in the last column, at {thresholds[-1]}; "
+        "`length` in seconds, `coverage` the share of the video, `instances` the events of the class in the video:", "",
+        "| | range | events | missed | missed at the highest tIoU |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name, ranges in found["groups"].items():
+        for size, row in zip(SIZES, ranges, strict=False):
+            span = f"> {row['low']:g}" if row["high"] is None else f"{row['low']:g} – {row['high']:g}"
+            share = [f"{100 * row['missed'][t] / row['events']:.1f}" if row["events"] else "" for t in (AT, -1)]
+            lines.append(f"| {name} {size} | {span} | {row['events']:,} | {share[0]} | {share[1]} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
