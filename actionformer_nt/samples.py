@@ -64,7 +64,7 @@ def write_if_due(trainer: SemiTrainer, folder: Path) -> None:
 
 
 def _write_moment(trainer: SemiTrainer, folder: Path, index: list[int]) -> None:
-    side = make_unlabeled(trainer.config, trainer.model.loss_normalizer)
+    side = make_unlabeled(trainer.config, trainer.model.loss_normalizer, trainer.labeled)
     if trainer.side is not None:
         side.load_state(copy.deepcopy(trainer.side.state()))  # a teacher's look may move running means
     teacher = (trainer.ema if trainer.frozen is None else trainer.frozen).module

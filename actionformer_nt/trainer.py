@@ -151,7 +151,7 @@ class SemiTrainer:
         engine.restore(path, self.model, self.ema, self.optimizer, self.scheduler, iters_per_epoch=1)
         self.iteration = state["iteration"]
         if state["unlabeled"] is not None:
-            self.side = make_unlabeled(self.config, self.model.loss_normalizer)
+            self.side = make_unlabeled(self.config, self.model.loss_normalizer, self.labeled)
             self.side.load_state(state["unlabeled"])
         if state["frozen_teacher"] is not None:
             self.frozen = ModelEma(self.model)
@@ -250,7 +250,7 @@ class SemiTrainer:
     def unlabeled_loss(self, videos: list[dict[str, Any]]) -> tuple[Tensor, dict[str, float]]:
         """Loss of the student on strong views, with targets from the teacher on weak ones."""
         if self.side is None:
-            self.side = make_unlabeled(self.config, self.model.loss_normalizer)
+            self.side = make_unlabeled(self.config, self.model.loss_normalizer, self.labeled)
         weak = [self._view(video, "weak")[0] for video in videos]
         pseudo = self.side.pseudo_labels(self._teacher(), weak)
         targets = [
@@ -303,7 +303,7 @@ class SemiTrainer:
                 "iteration %d: the teacher has found no segment for %d iterations; lower the threshold of its scores",
                 self.iteration, self.without_pseudo,
             )  # fmt: skip
-        values = count_pseudo_labels(segments, [self.side.probs(found) for found in pseudo], projected, lam)
+        values = count_pseudo_labels(segments, [self.side.used_probs(found) for found in pseudo], projected, lam)
         if self.hidden is not None and self.semi["log_hidden"]:
             counts = self.hidden.measure(videos, segments, lam)
             values |= {f"hidden_count/{name}": value for name, value in counts.items()}
@@ -323,8 +323,9 @@ class SemiTrainer:
 
     def _log(self, log: run_folder.RunLog, values: dict[str, float], start: int, began: float) -> None:
         values = values | {"lr": self.scheduler.get_last_lr()[0]}
-        if self.side is not None and "normalizer" in self.side.state():
-            values["unlabeled/normalizer"] = self.side.state()["normalizer"]
+        if self.side is not None:
+            numbers = {name: value for name, value in self.side.state().items() if isinstance(value, float)}
+            values |= {f"unlabeled/{name}": value for name, value in numbers.items()}
         for name, value in values.items():
             log.writer.add_scalar("train/learning_rate" if name == "lr" else name, value, self.iteration)
         log.record({"iteration": self.iteration} | values)

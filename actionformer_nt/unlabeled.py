@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from libs.datasets.dataset import TALDataset
+
 from .config import PseudoSection
 from .criterion import UnlabeledCriterion
 from .hidden import HiddenLabels
@@ -41,6 +43,9 @@ class Unlabeled(Protocol):
 
     def probs(self, pseudo: Any) -> Tensor:
         """(..., K) class distributions, which a method turns into Y and W."""
+
+    def used_probs(self, pseudo: Any) -> Tensor:
+        """(N, K): those of them that the student learns from, for records."""
 
     def segments(self, pseudo: Any) -> PseudoSegments:
         """The pseudo labels as segments, for records."""
@@ -125,6 +130,8 @@ class PyramidUnlabeled:
         """(N, C) of the segments or, dense, (P, C + 1) of the points."""
         return pseudo.points if self.dense else pseudo.segments.probs
 
+    used_probs = probs
+
     def segments(self, pseudo: PyramidPseudo) -> PseudoSegments:
         return pseudo.segments
 
@@ -203,10 +210,15 @@ def check_pseudo(config: dict[str, Any]) -> None:
         )
 
 
-def make_unlabeled(config: dict[str, Any], normalizer: float) -> Unlabeled:
-    """Of the architecture `model_name`."""
+def make_unlabeled(config: dict[str, Any], normalizer: float, labeled: TALDataset) -> Unlabeled:
+    """Of the architecture `model_name`.
+
+    Args:
+        normalizer: of the labeled loss at the end of the burn-in.
+        labeled: the labeled training videos.
+    """
     if config["model_name"] == "SPOT":
         from .spot.unlabeled import SpotUnlabeled
 
-        return SpotUnlabeled(config, normalizer)
+        return SpotUnlabeled(config, labeled)
     return PyramidUnlabeled(config, normalizer)

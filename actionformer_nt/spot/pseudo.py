@@ -8,9 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from libs.datasets.dataset import TALDataset
+
 from .losses import class_loss, mask_loss
 from .network import SpotOutput
 from .schema import LossSection, PseudoSection
+from .targets import assign_targets
 
 
 class SpotPseudo(NamedTuple):
@@ -27,7 +30,8 @@ def teacher_labels(output: SpotOutput, options: PseudoSection) -> SpotPseudo:
     """Pseudo labels of a teacher's output on an unperturbed view.
 
     A snippet is confident if its best action or the background has at least the threshold's probability, both after
-    the temperature. A row of the mask is used if its snippet is confidently an action, and is itself in the mask.
+    the temperature. A row of the mask is used if its snippet is confidently an action, and is itself in the mask, or,
+    with `background_rows`, if it is confidently background, and is empty then, as in labeled windows.
     """
     probs = (output.logits.float() / options.temperature).softmax(dim=-1)
     action = probs[..., :-1].amax(dim=-1)
@@ -37,7 +41,46 @@ def teacher_labels(output: SpotOutput, options: PseudoSection) -> SpotPseudo:
     valid = output.mask[:, :, None] & output.mask[:, None, :]
     masks = ((output.masks.float().sigmoid() >= options.mask_threshold) & valid).float()
     own = masks.diagonal(dim1=1, dim2=2) > 0
-    return SpotPseudo(probs, sure_action | sure_background, masks, sure_action & own)
+    rows = sure_action & own
+    if options.background_rows:
+        masks = masks * ~sure_background[:, :, None]
+        rows = rows | sure_background
+    return SpotPseudo(probs, sure_action | sure_background, masks, rows)
+
+
+class BackgroundAlignment:
+    """Shift of a teacher's background logit that brings the mean probability of background over unlabeled snippets to
+    that over labeled ones. Self-training that is left alone drifts towards more and more action, or less and less.
+
+    Args:
+        share: of background among the labeled snippets, 0 .. 1.
+    """
+
+    RATE = 0.2  # of the difference in shares, added to the shift at each call
+
+    def __init__(self, share: float) -> None:
+        self.share, self.shift = share, 0.0
+
+    @torch.no_grad()
+    def __call__(self, output: SpotOutput) -> SpotOutput:
+        """The output with the present shift; moves on the shift."""
+        logits = output.logits.float().clone()
+        logits[..., -1] += self.shift
+        found = logits.softmax(dim=-1)[..., -1][output.mask].mean()
+        self.shift += self.RATE * (self.share - float(found))
+        return output._replace(logits=logits)
+
+
+def background_share(dataset: TALDataset, *, num_classes: int) -> float:
+    """Share of snippets without an event over all snippets of a data set's videos."""
+    background, snippets = 0, 0
+    for i in range(len(dataset)):
+        segments, labels = (torch.from_numpy(column) for column in dataset.events(i))
+        length = dataset.num_steps(i)
+        found = assign_targets([segments], [labels], [length], num_steps=length, num_classes=num_classes)
+        background += int((found.classes == num_classes).sum())
+        snippets += length
+    return background / max(snippets, 1)
 
 
 def view_index(geometry: Callable[[Tensor], Tensor], length: int, *, view_length: int, num_steps: int) -> Tensor:

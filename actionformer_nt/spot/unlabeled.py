@@ -11,8 +11,17 @@ from actionformer_nt.hidden import HiddenLabels
 from actionformer_nt.methods import ClassTargets
 from actionformer_nt.pseudo_labels import PseudoSegments
 from actionformer_nt.views import Geometry
+from libs.datasets.dataset import TALDataset
 
-from .pseudo import SpotPseudo, teacher_labels, to_view, unlabeled_losses, view_index
+from .pseudo import (
+    BackgroundAlignment,
+    SpotPseudo,
+    background_share,
+    teacher_labels,
+    to_view,
+    unlabeled_losses,
+    view_index,
+)
 from .targets import assign_targets
 
 
@@ -24,20 +33,28 @@ class SpotUnlabeled:
 
     form = "softmax"
 
-    def __init__(self, config: dict[str, Any], normalizer: float) -> None:
-        del normalizer  # these losses are means
+    def __init__(self, config: dict[str, Any], labeled: TALDataset) -> None:
+        self.alignment = None
+        if config["model"]["pseudo"]["align"]:
+            num_classes = config["dataset"]["num_classes"]
+            self.alignment = BackgroundAlignment(background_share(labeled, num_classes=num_classes))
 
     @torch.no_grad()
     def pseudo_labels(self, teacher: Any, videos: list[dict[str, Any]]) -> list[SpotPseudo]:
         found: list[SpotPseudo] = []
         for batch in teacher.batches(videos):  # samples of training fit one window each
             output = teacher.network(batch.feats, batch.mask)
+            if self.alignment is not None:
+                output = self.alignment(output)
             labels = teacher_labels(output, teacher.options.pseudo)
             found += [SpotPseudo(*(column[i : i + 1] for column in labels)) for i in range(len(batch.index))]
         return found
 
     def probs(self, pseudo: SpotPseudo) -> Tensor:
         return pseudo.probs
+
+    def used_probs(self, pseudo: SpotPseudo) -> Tensor:
+        return pseudo.probs[pseudo.confident]
 
     def segments(self, pseudo: SpotPseudo) -> PseudoSegments:
         """Runs of confident snippets of one action, with their mean log probabilities as logits."""
@@ -90,7 +107,8 @@ class SpotUnlabeled:
         return losses, int(labels.mask_rows.sum())
 
     def state(self) -> dict[str, Any]:
-        return {}
+        return {} if self.alignment is None else {"background_shift": self.alignment.shift}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        pass
+        if self.alignment is not None:
+            self.alignment.shift = state["background_shift"]

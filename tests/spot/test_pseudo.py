@@ -1,12 +1,23 @@
+import math
+
 import pytest
 import torch
 
 from actionformer_nt.methods import Options, get_method
 from actionformer_nt.names import LABELED_ONLY, METHODS, ORACLE
 from actionformer_nt.spot.network import SpotOutput
-from actionformer_nt.spot.pseudo import teacher_labels, to_view, unlabeled_losses, view_index
+from actionformer_nt.spot.pseudo import (
+    BackgroundAlignment,
+    background_share,
+    teacher_labels,
+    to_view,
+    unlabeled_losses,
+    view_index,
+)
 from actionformer_nt.spot.schema import LossSection, PseudoSection
 from actionformer_nt.views import make_view
+from libs.core import load_config
+from libs.datasets import make_dataset
 
 USED = [name for name in METHODS if name not in (LABELED_ONLY, ORACLE)]
 
@@ -29,12 +40,48 @@ def test_confidence_and_masks():
     found = teacher_labels(teacher(), PseudoSection())
     torch.testing.assert_close(found.probs[0].sum(-1), torch.ones(6))
     assert found.confident[0].tolist() == [True, True, False, True, True, True]
-    assert found.mask_rows[0].tolist() == [True, True, False, False, False, False]
+    assert found.mask_rows[0].tolist() == [True, True, False, True, True, False]
+    actions_only = teacher_labels(teacher(), PseudoSection(background_rows=False))
+    assert actions_only.mask_rows[0].tolist() == [True, True, False, False, False, False]
     expected = torch.zeros(6, 6)
     expected[:3, :3] = 1
     assert torch.equal(found.masks[0], expected)
     sharper = teacher_labels(teacher(), PseudoSection(temperature=0.1))
     assert sharper.confident.all() and sharper.probs.max() > found.probs.max()
+
+
+def test_a_confident_background_snippet_learns_an_empty_row():
+    out = teacher()
+    out.masks[0, 3, :4] = 3.0
+    assert teacher_labels(out, PseudoSection()).masks[0, 3].sum() == 0
+    assert teacher_labels(out, PseudoSection(background_rows=False)).masks[0, 3].sum() == 4
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_alignment_brings_the_share_of_background_to_the_labeled_one(share):
+    torch.manual_seed(0)
+    align = BackgroundAlignment(share)
+    mask = torch.ones(2, 50, dtype=torch.bool)
+    mask[1, 30:] = False
+    for _ in range(500):
+        logits = torch.randn(2, 50, 4) + torch.tensor([1.0, 0.0, 0.0, 0.0])
+        logits[~mask] = 100.0  # padding has no say
+        out = align(SpotOutput(logits, torch.zeros(2, 50, 50), torch.zeros(2, 50, 2), mask))
+    assert float(out.logits.softmax(-1)[..., -1][mask].mean()) == pytest.approx(share, abs=0.05)
+    assert torch.equal(out.logits[..., :-1], logits[..., :-1])
+
+
+def test_background_share_counts_snippets(make_data, event):
+    events = {"a": [event(1.0, 3.0, 0), event(2.0, 4.0, 1)], "b": [event(0.0, 5.0, 0)], "c": []}
+    config = load_config(make_data(events, subsets=dict.fromkeys(events, "training"), steps=20))
+    dataset = make_dataset(config["dataset_name"], True, ["training"], **config["dataset"])
+    inside = 0
+    for i in range(len(dataset)):
+        segments, _ = dataset.events(i)
+        for step in range(20):  # a snippet is an action's if an event, its ends rounded to borders, covers it
+            inside += any(math.floor(a + 1) <= step < math.floor(b + 1) for a, b in segments)
+    assert 0 < inside < 60
+    assert background_share(dataset, num_classes=2) == pytest.approx(1 - inside / (20 * len(dataset)))
 
 
 def test_padding_is_never_confident():
@@ -66,7 +113,7 @@ def test_4_snippets_without_confidence_get_no_gradient(spot):
     student = spot.random_output(1, 6, 2)
     run(student, teacher_labels(teacher(), PseudoSection()), "nt")["loss"].backward()
     assert (student.logits.grad[0].abs().sum(-1) > 0).tolist() == [True, True, False, True, True, True]
-    assert (student.masks.grad[0].abs().sum(-1) > 0).tolist() == [True, True, False, False, False, False]
+    assert (student.masks.grad[0].abs().sum(-1) > 0).tolist() == [True, True, False, True, True, False]
 
 
 @pytest.mark.parametrize("method", USED)
