@@ -23,6 +23,7 @@ from libs.utils.results import concatenate, make_detections, write_ground_truth,
 from libs.utils.train_utils import predict
 
 from .embeddings import write_embeddings
+from .hidden import HiddenLabels
 from .label_space import partition
 from .pseudo_labels import PseudoSegments
 from .unlabeled import make_unlabeled
@@ -79,7 +80,7 @@ def _write_moment(trainer: SemiTrainer, folder: Path, index: list[int]) -> None:
         parts.append(make_detections([video["video_id"]] * len(scores), *seconds.T, labels, scores))
         ends = in_seconds(torch.tensor([[-0.5, video["feats"].shape[1] - 0.5]]), video)
         videos[video["video_id"]] = {"duration": video["duration"], "seen": _round(ends[0])}
-        truth = None if trainer.hidden is None else side.true_class(trainer.hidden, video, found)
+        truth = side.true_class(hidden, video, found) if (hidden := logged_labels(trainer)) else None
         chosen = spread_out(len(scores), PER_VIDEO)
         every = side.probs(found)
         rows = _distribution_rows(every, segments, teacher)
@@ -121,9 +122,14 @@ def _write_end(trainer: SemiTrainer, folder: Path, ids: list[str]) -> None:
     )  # fmt: skip
     batches = [[dataset[i]] for i in range(len(dataset))]
     write_results(folder / "predictions.json", predict(batches, trainer.model), names)
-    if trainer.hidden is not None:
-        known = [video for video in trainer.hidden.videos if video.id in ids]
+    if hidden := logged_labels(trainer):
+        known = [video for video in hidden.videos if video.id in ids]
         write_ground_truth(folder / "hidden_labels.json", known, names)
+
+
+def logged_labels(trainer: SemiTrainer) -> HiddenLabels | None:
+    """The hidden labels where `log_hidden` asks for them; a diagnostic method alone does not."""
+    return trainer.hidden if trainer.semi["log_hidden"] else None
 
 
 def label_names(trainer: SemiTrainer) -> dict[int, str]:

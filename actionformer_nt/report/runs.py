@@ -12,7 +12,6 @@ import yaml
 
 from libs.run_folder import GROUND_TRUTH, SAMPLES
 from libs.utils.annotations import Annotations, load_json, read_annotations
-from libs.utils.results import Detections
 
 from .evaluations import describe_evaluation, read_detections
 from .timelines import Timelines
@@ -54,14 +53,14 @@ def _run(folder: Path, name: str, videos: int) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder}: not a run folder, it has no config.yaml")
     config = yaml.safe_load((folder / "config.yaml").read_text())
     truth = _ground_truth(folder)
-    timelines = Timelines(truth, subset="test")
+    timelines = Timelines(truth, subset=truth.videos[0].subset if truth and truth.videos else "test")
     evaluations = []
     found = sorted(folder.glob("*_metrics.json"))
     checkpoints = {path.name.rsplit("_", 2)[0] for path in found}
     for path in found:
         detections, names = read_detections(path.with_name(path.name.replace("_metrics.json", "_detections.json")))
         metrics = load_json(path)
-        label = _evaluation_name(path, metrics, semi="semi_cfg" in config, several=len(checkpoints) > 1)
+        label = evaluation_name(path, metrics, semi="semi_cfg" in config, several=len(checkpoints) > 1)
         evaluations.append({"name": label} | describe_evaluation(path, metrics, detections, truth))
         timelines.add(label, detections, names)
     if not evaluations:
@@ -86,7 +85,7 @@ def _ground_truth(folder: Path) -> Annotations | None:
     return None
 
 
-def _evaluation_name(path: Path, metrics: dict[str, Any], *, semi: bool, several: bool) -> str:
+def evaluation_name(path: Path, metrics: dict[str, Any], *, semi: bool, several: bool) -> str:
     """Whose weights they are; where the numbers rest on external scores, the name says so."""
     checkpoint, weights, _ = path.name.rsplit("_", 2)
     name = NAMES[semi].get(weights, weights)
@@ -157,6 +156,5 @@ def sample_timelines(folder: Path, samples: dict[str, Any]) -> Timelines | None:
         timelines.add(f"teacher's pseudo labels, iteration {moment['iteration']}", *read_detections(path))
     timelines.earlier = len(samples["moments"]) - 1
     if (folder / "predictions.json").is_file():
-        found: tuple[Detections, dict[int, str]] = read_detections(folder / "predictions.json")
-        timelines.add("student", *found)
+        timelines.add("student", *read_detections(folder / "predictions.json"))
     return timelines

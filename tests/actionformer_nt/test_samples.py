@@ -8,7 +8,9 @@ import torch
 
 from actionformer_nt import embeddings, samples, trainer
 from actionformer_nt.label_space import partition
+from actionformer_nt.spot.meta_arch import Spot
 from libs.core import load_config
+from libs.core.schema import TestSection, TrainSection
 from libs.utils.annotations import read_annotations
 from libs.utils.checkpoint import load_checkpoint
 from libs.utils.results import read_results
@@ -94,6 +96,14 @@ def test_without_permission_no_hidden_label_is_read(make_semi, tmp_path):
     assert files(run(path, tmp_path / "broken", samples={"videos": 6, "moments": 2})) == files(whole)
 
 
+def test_the_diagnostic_method_alone_shows_no_hidden_label(make_semi, tmp_path):
+    config = load_config(make_semi(method="oracle_class", samples={"videos": 3, "moments": 1}))
+    folder = trainer.train(config, tmp_path / "run", progress=False, diagnostic=True)
+    assert sorted(files(folder)) == ["iteration_00000004.json", "iteration_00000008.json", "predictions.json"]
+    content = json.loads((folder / "samples/iteration_00000008.json").read_text())
+    assert content["distributions"] and all(row["truth"] is None for row in content["distributions"])
+
+
 def test_a_run_that_goes_on_writes_the_same(make_semi, tmp_path):
     path = make_semi(samples={"videos": 4, "moments": 2})
     whole = run(path, tmp_path / "whole")
@@ -144,6 +154,26 @@ def test_principal_components_against_the_covariance():
         nearest = min((j for j in range(80) if videos[j] != videos[i]), key=lambda j: np.linalg.norm(x[i] - x[j]))
         hits += (labels[i] == -1) == (labels[nearest] == -1)
     assert found["nearest"] == pytest.approx(hits / 80, abs=1e-4)
+
+
+def test_of_overlapping_windows_each_step_is_there_once():
+    """A video of 50 snippets in windows of 20: the features of each, as the window that has it first gives them."""
+    torch.manual_seed(0)
+    model = Spot(
+        input_dim=4, num_classes=2, max_seq_len=20, train_cfg=TrainSection().model_dump(),
+        test_cfg=TestSection().model_dump(), n_head=1, mask_dims=[4], embd_dim=4,
+    ).eval()  # fmt: skip
+    video = {"video_id": "v", "feats": torch.randn(4, 50)}
+    feats, time = embeddings.class_features(model, video)
+    assert len(feats) == 50 and time.tolist() == list(range(50))
+    with torch.no_grad():
+        windows = [
+            (w, row) for b in model.batches([video])
+            for w, row in zip(b.windows, model.network(b.feats, b.mask)[2], strict=True)
+        ]  # fmt: skip
+    for step in range(50):
+        start, row = next((w.start, row) for w, row in windows if w.start <= step < w.start + w.length)
+        np.testing.assert_allclose(feats[step], row[step - start].numpy(), atol=1e-6)
 
 
 def test_labels_of_points():
