@@ -9,8 +9,7 @@ import torch
 from actionformer_nt import embeddings, samples, trainer
 from actionformer_nt.label_space import partition
 from actionformer_nt.spot.meta_arch import Spot
-from libs.core import load_config
-from libs.core.schema import TestSection, TrainSection
+from libs.core import load_config, schema
 from libs.utils.annotations import read_annotations
 from libs.utils.checkpoint import load_checkpoint
 from libs.utils.results import read_results
@@ -160,8 +159,8 @@ def test_of_overlapping_windows_each_step_is_there_once():
     """A video of 50 snippets in windows of 20: the features of each, as the window that has it first gives them."""
     torch.manual_seed(0)
     model = Spot(
-        input_dim=4, num_classes=2, max_seq_len=20, train_cfg=TrainSection().model_dump(),
-        test_cfg=TestSection().model_dump(), n_head=1, mask_dims=[4], embd_dim=4,
+        input_dim=4, num_classes=2, max_seq_len=20, train_cfg=schema.TrainSection().model_dump(),
+        test_cfg=schema.TestSection().model_dump(), n_head=1, mask_dims=[4], embd_dim=4,
     ).eval()  # fmt: skip
     video = {"video_id": "v", "feats": torch.randn(4, 50)}
     feats, time = embeddings.class_features(model, video)
