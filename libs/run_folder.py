@@ -1,14 +1,9 @@
 """The folder of a run: what it holds, and how it is written.
 
-<<<<<<< HEAD
 `config.yaml` (resolved), `classes.json` (class name -> id), `run.json` (an entry per start: seed, commit, command,
-versions), `log.txt`, `metrics.jsonl`
-(a record an epoch, or every so many iterations), `logs/` (TensorBoard), `epoch_NNN.pth.tar` and `last.pth.tar`.
-=======
-`config.yaml` (resolved), `run.json` (an entry per start: seed, commit, command, versions), `log.txt`, `metrics.jsonl`
-(a record an epoch, or every so many iterations), `logs/` (TensorBoard), `epoch_NNN.pth.tar` and `last.pth.tar`. An
-evaluation adds its detections, metrics and table, and `ground_truth.json`; a semi-supervised run `samples/`.
->>>>>>> 37c1cc069fb897f10bb334343f20e86de4f3c126
+versions), `log.txt`, `metrics.jsonl` (a record an epoch, or every so many iterations), `logs/` (TensorBoard),
+`epoch_NNN.pth.tar` and `last.pth.tar`. An evaluation adds its detections, metrics and table, and `ground_truth.json`; a
+semi-supervised run `samples/`; `predict --threshold auto` the thresholds of a checkpoint.
 """
 
 from __future__ import annotations
@@ -36,13 +31,10 @@ from libs.utils.checkpoint import find_checkpoint
 logger = logging.getLogger(__name__)
 
 LAST = "last.pth.tar"
-<<<<<<< HEAD
 CONFIG = "config.yaml"
 CLASSES = "classes.json"
-=======
 GROUND_TRUTH = "ground_truth.json"  # of the videos that an evaluation looked at, an annotation file
 SAMPLES = "samples"  # folder of what a semi-supervised run samples on its way
->>>>>>> 37c1cc069fb897f10bb334343f20e86de4f3c126
 
 
 def folder_of_run(config: dict[str, Any], config_path: str | Path, output: str | None) -> Path:

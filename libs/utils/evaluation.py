@@ -151,6 +151,8 @@ def rank_detections(
         raise ValueError(f"evaluation: absent_labels '{absent_labels}' is neither 'reference' nor 'drop'")
 
     classes, gt_class = np.unique(truth.label, return_inverse=True)
+    gt_video, video_names = pd.factorize(truth.video_id)
+    det_video = pd.Index(video_names).get_indexer(detections.video_id)  # -1: no event in that video
     det_class, counts = _number_classes(detections.label, classes, absent_labels)
     predicted = frozenset(detections.video_id)
     counts |= {
@@ -162,40 +164,6 @@ def rank_detections(
         "predictions_in_unknown_videos": int((~pd.Series(detections.video_id).isin(truth.videos)).sum()),
     }
 
-<<<<<<< HEAD
-    order, pairs = _rank(truth, detections, gt_class, det_class, float(tiou.min()))
-    num_gt = np.bincount(gt_class, minlength=len(classes))
-    bounds = np.searchsorted(det_class[order], np.arange(len(classes) + 1))
-    matched = np.stack([_match(pairs, threshold, len(order), len(gt_class)) for threshold in tiou])  # (T, N)
-    ap = np.zeros((len(tiou), len(classes)))
-    for c in range(len(classes)):
-        ap[:, c] = _average_precision(matched[:, bounds[c] : bounds[c + 1]], num_gt[c])
-    recall = np.stack([_recall(pairs, tiou, k, gt_class, num_gt) for k in topk], axis=1)
-    return EvaluationResult(tiou, classes, ap, tuple(topk), recall, num_gt, counts)
-
-
-def true_positives(truth: GroundTruth, detections: Detections, *, tiou: float) -> np.ndarray:
-    """(N,) which detections take an event of their class at this tIoU, when they choose in the order of their scores.
-    What a detection takes does not depend on those with lower scores, so that the mask also holds for every prefix."""
-    classes, gt_class = np.unique(truth.label, return_inverse=True)
-    matched = np.zeros(len(detections.label), dtype=bool)
-    if len(classes):
-        det_class, _ = _number_classes(detections.label, classes, "drop")
-        order, pairs = _rank(truth, detections, gt_class, det_class, tiou)
-        matched[order] = _match(pairs, tiou, len(order), len(gt_class))
-    return matched
-
-
-class _Pairs(NamedTuple):
-    """Overlapping (detection, event) pairs of one class and video, detections in order of rank; of one
-    detection the best-overlapping event first."""
-
-    det: np.ndarray  # (P,) rank of the detection: its row in the sorted order
-    gt: np.ndarray  # (P,) row of the event
-    iou: np.ndarray  # (P,)
-    rank_in_video: np.ndarray  # (P,) rank of the detection among those of its class and video
-    num_in_video: np.ndarray  # (P,) events of that class and video
-=======
     # Rows of one class together, best score first; of equal scores the last row first (a reversed stable sort).
     order = np.argsort(detections.score, kind="stable")[::-1]
     order = order[det_class[order] >= 0]
@@ -208,7 +176,17 @@ class _Pairs(NamedTuple):
 
     num_gt = np.bincount(gt_class, minlength=len(classes))
     return Ranked(order, det_class, det_video, classes, gt_class, gt_video, num_gt, pairs, counts)
->>>>>>> 37c1cc069fb897f10bb334343f20e86de4f3c126
+
+
+def true_positives(truth: GroundTruth, detections: Detections, *, tiou: float) -> np.ndarray:
+    """(N,) which detections take an event of their class at this tIoU, when they choose in the order of their scores.
+    What a detection takes does not depend on those with lower scores, so that the mask also holds for every prefix."""
+    matched = np.zeros(len(detections.label), dtype=bool)
+    if len(truth.label):
+        ranked = rank_detections(truth, detections, tiou=[tiou], absent_labels="drop")
+        taken = ranked.match(tiou)
+        matched[ranked.row[taken[taken < len(ranked.row)]]] = True
+    return matched
 
 
 def _number_classes(label: np.ndarray, classes: np.ndarray, absent: str) -> tuple[np.ndarray, dict[str, int]]:
@@ -224,74 +202,7 @@ def _number_classes(label: np.ndarray, classes: np.ndarray, absent: str) -> tupl
     return number, counts
 
 
-<<<<<<< HEAD
-def _rank(
-    truth: GroundTruth, detections: Detections, gt_class: np.ndarray, det_class: np.ndarray, min_iou: float
-) -> tuple[np.ndarray, _Pairs]:
-    """Rows of detections (M,) by class, and of one class best score first (of equal scores the last row first, a
-    reversed stable sort), without those of class -1; and what they overlap."""
-    gt_video, video_names = pd.factorize(truth.video_id)
-    det_video = pd.Index(video_names).get_indexer(detections.video_id)  # -1: no event in that video
-    order = np.argsort(detections.score, kind="stable")[::-1]
-    order = order[det_class[order] >= 0]
-    order = order[np.argsort(det_class[order], kind="stable")]
-    det_class, det_video = det_class[order], det_video[order]
-    return order, _overlapping_pairs(
-        det_class * len(video_names) + det_video, det_video >= 0, detections.t_start[order], detections.t_end[order],
-        gt_class * len(video_names) + gt_video, truth.t_start, truth.t_end, min_iou,
-    )  # fmt: skip
-
-
-def _overlapping_pairs(det_key, det_ok, det_start, det_end, gt_key, gt_start, gt_end, min_iou) -> _Pairs:
-    by_key = np.argsort(gt_key, kind="stable")
-    sorted_key = gt_key[by_key]
-    first = np.searchsorted(sorted_key, det_key, side="left")
-    count = np.where(det_ok, np.searchsorted(sorted_key, det_key, side="right") - first, 0)
-    rank = np.zeros(len(det_key), dtype=np.int64)
-    grouped = np.argsort(det_key, kind="stable")  # rank among the detections of the same class and video
-    if len(grouped):
-        new = np.flatnonzero(np.r_[True, np.diff(det_key[grouped]) != 0])
-        rank[grouped] = np.arange(len(grouped)) - np.repeat(new, np.diff(np.r_[new, len(grouped)]))
-
-    det = np.repeat(np.arange(len(det_key)), count)
-    offset = np.arange(len(det)) - np.repeat(np.cumsum(count) - count, count)
-    gt = by_key[first[det] + offset]
-    inter = (np.minimum(det_end[det], gt_end[gt]) - np.maximum(det_start[det], gt_start[gt])).clip(min=0)
-    union = (det_end - det_start)[det] + (gt_end - gt_start)[gt] - inter
-    iou = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
-    keep = np.flatnonzero(iou >= min_iou)
-    det, gt, iou = det[keep], gt[keep], iou[keep]
-    best_first = np.lexsort((-gt, -iou, det))  # of equal overlaps the later event first, as a reversed sort has it
-    det, gt, iou = det[best_first], gt[best_first], iou[best_first]
-    return _Pairs(det, gt, iou, rank[det], count[det])
-
-
-def _match(pairs: _Pairs, threshold: float, num_det: int, num_gt: int) -> np.ndarray:
-    """Mask of true positives (num_det,). Each detection proposes to its events in turn; an event keeps the
-    best-ranked detection that has proposed so far."""
-    keep = pairs.iou >= threshold
-    det, gt = pairs.det[keep], pairs.gt[keep]
-    next_pair = np.searchsorted(det, np.arange(num_det), side="left")
-    end = np.searchsorted(det, np.arange(num_det), side="right")
-    holder = np.full(num_gt, num_det)
-    free = np.flatnonzero(next_pair < end)
-    while len(free):
-        events = gt[next_pair[free]]
-        before = holder[events]
-        np.minimum.at(holder, events, free)
-        displaced = before[(before < num_det) & (holder[events] != before)]
-        rejected = np.unique(np.r_[free[holder[events] != free], displaced])
-        next_pair[rejected] += 1
-        free = rejected[next_pair[rejected] < end[rejected]]
-    matched = np.zeros(num_det, dtype=bool)
-    matched[holder[holder < num_det]] = True
-    return matched
-
-
-def _average_precision(matched: np.ndarray, num_gt: int) -> np.ndarray:
-=======
 def average_precision(matched: np.ndarray, num_gt: int) -> np.ndarray:
->>>>>>> 37c1cc069fb897f10bb334343f20e86de4f3c126
     """Area under the interpolated precision-recall curve, (T,), of (T, n) true-positive flags in order of score."""
     if not matched.shape[1]:
         return np.zeros(len(matched))
