@@ -101,6 +101,7 @@ class SemiTrainer:
         self.frozen: ModelEma | None = None  # teacher of `pseudo.source: refresh`
         self.iteration = 0
         self.without_pseudo = 0  # iterations in a row
+        self.videos_seen, self.last_log = 0, 0.0  # since then, for the log's rate
 
     def _check(self, diagnostic: bool) -> None:
         if self.config["test_cfg"]["ext_score_file"] and not self.semi["allow_external_scores"]:
@@ -163,7 +164,8 @@ class SemiTrainer:
     def run(self, folder: Path, *, progress: bool = True) -> None:
         """Trains from the present iteration to the end."""
         workers, batch = self.config["loader"]["num_workers"], self.config["loader"]["batch_size"]
-        start, began = self.iteration, time.perf_counter()
+        start = self.iteration
+        began = self.last_log = time.perf_counter()
         batches = IterationBatches(
             len(self.labeled), batch, self.seed,
             start=max(start - self.pretrained, 0), end=self.total - self.pretrained,
@@ -246,6 +248,7 @@ class SemiTrainer:
         self.scheduler.step()
         self.ema.update(self.model)
         self.iteration += 1
+        self.videos_seen += len(videos)
 
     def unlabeled_loss(self, videos: list[dict[str, Any]]) -> tuple[Tensor, dict[str, float]]:
         """Loss of the student on strong views, with targets from the teacher on weak ones."""
@@ -330,11 +333,14 @@ class SemiTrainer:
             log.writer.add_scalar("train/learning_rate" if name == "lr" else name, value, self.iteration)
         log.record({"iteration": self.iteration} | values)
         shown = ("pretext/final_loss", "labeled/final_loss", "unlabeled/loss", "pseudo/segments", "hidden/precision")
+        now = time.perf_counter()
         logger.info(
-            "iteration %d/%d %s lr %.2e ETA %s", self.iteration, self.total,
+            "iteration %d/%d %s lr %.2e %.1f videos/s ETA %s", self.iteration, self.total,
             " ".join(f"{name} {values[name]:.4f}" for name in shown if name in values), values["lr"],
+            self.videos_seen / max(now - self.last_log, 1e-9),
             run_folder.format_time_left(began, self.iteration - start, self.total - start),
         )  # fmt: skip
+        self.videos_seen, self.last_log = 0, now
 
     def _save(self, folder: Path) -> None:
         last = self.iteration == self.total

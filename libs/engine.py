@@ -26,6 +26,7 @@ from libs.run_folder import (
     resume_point,
     source_commit,
     stem_of_results,
+    write_hyper_parameters,
     write_run_info,
 )
 from libs.utils.annotations import Annotations
@@ -131,6 +132,8 @@ def train(
             save_checkpoint(state, False, str(folder), LAST)
             if epoch + 1 == epochs or (ckpt_freq > 0 and (epoch + 1) % ckpt_freq == 0):
                 save_checkpoint(state, False, str(folder), f"epoch_{epoch + 1:03d}.pth.tar")
+    if start < epochs:
+        write_hyper_parameters(folder, config, "training", {f"final/{name}": value for name, value in losses.items()})
     warn_about_ema(ema)
     return folder
 
@@ -270,6 +273,9 @@ def evaluate(
         json.dumps(result_to_dict(evaluator.result, names) | {"provenance": provenance}, indent=1)
     )
     write_table(files["per_class"], evaluator.result, names)
+    found = {f"mAP/{t:.2f}": m for t, m in zip(evaluator.result.tiou, evaluator.result.mAP.tolist(), strict=True)}
+    average = {"mAP/average": evaluator.result.average_mAP}
+    write_hyper_parameters(path.parent, config, stem.name, average | found)
     fused = ", external scores" if ext_score_file else ""
     title = f"{Path(dataset.json_file).stem} {dataset.split[0]} ({weights} weights{fused})"
     print(format_result(evaluator.result, title=title))

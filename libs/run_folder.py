@@ -3,7 +3,7 @@
 `config.yaml` (resolved), `classes.json` (class name -> id), `run.json` (an entry per start: seed, commit, command,
 versions), `log.txt`, `metrics.jsonl` (a record an epoch, or every so many iterations), `logs/` (TensorBoard),
 `epoch_NNN.pth.tar` and `last.pth.tar`. An evaluation adds its detections, metrics and table, and `ground_truth.json`; a
-semi-supervised run `samples/`.
+semi-supervised run `samples/`; `predict --threshold auto` the thresholds of a checkpoint.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from libs.core import dump_config
+from libs.core.config import DERIVED_SECTIONS
 from libs.utils.annotations import load_json
 from libs.utils.checkpoint import find_checkpoint
 
@@ -137,6 +139,32 @@ def source_commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def write_hyper_parameters(folder: Path, config: dict[str, Any], name: str, metrics: dict[str, float]) -> None:
+    """An entry in TensorBoard's table of hyper-parameters: the values of a configuration and what came out, under
+    `logs/<name>`. A folder that is not a run's stays without."""
+    logs = folder / "logs"
+    if not logs.is_dir():
+        return
+    shutil.rmtree(logs / name, ignore_errors=True)  # of an earlier evaluation
+    with SummaryWriter(str(logs / name)) as writer:
+        for summary in hparams(_flatten(config), metrics):
+            writer.file_writer.add_summary(summary)
+        for metric, value in metrics.items():
+            writer.add_scalar(metric, value)
+
+
+def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys -> numbers and strings."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            if not (prefix == "model." and key in DERIVED_SECTIONS):
+                flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return flat
 
 
 class RunLog:

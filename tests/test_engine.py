@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,20 +39,48 @@ def assert_same_end(a, b):
         assert one[key] == two[key], key
 
 
+def test_tensorboard_has_hyper_parameters_and_final_metrics(make_data, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    path = make_data()
+    folder = train(path, tmp_path / "run")
+    metrics = None
+    for _ in range(2):  # a second evaluation replaces the first
+        metrics = engine.evaluate(load_config(path), folder, weights="raw", progress=False).result
+    for name, tag, value in (
+        (
+            "training",
+            "final/final_loss",
+            json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["final_loss"],
+        ),
+        ("epoch_003_raw", "mAP/average", metrics.average_mAP),
+    ):
+        (file,) = (folder / "logs" / name).iterdir()
+        events = EventAccumulator(str(file)).Reload()
+        assert [scalar.value for scalar in events.Scalars(tag)] == [pytest.approx(value)]
+        content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+        given = HParamsPluginData.FromString(content).session_start_info.hparams
+        assert given["opt.learning_rate"].number_value == 1e-3 and given["train_cfg.ema_ramp"].bool_value is False
+        assert given["model.backbone_arch"].string_value == "[1, 1, 2]" and "model.train_cfg.dropout" not in given
+
+
 def test_what_a_run_leaves_behind(make_data, tmp_path):
     path = make_data()
     folder = train(path, tmp_path / "run", ckpt_freq=2)
     names = {p.name for p in folder.iterdir()}
     assert names == {
-        "config.yaml", "run.json", "log.txt", "metrics.jsonl", "logs", "last.pth.tar",
-        "epoch_002.pth.tar", "epoch_003.pth.tar",
+        "config.yaml", "classes.json", "run.json", "log.txt", "metrics.jsonl", "logs",
+        "last.pth.tar", "epoch_002.pth.tar", "epoch_003.pth.tar",
     }  # fmt: skip
     assert load_config(folder / "config.yaml") == load_config(path)
     (info,) = json.loads((folder / "run.json").read_text())
     assert info["seed"] == 1234567891 and info["command"] and "commit" in info and info["torch"] == torch.__version__
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3] and all(np.isfinite(line["final_loss"]) for line in lines)
-    assert (folder / "log.txt").read_text().count("epoch ") == 3
+    text = (folder / "log.txt").read_text()
+    line = r"epoch \d/3 cls_loss [\d.]+ reg_loss [\d.]+ final_loss [\d.]+ lr \S+ [\d.]+ videos/s ETA \d\d:\d\d:\d\d"
+    assert text.count("epoch ") == len(re.findall(line, text)) == 3
     checkpoint = load_checkpoint(folder / "epoch_003.pth.tar")
     assert checkpoint["epoch"] == 3 and checkpoint["scheduler"]["last_epoch"] == 6
     assert all(name.startswith("module.") for name in checkpoint["state_dict"])
@@ -64,7 +93,7 @@ def test_tensorboard_has_the_tags_of_actionformer(make_data, tmp_path):
     events = EventAccumulator(str(folder / "logs")).Reload()
     assert set(events.Tags()["scalars"]) == {"train/learning_rate", "train/final_loss"}
     assert [e.step for e in events.Scalars("train/final_loss")] == [1, 2, 3, 5, 6, 7, 9, 10, 11]
-    group = sorted(p.name for p in (folder / "logs").iterdir() if p.is_dir())
+    group = sorted(p.name for p in (folder / "logs").glob("train_*"))
     assert group == ["train_all_losses_cls_loss", "train_all_losses_reg_loss"]
 
 

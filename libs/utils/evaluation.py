@@ -184,7 +184,8 @@ def true_positives(truth: GroundTruth, detections: Detections, *, tiou: float) -
     matched = np.zeros(len(detections.label), dtype=bool)
     if len(truth.label):
         ranked = rank_detections(truth, detections, tiou=[tiou], absent_labels="drop")
-        matched[ranked.row] = matched_mask(ranked.match(tiou), len(ranked.row))
+        taken = ranked.match(tiou)
+        matched[ranked.row[taken[taken < len(ranked.row)]]] = True
     return matched
 
 

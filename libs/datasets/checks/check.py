@@ -238,7 +238,8 @@ def _summary(
 def _check_loads(config: dict[str, Any], findings: Findings) -> None:
     """Whether the data sets can be made: the last word, should everything above have missed something."""
     logger = logging.getLogger("libs")
-    level, logger.level = logger.level, logging.ERROR  # its warnings are findings already
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # its warnings are findings already
     try:
         for name, training in (("train_split", True), ("val_split", False)):
             try:
@@ -246,4 +247,4 @@ def _check_loads(config: dict[str, Any], findings: Findings) -> None:
             except (ValueError, OSError) as error:
                 findings.add("error", "cannot-be-read", name, str(error))
     finally:
-        logger.level = level
+        logger.setLevel(level)
