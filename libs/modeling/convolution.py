@@ -69,7 +69,7 @@ class DepthwiseConv(torch.autograd.Function):
         else:
             grad_x = torch.zeros_like(x)
             grad_x[:, :: ctx.stride] = grad * taps[middle]
-        grad_taps = torch.empty_like(taps)
+        grad_taps = torch.zeros_like(taps)
         grad_taps[middle] = (grad * x[:, :: ctx.stride]).sum((0, 1))
         for tap, where, source in _reach(taps, x.shape[1], ctx.stride):
             grad_x[:, source].addcmul_(grad[:, where], taps[tap])

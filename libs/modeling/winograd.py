@@ -62,7 +62,7 @@ class WinogradConv3(torch.autograd.Function):
 
 def _of_inputs(x: Tensor) -> Tensor:
     """(B, T, I) -> (4, B * pairs, I): the sums of inputs of every pair of outputs."""
-    batch, length, channels = x.shape
+    length = x.shape[1]
     padded = F.pad(x, (0, 0, 1, 1 + length % 2))
     first, second = padded.unflatten(1, (-1, 2)).unbind(2)
     d0, d1, d2, d3 = first[:, :-1], second[:, :-1], first[:, 1:], second[:, 1:]
