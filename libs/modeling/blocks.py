@@ -1,4 +1,6 @@
-"""Building blocks on (B, C, T) features with (B, 1, T) boolean masks, True where a step is valid.
+"""Building blocks on (B, C, T) features with (B, 1, T) masks, True or 1 where a step is valid.
+
+The features should lie in memory as (B, T, C) (see `convolution.py`).
 
 Inputs of convolutions are not masked, their outputs are. A step of padding can thus hold something (a norm turns
 zeros into its bias), and the last valid steps see it, as in ActionFormer. `batching.py` relies on that.
@@ -69,12 +71,15 @@ class AffineDropPath(nn.Module):
         self.drop_prob = drop_prob
         self.scale = nn.Parameter(torch.full((1, num_channels, 1), init_scale))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.scale * x
+    def factor(self, x: Tensor) -> Tensor:
+        """What (B, C, T) is multiplied by: (1 or B, C, 1)."""
         if not self.training:
-            return x
+            return self.scale
         keep = 1.0 - self.drop_prob
-        return x * (torch.rand(len(x), 1, 1, device=x.device, dtype=x.dtype) < keep) / keep
+        return self.scale * ((torch.rand(len(x), 1, 1, device=x.device, dtype=self.scale.dtype) < keep) / keep)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor(x)
 
 
 class Scale(nn.Module):
@@ -136,11 +141,11 @@ class ConvAttention(nn.Module):
         v = self._heads(self.value(self.value_norm(v)))
         if self.window > 1:
             bias = None if self.rel_pe is None else self.rel_pe[0, 0]  # (H, w)
-            out = windowed_attention(q, k, v, out_mask[:, 0], radius=self.window // 2, bias=bias)
+            out = windowed_attention(q, k, v, out_mask[:, 0].bool(), radius=self.window // 2, bias=bias)
         else:
-            out = global_attention(q, k, v, out_mask[:, 0])
+            out = global_attention(q, k, v, out_mask[:, 0].bool())
         out = out.transpose(1, 2).flatten(2).transpose(1, 2)  # (B, D, T)
-        return self.proj_drop(self.proj(out)) * out_mask, out_mask
+        return self.proj_drop(self.proj(out)), out_mask  # the block masks it
 
 
 class TransformerBlock(nn.Module):
@@ -175,8 +180,14 @@ class TransformerBlock(nn.Module):
         attended, out_mask = self.attn(self.ln1(x), mask)
         s = self.stride
         shortcut = x if s == 1 else F.max_pool1d(x, s + 1, stride=s, padding=(s + 1) // 2)
-        h = shortcut * out_mask + self.drop_path_attn(attended)
-        return h + self.drop_path_mlp(self.mlp(self.ln2(h)) * out_mask), out_mask
+        h = _add(shortcut, attended, self.drop_path_attn) * out_mask
+        return _add(h, self.mlp(self.ln2(h)), self.drop_path_mlp) * out_mask, out_mask
+
+
+def _add(shortcut: Tensor, branch: Tensor, drop_path: AffineDropPath | nn.Identity) -> Tensor:
+    if isinstance(drop_path, nn.Identity):
+        return shortcut + branch
+    return torch.addcmul(shortcut, branch, drop_path.factor(branch))
 
 
 class ConvBlock(nn.Module):
