@@ -268,7 +268,7 @@ class TALDataset(Dataset):
         if self.feat_stride > 0 and not self.force_upsampling:
             rate = self.downsample_rate
             feats = self.features.read(video_id, start * rate, (start + length) * rate, rate)
-            return torch.from_numpy(np.ascontiguousarray(feats.T))
+            return torch.from_numpy(np.require(feats, requirements=["C", "W"])).T  # lies by time, as in the file
         feats = torch.from_numpy(np.ascontiguousarray(self.features.read(video_id).T))
         if grid.resize:
             feats = F.interpolate(feats[None], size=grid.length, mode="linear", align_corners=False)[0]
