@@ -113,6 +113,10 @@ class SemiTrainer:
             raise ValueError(
                 "train_cfg.ema_ramp must be true: without it the teacher is mostly the random initialisation"
             )
+        if self.config["train_cfg"]["amp"] == "fp16":
+            raise ValueError(
+                "train_cfg.amp: fp16 needs its losses scaled, which semi-supervised training does not do; use bf16"
+            )
         if self.semi["method"] == ORACLE and not diagnostic:
             raise ValueError(f"method {ORACLE} uses hidden labels and runs only as a diagnostic (study --diagnostic)")
         check_pseudo(self.config)

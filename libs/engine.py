@@ -98,11 +98,14 @@ def train(
     optimizer = make_optimizer(model, config["opt"])
     scheduler = make_scheduler(optimizer, config["opt"], len(loader))
     ema = ModelEma(model, config["train_cfg"]["ema_decay"], ramp=config["train_cfg"]["ema_ramp"])
+    scaler = torch.amp.GradScaler(device.type, enabled=config["train_cfg"]["amp"] == "fp16")
     epochs = total_epochs(config["opt"])
 
     start = 0
     if resume is not None:
-        start = restore(resume_point(resume), model, ema, optimizer, scheduler, iters_per_epoch=len(loader))
+        start = restore(
+            resume_point(resume), model, ema, optimizer, scheduler, iters_per_epoch=len(loader), scaler=scaler
+        )
     elif overwrite:
         clear_folder(folder)
     write_run_info(config, folder, names=label_names(dataset))
@@ -118,7 +121,7 @@ def train(
             began = time.perf_counter()
             losses = train_one_epoch(
                 loader, model, optimizer, scheduler, epoch, model_ema=ema, print_freq=print_freq, progress=progress,
-                clip_grad_l2norm=config["train_cfg"]["clip_grad_l2norm"], tb_writer=log.writer,
+                clip_grad_l2norm=config["train_cfg"]["clip_grad_l2norm"], tb_writer=log.writer, scaler=scaler,
             )  # fmt: skip
             seconds, rate = time.perf_counter() - began, scheduler.get_last_lr()[0]
             log.record({"epoch": epoch + 1, "lr": rate, "seconds": round(seconds, 3), **losses})
@@ -128,7 +131,7 @@ def train(
                 len(loader) * config["loader"]["batch_size"] / max(seconds, 1e-9),
                 format_time_left(run_began, epoch + 1 - start, epochs - start),
             )  # fmt: skip
-            state = training_state(epoch + 1, model, ema, optimizer, scheduler)
+            state = training_state(epoch + 1, model, ema, optimizer, scheduler) | {"scaler": scaler.state_dict()}
             save_checkpoint(state, False, str(folder), LAST)
             if epoch + 1 == epochs or (ckpt_freq > 0 and (epoch + 1) % ckpt_freq == 0):
                 save_checkpoint(state, False, str(folder), f"epoch_{epoch + 1:03d}.pth.tar")
@@ -156,7 +159,16 @@ def training_state(epoch: int, model: Any, ema: ModelEma, optimizer: Any, schedu
     }
 
 
-def restore(path: Path, model: Any, ema: ModelEma, optimizer: Any, scheduler: Any, *, iters_per_epoch: int) -> int:
+def restore(
+    path: Path,
+    model: Any,
+    ema: ModelEma,
+    optimizer: Any,
+    scheduler: Any,
+    *,
+    iters_per_epoch: int,
+    scaler: torch.amp.GradScaler | None = None,
+) -> int:
     """Loads a checkpoint of ours or of ActionFormer's into everything. Returns the number of completed epochs."""
     checkpoint = load_checkpoint(path)
     missing = [key for key in ("epoch", "state_dict_ema", "optimizer", "scheduler") if key not in checkpoint]
@@ -171,6 +183,8 @@ def restore(path: Path, model: Any, ema: ModelEma, optimizer: Any, scheduler: An
         raise ValueError(f"{path}: its optimizer is of another kind than opt.type: '{type(optimizer).__name__}'")
     optimizer.load_state_dict(checkpoint["optimizer"])
     scheduler.load_state_dict(checkpoint["scheduler"])
+    if scaler is not None and checkpoint.get("scaler"):
+        scaler.load_state_dict(checkpoint["scaler"])
     epoch = int(checkpoint["epoch"])
     ema.num_updates = int(checkpoint.get("ema_num_updates", epoch * iters_per_epoch))
     if "loss_normalizer" in checkpoint:

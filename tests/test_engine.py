@@ -285,3 +285,13 @@ def test_the_average_of_few_updates_is_called_out(make_data, tmp_path, caplog):
 def test_bucketing_trains(make_data, tmp_path):
     path = make_data(loader={"bucketing": True, "num_workers": 1})
     assert len((train(path, tmp_path / "run") / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_trains_and_resumes(make_data, tmp_path, amp):
+    path = make_data(train_cfg={"amp": amp})
+    folder = train(path, tmp_path / "run", ckpt_freq=2)
+    resumed = train(path, tmp_path / "resumed", resume=folder / "epoch_002.pth.tar")
+    assert_same_end(folder, resumed)
+    scaler = load_checkpoint(folder / "last.pth.tar")["scaler"]
+    assert ("scale" in scaler) == (amp == "fp16")

@@ -54,6 +54,8 @@ class Spot(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        if train_cfg.get("amp", "off") != "off":
+            raise ValueError(f"train_cfg.amp: '{train_cfg['amp']}': SPOT runs in 32 bits only; set it to 'off'")
         self.options = o = SpotSection.model_validate(options)
         self.input_dim = sum(input_dim) if isinstance(input_dim, (list, tuple)) else input_dim
         self.num_classes, self.num_steps = num_classes, max_seq_len

@@ -96,6 +96,7 @@ class TrainSection(Section):
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     # ours
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.999
+    amp: Literal["off", "bf16", "fp16"] = "off"  # precision of the network, in evaluation too; the rest stays 32 bits
     ema_ramp: bool = False  # decay min(ema_decay, (1 + t) / (10 + t)) instead of ema_decay from the first step
 
 
@@ -114,6 +115,7 @@ class TestSection(Section):
     # ours
     ext_score_num_pred: Count = 200
     ext_score_topk: Count = 2
+    chunk_len: Count | None = 8192  # grid steps; the network sees longer videos piece by piece; None: whole
 
 
 class OptSection(Section):

@@ -73,8 +73,9 @@ class GridRule:
 
 
 def resize(feats: np.ndarray, grid: Grid) -> torch.Tensor:
-    """(T, C) features -> (C, T'), interpolated to the length of the grid where it asks for that."""
-    feats = torch.from_numpy(np.ascontiguousarray(feats.T))
+    """(T, C) features -> (C, T'), interpolated to the length of the grid where it asks for that. They lie by time, as
+    in the file, unless they were interpolated."""
+    feats = torch.from_numpy(np.require(feats, requirements=["C", "W"])).T
     if grid.resize:
         feats = F.interpolate(feats[None], size=grid.length, mode="linear", align_corners=False)[0]
     return feats

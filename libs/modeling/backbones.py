@@ -109,12 +109,13 @@ class ConvTransformerBackbone(_Stem):
     def forward(self, x: Tensor, mask: Tensor, lengths: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """
         Args:
-            x: (B, C, T); mask: (B, 1, T).
+            x: (B, C, T); mask: (B, 1, T) bool.
             lengths: (B,) to what length each video would be padded alone; matters for absolute positions only.
 
         Returns:
             Features (B, D, T / s^l) and masks (B, 1, T / s^l) of the levels l = 0 .. arch[2].
         """
+        mask = mask.to(x.dtype)  # once, instead of at every product with it
         x = self.embed(x, mask)
         if self.pos_embd is not None:
             x = x + self._position_encoding(x.shape[2], lengths) * mask
@@ -125,7 +126,7 @@ class ConvTransformerBackbone(_Stem):
             x, mask = block(x, mask)
             feats.append(x)
             masks.append(mask)
-        return feats, masks
+        return feats, [mask.bool() for mask in masks]
 
 
 @register_backbone("conv")
@@ -148,6 +149,7 @@ class ConvBackbone(_Stem):
 
     def forward(self, x: Tensor, mask: Tensor, lengths: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """As `ConvTransformerBackbone.forward`; `lengths` plays no part."""
+        mask = mask.to(x.dtype)
         x = self.embed(x, mask)
         for block in self.stem:
             x, mask = block(x, mask)
@@ -156,4 +158,4 @@ class ConvBackbone(_Stem):
             x, mask = block(x, mask)
             feats.append(x)
             masks.append(mask)
-        return feats, masks
+        return feats, [mask.bool() for mask in masks]

@@ -1,4 +1,6 @@
-"""Building blocks on (B, C, T) features with (B, 1, T) boolean masks, True where a step is valid.
+"""Building blocks on (B, C, T) features with (B, 1, T) masks, True or 1 where a step is valid.
+
+The features should lie in memory as (B, T, C) (see `convolution.py`).
 
 Inputs of convolutions are not masked, their outputs are. A step of padding can thus hold something (a norm turns
 zeros into its bias), and the last valid steps see it, as in ActionFormer. `batching.py` relies on that.
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import global_attention, windowed_attention
+from .convolution import conv1d, pointwise
 
 
 def downsample_mask(mask: Tensor, stride: int) -> Tensor:
@@ -41,7 +44,7 @@ class MaskedConv1D(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         mask = downsample_mask(mask, self.stride)
-        return self.conv(x) * mask, mask
+        return conv1d(x, self.conv) * mask, mask
 
 
 class LayerNorm(nn.Module):
@@ -54,9 +57,10 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, num_channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        centred = x - x.mean(dim=1, keepdim=True)
-        variance = centred.square().mean(dim=1, keepdim=True)
-        return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        by_time = x.transpose(1, 2)
+        return F.layer_norm(by_time, by_time.shape[2:], self.weight.flatten(), self.bias.flatten(), self.eps).transpose(
+            1, 2
+        )
 
 
 class AffineDropPath(nn.Module):
@@ -67,12 +71,15 @@ class AffineDropPath(nn.Module):
         self.drop_prob = drop_prob
         self.scale = nn.Parameter(torch.full((1, num_channels, 1), init_scale))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.scale * x
+    def factor(self, x: Tensor) -> Tensor:
+        """What (B, C, T) is multiplied by: (1 or B, C, 1)."""
         if not self.training:
-            return x
+            return self.scale
         keep = 1.0 - self.drop_prob
-        return x * (torch.rand(len(x), 1, 1, device=x.device, dtype=x.dtype) < keep) / keep
+        return self.scale * ((torch.rand(len(x), 1, 1, device=x.device, dtype=self.scale.dtype) < keep) / keep)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor(x)
 
 
 class Scale(nn.Module):
@@ -84,10 +91,15 @@ class Scale(nn.Module):
         return x * self.scale
 
 
-def _pointwise(in_channels: int, out_channels: int) -> nn.Conv1d:
-    conv = nn.Conv1d(in_channels, out_channels, 1)
-    nn.init.zeros_(conv.bias)
-    return conv
+class PointwiseConv(nn.Conv1d):
+    """Convolution with kernel 1."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pointwise(x, self.weight, self.bias)
 
 
 class ConvAttention(nn.Module):
@@ -109,8 +121,8 @@ class ConvAttention(nn.Module):
             conv = MaskedConv1D(dim, dim, kernel, stride=stride, groups=dim, bias=False)
             self.add_module(f"{name}_conv", conv)
             self.add_module(f"{name}_norm", LayerNorm(dim))
-        self.key, self.query, self.value = _pointwise(dim, dim), _pointwise(dim, dim), _pointwise(dim, dim)
-        self.proj = _pointwise(dim, dim)
+        self.key, self.query, self.value = PointwiseConv(dim, dim), PointwiseConv(dim, dim), PointwiseConv(dim, dim)
+        self.proj = PointwiseConv(dim, dim)
         self.proj_drop = nn.Dropout(dropout)
         self.rel_pe = None
         if rel_pe:
@@ -118,8 +130,7 @@ class ConvAttention(nn.Module):
             nn.init.trunc_normal_(self.rel_pe, std=(2.0 / dim) ** 0.5)
 
     def _heads(self, x: Tensor) -> Tensor:
-        batch, dim, length = x.shape
-        return x.view(batch, self.n_head, dim // self.n_head, length).transpose(2, 3)  # (B, H, T, D / H)
+        return x.unflatten(1, (self.n_head, -1)).transpose(2, 3)  # (B, H, T, D / H)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         q, out_mask = self.query_conv(x, mask)
@@ -130,11 +141,11 @@ class ConvAttention(nn.Module):
         v = self._heads(self.value(self.value_norm(v)))
         if self.window > 1:
             bias = None if self.rel_pe is None else self.rel_pe[0, 0]  # (H, w)
-            out = windowed_attention(q, k, v, out_mask[:, 0], radius=self.window // 2, bias=bias)
+            out = windowed_attention(q, k, v, out_mask[:, 0].bool(), radius=self.window // 2, bias=bias)
         else:
-            out = global_attention(q, k, v, out_mask[:, 0])
-        out = out.transpose(2, 3).flatten(1, 2)  # (B, D, T)
-        return self.proj_drop(self.proj(out)) * out_mask, out_mask
+            out = global_attention(q, k, v, out_mask[:, 0].bool())
+        out = out.transpose(1, 2).flatten(2).transpose(1, 2)  # (B, D, T)
+        return self.proj_drop(self.proj(out)), out_mask  # the block masks it
 
 
 class TransformerBlock(nn.Module):
@@ -156,7 +167,11 @@ class TransformerBlock(nn.Module):
         self.ln1, self.ln2 = LayerNorm(dim), LayerNorm(dim)
         self.attn = ConvAttention(dim, n_head, stride=stride, window=window, dropout=dropout, rel_pe=rel_pe)
         self.mlp = nn.Sequential(
-            _pointwise(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), _pointwise(4 * dim, dim), nn.Dropout(dropout)
+            PointwiseConv(dim, 4 * dim),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            PointwiseConv(4 * dim, dim),
+            nn.Dropout(dropout),
         )
         self.drop_path_attn = AffineDropPath(dim, droppath) if droppath > 0 else nn.Identity()
         self.drop_path_mlp = AffineDropPath(dim, droppath) if droppath > 0 else nn.Identity()
@@ -165,8 +180,14 @@ class TransformerBlock(nn.Module):
         attended, out_mask = self.attn(self.ln1(x), mask)
         s = self.stride
         shortcut = x if s == 1 else F.max_pool1d(x, s + 1, stride=s, padding=(s + 1) // 2)
-        h = shortcut * out_mask + self.drop_path_attn(attended)
-        return h + self.drop_path_mlp(self.mlp(self.ln2(h)) * out_mask), out_mask
+        h = _add(shortcut, attended, self.drop_path_attn) * out_mask
+        return _add(h, self.mlp(self.ln2(h)), self.drop_path_mlp) * out_mask, out_mask
+
+
+def _add(shortcut: Tensor, branch: Tensor, drop_path: AffineDropPath | nn.Identity) -> Tensor:
+    if isinstance(drop_path, nn.Identity):
+        return shortcut + branch
+    return torch.addcmul(shortcut, branch, drop_path.factor(branch))
 
 
 class ConvBlock(nn.Module):

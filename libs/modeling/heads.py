@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import LayerNorm, MaskedConv1D, Scale
+from .packing import PackedPyramid
 
 EMPTY_CLASS_PRIOR = 1e-6  # initial probability of classes that no label has
 
@@ -20,12 +21,15 @@ class _Tower(nn.Module):
             MaskedConv1D(in_dim if i == 0 else dim, dim, kernel_size, bias=not with_ln) for i in range(num_layers - 1)
         )
         self.norm = nn.ModuleList(LayerNorm(dim) if with_ln else nn.Identity() for _ in range(num_layers - 1))
-        self.out_dim = dim if num_layers > 1 else in_dim
+        self.out_dim, self.reach = dim if num_layers > 1 else in_dim, kernel_size // 2
 
-    def tower(self, x: Tensor, mask: Tensor) -> Tensor:
+    def run(self, feats: list[Tensor], masks: list[Tensor], last: MaskedConv1D) -> list[Tensor]:
+        """The layers and `last` on all levels."""
+        packed = PackedPyramid(feats, masks, self.reach)
+        x = packed.feats
         for conv, norm in zip(self.head, self.norm, strict=True):
-            x = F.relu(norm(conv(x, mask)[0]))
-        return x
+            x = F.relu(norm(conv(x, packed.valid)[0])) * packed.inside
+        return packed.levels(last(x, packed.valid)[0])
 
 
 class ClsHead(_Tower):
@@ -65,7 +69,7 @@ class ClsHead(_Tower):
 
     def forward(self, feats: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
         """Logits (B, C, T_l) per level."""
-        return [self.cls_head(self.tower(x, m), m)[0] for x, m in zip(feats, masks, strict=True)]
+        return self.run(feats, masks, self.cls_head)
 
 
 class RegHead(_Tower):
@@ -87,5 +91,5 @@ class RegHead(_Tower):
 
     def forward(self, feats: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
         """Offsets (B, 2, T_l) per level."""
-        offsets = [self.offset_head(self.tower(x, m), m)[0] for x, m in zip(feats, masks, strict=True)]
+        offsets = self.run(feats, masks, self.offset_head)
         return [F.relu(scale(x)) for scale, x in zip(self.scale, offsets, strict=True)]

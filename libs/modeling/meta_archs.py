@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from .assignment import Targets, assign_labels, events_of
 from .batching import Batch, PaddingRule, make_batches
+from .chunks import in_chunks, receptive_field
 from .criterion import Criterion
 from .decode import Candidates, decode, postprocess
 from .heads import ClsHead, RegHead
 from .points import pyramid_points
+from .precision import autocast
 from .registry import make_backbone, make_neck, register_meta_arch
 
 
@@ -79,6 +81,13 @@ class PtTransformer(nn.Module):
             halo=max(1, embd_kernel_size // 2, head_kernel_size // 2),
         )
         self.max_div_factor = max(self.padding.divisors)
+        self.receptive_field = None
+        if not use_abs_pe:  # absolute positions depend on the length of the video
+            self.receptive_field = receptive_field(
+                arch=backbone_arch, scale_factor=scale_factor, embd_kernel_size=embd_kernel_size,
+                windows=windows if backbone_type == "convTransformer" else None,
+                head_reach=head_num_layers * (head_kernel_size // 2),
+            )  # fmt: skip
 
         backbone_args = dict(
             n_in=input_dim,
@@ -155,7 +164,7 @@ class PtTransformer(nn.Module):
         candidates: dict[int, Candidates] = {}
         with torch.no_grad():
             for batch in self.batches(video_list):
-                output = self.network(batch.feats, batch.mask, batch.lengths)
+                output = self.infer(batch)
                 for row, i in enumerate(batch.index):
                     candidates[i] = self.candidates(output, row, video_list[i])
         return postprocess([candidates[i] for i in range(len(video_list))], video_list, self.test_cfg)
@@ -167,14 +176,30 @@ class PtTransformer(nn.Module):
         )
 
     def network(self, feats: Tensor, mask: Tensor, lengths: Tensor | None = None) -> PyramidOutput:
-        """(B, C, T) features and (B, 1, T) mask -> logits and offsets per level. `lengths`: see `Batch`."""
-        feats, masks = self.backbone(feats, mask, lengths)
-        feats, masks = self.neck(feats, masks)
-        logits = [x.transpose(1, 2) for x in self.cls_head(feats, masks)]
-        offsets = [x.transpose(1, 2) for x in self.reg_head(feats, masks)]
+        """(B, C, T) features and (B, 1, T) mask -> logits and offsets per level, in 32 bits also where `train_cfg.amp`
+        has fewer. `lengths`: see `Batch`."""
+        with autocast(feats.device, self.train_cfg.get("amp", "off")):
+            feats, masks = self.backbone(feats, mask, lengths)
+            feats, masks = self.neck(feats, masks)
+            logits = [x.transpose(1, 2).float() for x in self.cls_head(feats, masks)]
+            offsets = [x.transpose(1, 2).float() for x in self.reg_head(feats, masks)]
         masks = [m[:, 0] for m in masks]
         points = pyramid_points([m.shape[1] for m in masks], self.fpn_strides, self.regression_range, masks[0].device)
         return PyramidOutput(logits, offsets, masks, points)
+
+    def infer(self, batch: Batch) -> PyramidOutput:
+        """`network`, of videos longer than `test_cfg.chunk_len` piece by piece where no more is needed for the same."""
+        chunk = self.test_cfg.get("chunk_len")
+        if chunk is None or self.receptive_field is None or batch.feats.shape[2] <= chunk:
+            return self.network(batch.feats, batch.mask, batch.lengths)
+        return in_chunks(
+            self.network,
+            batch.feats,
+            batch.mask,
+            chunk=chunk,
+            halo=self.receptive_field,
+            multiple=max(self.padding.strides),
+        )
 
     def targets(self, output: PyramidOutput, video_list: list[dict[str, Any]]) -> Targets:
         """Supervised targets of the points in `output`.

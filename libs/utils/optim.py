@@ -29,7 +29,7 @@ def make_optimizer(model: nn.Module, opt: dict[str, Any]) -> torch.optim.Optimiz
     if opt["type"] == "SGD":
         return torch.optim.SGD(groups, lr=opt["learning_rate"], momentum=opt["momentum"])
     if opt["type"] == "AdamW":
-        return torch.optim.AdamW(groups, lr=opt["learning_rate"])
+        return torch.optim.AdamW(groups, lr=opt["learning_rate"], fused=True)
     raise ValueError(f"opt.type: '{opt['type']}' is neither 'AdamW' nor 'SGD'")
 
 

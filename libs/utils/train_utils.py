@@ -35,6 +35,7 @@ def train_one_epoch(
     tb_writer: Any = None,
     print_freq: int = 20,
     *,
+    scaler: torch.amp.GradScaler | None = None,
     progress: bool = True,
 ) -> dict[str, float]:
     """Trains on every batch of `train_loader` once; the schedule advances with every iteration.
@@ -43,6 +44,7 @@ def train_one_epoch(
         curr_epoch: from 0; decides the order and the crops of a seeded loader.
         clip_grad_l2norm: bound of the gradient's norm; <= 0: none.
         print_freq: iterations from one log line and TensorBoard entry to the next.
+        scaler: of the loss, for float16; where a gradient overflows, it skips the step and lowers the scale.
         progress: show a bar (on a terminal).
 
     Returns:
@@ -54,6 +56,7 @@ def train_one_epoch(
     if hasattr(train_loader.batch_sampler, "set_epoch"):
         train_loader.batch_sampler.set_epoch(curr_epoch)
     model.train()
+    scaler = torch.amp.GradScaler(enabled=False) if scaler is None else scaler
     num_iters = len(train_loader)
     totals: dict[str, float] = {}
     start = time.perf_counter()
@@ -63,12 +66,15 @@ def train_one_epoch(
     for i, video_list in enumerate(bar):
         optimizer.zero_grad(set_to_none=True)
         losses = model(video_list)
-        losses["final_loss"].backward()
+        scaler.scale(losses["final_loss"]).backward()
+        scaler.unscale_(optimizer)
         values = {name: float(loss.detach()) for name, loss in losses.items()}
         bound = clip_grad_l2norm if clip_grad_l2norm > 0 else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), bound)
-        check_finite(values | {"gradient norm": float(norm)}, video_list, curr_epoch, i)
-        optimizer.step()
+        overflow = {} if scaler.is_enabled() else {"gradient norm": float(norm)}
+        check_finite(values | overflow, video_list, curr_epoch, i)
+        scaler.step(optimizer)
+        scaler.update()
         scheduler.step()
         if model_ema is not None:
             model_ema.update(model)

@@ -59,3 +59,20 @@ def test_gradients(with_bias):
         return windowed_attention(q, k, v, mask, radius=3, bias=bias) * mask[:, None, :, None]
 
     assert torch.autograd.gradcheck(masked, (*inputs, *([bias] if with_bias else [])))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 70), st.integers(1, 9), st.booleans())
+def test_blocks_on_cpus_equal_the_general_way(seed, length, radius, with_bias):
+    q, k, v, mask = tensors(seed, 2, 2, length)
+    inputs = [q, k, v] + ([torch.randn(2, 2 * radius + 1, dtype=torch.float64)] if with_bias else [])
+    results = []
+    for own in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("libs.modeling.attention.plain_cpu", lambda x, own=own: own)
+            leaves = [x.clone().requires_grad_() for x in inputs]
+            out = windowed_attention(*leaves[:3], mask, radius=radius, bias=leaves[3] if with_bias else None)
+            (out.sin() * mask[:, None, :, None]).sum().backward()
+            results.append([out.detach() * mask[:, None, :, None], *(x.grad for x in leaves)])
+    for found, expected in zip(*results, strict=True):
+        assert torch.allclose(found, expected, atol=1e-11)

@@ -1,4 +1,4 @@
-"""Less padding, same results: against the padding of ActionFormer, done by hand."""
+"""Less padding, same results: against the padding of ActionFormer, done by hand. Long videos in pieces, likewise."""
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from libs.modeling import make_meta_arch
 from libs.modeling.batching import Batch, PaddingRule
 from libs.modeling.blocks import AffineDropPath
+from libs.modeling.chunks import in_chunks, receptive_field
 
 MAX_LEN = 96
 RULE = {"backbone_arch": (2, 1, 3), "regression_range": [(0, 4), (4, 8), (8, 16), (16, 10000)]}
@@ -164,3 +165,107 @@ def test_bad_videos_are_named():
         model.eval()([{**video(5), "feats": torch.zeros(5, 6)}])
     with pytest.raises(ValueError, match=r"'v9'.*\[0, 5\].*num_classes=3"):
         model.train()([{**video(9), "labels": torch.tensor([0, 5])}])
+
+
+WINDOWED = [name for name in VARIANTS if name not in ("global, absolute positions", "mixed windows")]
+
+
+def whole_and_pieces(model, chunk, halo):
+    outputs = []
+    for batch in model.batches([video(300), video(410), video(37)]):
+        feats = batch.feats.double()
+        pieces = in_chunks(
+            model.network, feats, batch.mask, chunk=chunk, halo=halo, multiple=max(model.padding.strides)
+        )
+        outputs.append((model.network(feats, batch.mask), pieces))
+    return outputs
+
+
+def largest_difference(whole, pieces):
+    return max(
+        (a * m[..., None] - b * m[..., None]).abs().max().item()
+        for x, y in ((whole.logits, pieces.logits), (whole.offsets, pieces.offsets))
+        for a, b, m in zip(x, y, whole.masks, strict=True)
+    )
+
+
+@pytest.mark.parametrize("variant", WINDOWED)
+@torch.no_grad()
+def test_pieces_give_what_the_whole_gives(variant):
+    model = build(**VARIANTS[variant]).double().eval()
+    for chunk in (24, 100):
+        for whole, pieces in whole_and_pieces(model, chunk, model.receptive_field):
+            scale = max(x.abs().max().item() for x in (*whole.logits, *whole.offsets))
+            assert largest_difference(whole, pieces) <= 1e-6 * scale
+            for name in ("masks", "points"):
+                for a, b in zip(getattr(whole, name), getattr(pieces, name), strict=True):
+                    assert torch.equal(a, b)
+
+
+@torch.no_grad()
+def test_without_their_surroundings_they_do_not():
+    model = build().double().eval()
+    assert any(largest_difference(*both) > 1e-2 for both in whole_and_pieces(model, 24, 0))
+
+
+@torch.no_grad()
+def test_detections_are_the_same_in_pieces():
+    model = build().eval()
+    found = []
+    for chunk in (None, 64):
+        model.test_cfg["chunk_len"] = chunk
+        found.append(model([video(410)])[0])
+    assert len(found[0]["scores"]) and torch.equal(found[0]["labels"], found[1]["labels"])
+    for name in ("segments", "scores"):
+        assert torch.allclose(found[0][name], found[1][name], atol=1e-4)
+
+
+def test_what_depends_on_the_whole_video_is_not_cut():
+    for variant in ("global, absolute positions", "mixed windows"):
+        assert build(**VARIANTS[variant]).receptive_field is None
+
+
+def test_receptive_field_of_the_thumos_network():
+    # 2 embedding convolutions, 2 blocks of 1 + 9, then at strides 2^l: 1 before halving, 9 after; 2 + 3 at stride 32
+    expected = 2 + 2 * 10 + sum(2**level + 9 * 2 ** (level + 1) for level in range(5)) + 5 * 32
+    found = receptive_field(arch=(2, 2, 5), scale_factor=2, embd_kernel_size=3, windows=[19] * 6, head_reach=3)
+    assert found == expected == 771
+
+
+@torch.no_grad()
+def test_nothing_beyond_the_receptive_field_matters():
+    model = build().double().eval()
+    reach = model.receptive_field
+    feats, mask = torch.randn(1, 6, 800, dtype=torch.float64), torch.ones(1, 1, 800, dtype=torch.bool)
+    before = model.network(feats, mask)
+    feats[:, :, 400:] += 1
+    after = model.network(feats, mask)
+    for level, (a, b) in enumerate(zip(before.logits, after.logits, strict=True)):
+        same = (a == b).all(-1)[0]
+        assert same[: (400 - reach) // 2**level].all() and not same[400 // 2**level :].all()
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+@pytest.mark.parametrize("variant", ["local", "fpn, relative positions", "global, absolute positions", "conv"])
+def test_mixed_precision_is_near_and_its_outputs_have_32_bits(variant, amp):
+    items = [video(30), video(41)]
+    outputs, losses = [], []
+    for kind in ("off", amp):
+        model = build(**VARIANTS[variant])
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)  # 16 bits have few digits and a small range
+        model.load_state_dict(outputs[0][1] if outputs else model.state_dict())
+        model.train_cfg["amp"] = kind
+        (batch,) = model.train().batches(items)
+        outputs.append((model.network(batch.feats, batch.mask), model.state_dict()))
+        losses.append(model(items))
+        losses[-1]["final_loss"].backward()
+        assert all(p.grad is None or p.grad.dtype == torch.float32 for p in model.parameters())
+    exact, near = outputs[0][0], outputs[1][0]
+    for name in ("logits", "offsets"):
+        for a, b in zip(getattr(exact, name), getattr(near, name), strict=True):
+            assert b.dtype == torch.float32
+            assert (a - b).abs().max() <= 0.1 * max(1.0, a.abs().max().item())
+    assert any((a != b).any() for a, b in zip(exact.logits, near.logits, strict=True))
+    assert losses[1]["final_loss"].item() == pytest.approx(losses[0]["final_loss"].item(), rel=0.1)
+    assert losses[1]["final_loss"].dtype == torch.float32
