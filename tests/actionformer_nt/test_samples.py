@@ -60,12 +60,12 @@ def test_what_is_written(make_semi, tmp_path, arch):
     for iteration in MOMENTS:
         file = folder / f"samples/iteration_{iteration:08d}.json"
         content = json.loads(file.read_text())
-        assert content["iteration"] == iteration and set(content["videos"]) == ids
+        assert content["iteration"] == iteration and set(content["seen"]) == ids
         assert content["classes"] == ["class0", "class1"] + ["background"] * (arch in ("SPOT", "dense"))
         pseudo = read_results(file, {"class0": 0, "class1": 1})
         assert len(pseudo.label) > 0 and set(pseudo.video_id) <= ids
         for video, start, end in zip(pseudo.video_id, pseudo.t_start, pseudo.t_end, strict=True):
-            low, high = content["videos"][video]["seen"]
+            low, high = content["seen"][video]["part"]
             assert 0 <= start < end <= 9.0 and 0 <= low < high <= 9.0
         assert content["distributions"]
         for row in content["distributions"]:
