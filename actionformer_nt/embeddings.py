@@ -60,7 +60,8 @@ def class_features(model: Any, video: dict[str, Any]) -> tuple[np.ndarray, np.nd
             (batch,) = model.batches([video])
             output = model.network(batch.feats, batch.mask, batch.lengths)
             valid = output.masks[0][0].cpu()
-            return seen[0][0].T[valid].numpy(), output.points[0][:, 0].cpu()[valid].numpy()
+            finest = seen[0][0, :, : len(valid)].T  # the levels lie in one sequence, the finest first
+            return finest[valid].numpy(), output.points[0][:, 0].cpu()[valid].numpy()
         feats, end = [], 0
         for batch in model.batches([video]):
             seen.clear()

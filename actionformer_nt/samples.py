@@ -79,7 +79,7 @@ def _write_moment(trainer: SemiTrainer, folder: Path, index: list[int]) -> None:
         labels, scores = segments.logits.argmax(dim=-1).cpu(), segments.scores.cpu()
         parts.append(make_detections([video["video_id"]] * len(scores), *seconds.T, labels, scores))
         ends = in_seconds(torch.tensor([[-0.5, video["feats"].shape[1] - 0.5]]), video)
-        videos[video["video_id"]] = {"duration": video["duration"], "seen": _round(ends[0])}
+        videos[video["video_id"]] = {"duration": video["duration"], "part": _round(ends[0])}
         truth = side.true_class(hidden, video, found) if (hidden := logged_labels(trainer)) else None
         chosen = spread_out(len(scores), PER_VIDEO)
         every = side.probs(found)
@@ -100,7 +100,7 @@ def _write_moment(trainer: SemiTrainer, folder: Path, index: list[int]) -> None:
     classes = [names.get(c, str(c)) for c in range(trainer.config["dataset"]["num_classes"])]
     write_results(
         folder / f"iteration_{trainer.iteration:08d}.json", concatenate(parts), names,
-        iteration=trainer.iteration, lam=lam, videos=videos, distributions=distributions,
+        iteration=trainer.iteration, lam=lam, videos=list(videos), seen=videos, distributions=distributions,
         classes=classes + ["background"] * (size == len(classes) + 1),
     )  # fmt: skip
 

@@ -152,7 +152,7 @@ def sample_timelines(folder: Path, samples: dict[str, Any]) -> Timelines | None:
     timelines = Timelines(read_annotations(hidden) if hidden.is_file() else None, subset="unlabeled training")
     for moment in samples["moments"]:
         path = folder / f"iteration_{moment['iteration']:08d}.json"
-        timelines.durations |= {i: video["duration"] for i, video in load_json(path)["videos"].items()}
+        timelines.durations |= {i: video["duration"] for i, video in load_json(path)["seen"].items()}
         timelines.add(f"teacher's pseudo labels, iteration {moment['iteration']}", *read_detections(path))
     timelines.earlier = len(samples["moments"]) - 1
     if (folder / "predictions.json").is_file():

@@ -10,6 +10,7 @@ from actionformer_nt import embeddings, samples, trainer
 from actionformer_nt.label_space import partition
 from actionformer_nt.spot.meta_arch import Spot
 from libs.core import load_config, schema
+from libs.modeling import make_meta_arch
 from libs.utils.annotations import read_annotations
 from libs.utils.checkpoint import load_checkpoint
 from libs.utils.results import read_results
@@ -60,12 +61,12 @@ def test_what_is_written(make_semi, tmp_path, arch):
     for iteration in MOMENTS:
         file = folder / f"samples/iteration_{iteration:08d}.json"
         content = json.loads(file.read_text())
-        assert content["iteration"] == iteration and set(content["videos"]) == ids
+        assert content["iteration"] == iteration and set(content["seen"]) == ids
         assert content["classes"] == ["class0", "class1"] + ["background"] * (arch in ("SPOT", "dense"))
         pseudo = read_results(file, {"class0": 0, "class1": 1})
         assert len(pseudo.label) > 0 and set(pseudo.video_id) <= ids
         for video, start, end in zip(pseudo.video_id, pseudo.t_start, pseudo.t_end, strict=True):
-            low, high = content["videos"][video]["seen"]
+            low, high = content["seen"][video]["part"]
             assert 0 <= start < end <= 9.0 and 0 <= low < high <= 9.0
         assert content["distributions"]
         for row in content["distributions"]:
@@ -173,6 +174,22 @@ def test_of_overlapping_windows_each_step_is_there_once():
     for step in range(50):
         start, row = next((w.start, row) for w, row in windows if w.start <= step < w.start + w.length)
         np.testing.assert_allclose(feats[step], row[step - start].numpy(), atol=1e-6)
+
+
+def test_features_of_a_pyramid_give_its_logits(make_semi):
+    """The last layer, applied to them by hand, away from the ends."""
+    config = load_config(make_semi())
+    torch.manual_seed(0)
+    model = make_meta_arch(config["model_name"], **config["model"]).eval()
+    video = {"video_id": "v", "feats": torch.randn(8, 50)}
+    feats, time = embeddings.class_features(model, video)
+    assert time.tolist() == list(range(50))
+    with torch.no_grad():
+        (batch,) = model.batches([video])
+        logits = model.network(batch.feats, batch.mask, batch.lengths).logits[0][0, :50]
+        conv = model.cls_head.cls_head.conv
+        by_hand = torch.nn.functional.conv1d(torch.from_numpy(feats).T[None], conv.weight, conv.bias)[0].T
+    np.testing.assert_allclose(by_hand.numpy(), logits[1:-1].numpy(), atol=1e-5)
 
 
 def test_labels_of_points():

@@ -67,6 +67,7 @@ def test_a_trained_pair(trained_runs):
     content = gather(trained_runs)
     target, nt = content["runs"]
     assert [e["name"] for e in target["evaluations"]] == ["teacher", "student"]
+    assert all(e["diagnosis"] and e["curves"] for run in content["runs"] for e in run["evaluations"])
     assert ["method", "nt"] in nt["about"] and nt["curves"]["key"] == "iteration"
     assert {"space/target", "pseudo/segments", "labeled/final_loss"} <= nt["curves"]["series"].keys()
     assert len(nt["moments"]) == 3 and nt["embeddings"]["foreground"]["points"]
