@@ -13,7 +13,18 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from models import CONFIG, NAMES, Worker, machine, network_operations, peak_rate, ratio_text, read_lengths, sample, write
+from models import (
+    CONFIG,
+    NAMES,
+    Worker,
+    machine,
+    network_operations,
+    peak_rate,
+    ratio_text,
+    read_lengths,
+    sample,
+    write,
+)
 
 
 def one_by_one(side: str, lengths: list[int], threads: int) -> list[dict]:

@@ -12,7 +12,18 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from models import CONFIG, NAMES, Worker, machine, network_operations, peak_rate, ratio_text, read_lengths, sample, write
+from models import (
+    CONFIG,
+    NAMES,
+    Worker,
+    machine,
+    network_operations,
+    peak_rate,
+    ratio_text,
+    read_lengths,
+    sample,
+    write,
+)
 
 
 def main() -> None:

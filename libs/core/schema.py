@@ -115,7 +115,7 @@ class TestSection(Section):
     # ours
     ext_score_num_pred: Count = 200
     ext_score_topk: Count = 2
-    chunk_len: Count | None = 8192  # grid steps; the network sees longer videos piece by piece; None: whole
+    chunk_len: Count | None = 16384  # grid steps; the network sees longer videos piece by piece; None: whole
 
 
 class OptSection(Section):

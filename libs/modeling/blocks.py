@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .attention import global_attention, windowed_attention
 from .convolution import conv1d, pointwise
+from .winograd import MOST_STEPS
 
 
 def downsample_mask(mask: Tensor, stride: int) -> Tensor:
@@ -181,7 +182,14 @@ class TransformerBlock(nn.Module):
         s = self.stride
         shortcut = x if s == 1 else F.max_pool1d(x, s + 1, stride=s, padding=(s + 1) // 2)
         h = _add(shortcut, attended, self.drop_path_attn) * out_mask
-        return _add(h, self.mlp(self.ln2(h)), self.drop_path_mlp) * out_mask, out_mask
+        return _add(h, self._feed_forward(self.ln2(h)), self.drop_path_mlp) * out_mask, out_mask
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or x.shape[2] <= MOST_STEPS:
+            return self.mlp(x)
+        # piece by piece, since four times as many channels lie between
+        parts = [self.mlp(part).transpose(1, 2) for part in x.split(MOST_STEPS, dim=2)]
+        return torch.cat(parts, dim=1).transpose(1, 2)
 
 
 def _add(shortcut: Tensor, branch: Tensor, drop_path: AffineDropPath | nn.Identity) -> Tensor:

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+MOST_STEPS = 2048  # at a time
+
 
 class WinogradConv3(torch.autograd.Function):
     """(B, T, I) features, (O, I, 3) weights -> (B, T, O), with one zero on either side."""
@@ -22,11 +24,16 @@ class WinogradConv3(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         batch, length = x.shape[:2]
-        products = torch.bmm(_of_inputs(x), _of_weights(weight))  # (4, B * pairs, O)
-        m0, m1, m2, m3 = products.unflatten(1, (batch, -1))
-        out = x.new_empty(batch, m0.shape[1], 2, weight.shape[0])
-        torch.add(m0, m1, out=out[:, :, 0]).add_(m2)
-        torch.sub(m1, m2, out=out[:, :, 1]).sub_(m3)
+        weights = _of_weights(weight)
+        out = x.new_empty(batch, -(-length // 2), 2, weight.shape[0])
+        pieces = -(-length // MOST_STEPS)  # equal ones, so that the sums of a long video need little memory
+        size = 2 * -(-length // (2 * pieces))
+        for start in range(0, length, size):
+            products = torch.bmm(_of_inputs(x, start, min(start + size, length)), weights)  # (4, B * pairs, O)
+            m0, m1, m2, m3 = products.unflatten(1, (batch, -1))
+            own = out[:, start // 2 : (start + size) // 2]
+            torch.add(m0, m1, out=own[:, :, 0]).add_(m2)
+            torch.sub(m1, m2, out=own[:, :, 1]).sub_(m3)
         return out.flatten(1, 2)[:, :length]
 
     @staticmethod
@@ -54,16 +61,16 @@ class WinogradConv3(torch.autograd.Function):
             second[:, 1:] -= g3
             grad_x = padded.flatten(1, 2)[:, 1 : 1 + length]
         if ctx.needs_input_grad[1]:
-            g0, g1, g2, g3 = torch.bmm(parts.transpose(1, 2), _of_inputs(x))  # each (O, I)
+            g0, g1, g2, g3 = torch.bmm(parts.transpose(1, 2), _of_inputs(x, 0, length))  # each (O, I)
             outer, inner = (g1 + g2).mul_(0.5), (g1 - g2).mul_(0.5)
             grad_weight = torch.stack([g0 + outer, inner, outer + g3], dim=2)
         return grad_x, grad_weight
 
 
-def _of_inputs(x: Tensor) -> Tensor:
-    """(B, T, I) -> (4, B * pairs, I): the sums of inputs of every pair of outputs."""
-    length = x.shape[1]
-    padded = F.pad(x, (0, 0, 1, 1 + length % 2))
+def _of_inputs(x: Tensor, start: int, stop: int) -> Tensor:
+    """(B, T, I) -> (4, B * pairs, I): the sums of inputs of every pair of the outputs start .. stop - 1."""
+    low, high = max(start - 1, 0), min(stop + 1, x.shape[1])
+    padded = F.pad(x[:, low:high], (0, 0, low - start + 1, stop + 1 - high + (stop - start) % 2))
     first, second = padded.unflatten(1, (-1, 2)).unbind(2)
     d0, d1, d2, d3 = first[:, :-1], second[:, :-1], first[:, 1:], second[:, 1:]
     sums = x.new_empty(4, *d0.shape)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from libs.modeling.blocks import TransformerBlock
 from libs.modeling.convolution import conv1d
 from libs.modeling.winograd import WinogradConv3
 
@@ -47,6 +48,23 @@ def test_gradients_of_winograd(length):
     x = torch.randn(2, length, 3, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(4, 3, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(WinogradConv3.apply, (x, weight))
+
+
+@pytest.mark.parametrize("length", [3, 8, 9, 21])
+def test_winograd_in_pieces(length, monkeypatch):
+    conv = nn.Conv1d(5, 70, 3, padding=1, dtype=torch.float64)
+    x = torch.randn(2, 5, length, dtype=torch.float64)
+    monkeypatch.setattr("libs.modeling.winograd.MOST_STEPS", 4)
+    assert torch.allclose(conv1d(x, conv), conv(x), atol=1e-12)
+
+
+def test_the_feed_forward_part_of_a_block_in_pieces(monkeypatch):
+    block = TransformerBlock(8, 2, window=5).eval()
+    x, mask = torch.randn(2, 8, 23), torch.ones(2, 1, 23, dtype=torch.bool)
+    with torch.no_grad():
+        whole = block(x, mask)[0]
+        monkeypatch.setattr("libs.modeling.blocks.MOST_STEPS", 4)
+        assert torch.allclose(block(x, mask)[0], whole, atol=1e-6)
 
 
 def test_winograd_is_as_exact_as_the_direct_form_in_32_bits():
