@@ -63,7 +63,7 @@ def main() -> None:
     record["mib"] = memory
     lines = [
         "# Training steps", "",
-        f"`{CONFIG.name}` at full size, batches of {size}, {args.steps} steps each over videos of THUMOS14's validation "
+        f"`{CONFIG.name}` at full size, batches of {size}, {args.steps} steps each, THUMOS14's validation "
         f"lengths, {record['machine']}; seconds of CPU time. The measured peak of a matrix product is "
         f"{rate / 1e9:.0f} GFLOP/s.", "",
         f"| order | {NAMES['peer']}, s a step | {NAMES['ours']}, s a step | ratio, median (range) | throughput | "
