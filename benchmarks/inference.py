@@ -94,14 +94,14 @@ def main() -> None:
     lines = [
         "# Inference", "",
         f"`{CONFIG.name}` at full size, {len(lengths)} videos of THUMOS14's test lengths one by one, with decoding "
-        f"and NMS, {record['machine']}; seconds of CPU time; the sums of the scores agree to 1e-3. The measured peak of a "
-        f"matrix product is {rate / 1e9:.0f} GFLOP/s.", "",
+        f"and NMS, {record['machine']}; seconds of CPU time; the sums of the scores agree to 1e-3. The measured peak of "
+        f"a matrix product is {rate / 1e9:.0f} GFLOP/s.", "",
         "| | steps a second | of the peak |", "|---|---|---|",
         f"| {NAMES['peer']} | {sum(lengths) / total['peer']:,.0f} | "
         f"{100 * network_operations(sum(lengths)) / total['peer'] / rate:.0f} % |",
         f"| {NAMES['ours']} | {sum(lengths) / total['ours']:,.0f} | {100 * share:.0f} % |", "",
-        f"Throughput: {record['throughput']:.2f} times the peer's; ratio a video {ratio_text(ratios)}. The share of the "
-        "peak counts operations on valid steps, with direct convolutions.", "",
+        f"Throughput: {record['throughput']:.2f} times the peer's; ratio a video {ratio_text(ratios)}. The share of "
+        "the peak counts operations on valid steps, with direct convolutions.", "",
         "One video in a fresh process, the features in memory included:", "",
         f"| steps | {NAMES['peer']}, s | {NAMES['ours']}, s | {NAMES['peer']}, peak MiB | {NAMES['ours']}, peak MiB | "
         "of it before the call |",
