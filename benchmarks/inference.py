@@ -94,7 +94,7 @@ def main() -> None:
     lines = [
         "# Inference", "",
         f"`{CONFIG.name}` at full size, {len(lengths)} videos of THUMOS14's test lengths one by one, with decoding "
-        f"and NMS, {record['machine']}; seconds of CPU time; the sums of the scores agree to 1e-3. The measured peak of "
+        f"and NMS, {record['machine']}; CPU time; the sums of the scores agree to 1e-3. The measured peak of "
         f"a matrix product is {rate / 1e9:.0f} GFLOP/s.", "",
         "| | steps a second | of the peak |", "|---|---|---|",
         f"| {NAMES['peer']} | {sum(lengths) / total['peer']:,.0f} | "
