@@ -8,7 +8,8 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from libs.datasets.dataset import SampleKey, TALDataset
-from libs.datasets.loader import identity
+from libs.datasets.loader import check_batch_size, identity
+from libs.utils import distributed
 from libs.utils.seeding import derive_seed
 
 
@@ -23,6 +24,7 @@ class IterationBatches(Sampler[list[SampleKey]]):
     def __init__(self, size: int, batch_size: int, seed: int, *, start: int, end: int, name: str = "") -> None:
         if size < 1:
             raise ValueError("there is no video to train on")
+        check_batch_size(batch_size)
         self.size, self.batch_size, self.seed, self.name = size, batch_size, seed, name
         self.start, self.end = start, end
         self.per_epoch = max(size // batch_size, 1)
@@ -36,7 +38,8 @@ class IterationBatches(Sampler[list[SampleKey]]):
             now, place = divmod(iteration, self.per_epoch)
             if now != epoch:
                 epoch, order = now, self._order(now)
-            yield [SampleKey(i, epoch) for i in order[place * self.batch_size : (place + 1) * self.batch_size]]
+            batch = order[place * self.batch_size : (place + 1) * self.batch_size]
+            yield [SampleKey(i, epoch) for i in distributed.share(batch)]
 
     def _order(self, epoch: int) -> list[int]:
         parts = (self.seed, epoch, "order", self.name) if self.name else (self.seed, epoch, "order")

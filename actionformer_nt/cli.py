@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -55,7 +56,7 @@ class _Completion(argparse.Action):
 def _add_command(parser: argparse.ArgumentParser, module: Any, *, default: Any) -> None:
     _add_verbosity(parser, default=default)
     module.add_arguments(parser)
-    parser.set_defaults(run=module.run)
+    parser.set_defaults(run=module.run, several_processes=getattr(module, "SEVERAL_PROCESSES", False))
 
 
 def _add_verbosity(parser: argparse.ArgumentParser, *, default: Any) -> None:
@@ -84,6 +85,8 @@ def call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     set_up_logging(quiet=args.quiet, verbose=args.verbose)
     run: Callable[[argparse.Namespace], int | None] = args.run
     try:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # set by torchrun
+            _join_processes(args)
         return run(args) or 0
     except BrokenPipeError:  # whoever reads our output has seen enough
         sys.stderr.close()
@@ -103,6 +106,14 @@ def call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     except KeyboardInterrupt:
         print("interrupted; a training run goes on with --resume and its folder", file=sys.stderr)
         return INTERRUPTED
+
+
+def _join_processes(args: argparse.Namespace) -> None:
+    if not args.several_processes:
+        raise ValueError("this command runs in one process; torchrun is for train and eval")
+    from libs.utils import distributed
+
+    distributed.start()
 
 
 class _Console(logging.StreamHandler):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from libs.modeling.assignment import Targets
 from libs.modeling.losses import ctr_diou_loss_1d, with_background
+from libs.utils import distributed
 
 from .losses import class_loss
 
@@ -39,7 +40,7 @@ class UnlabeledCriterion:
             `cls_loss`, `reg_loss` and `loss`, their weighted sum.
         """
         positive = targets.offset_weight > 0
-        count = int(positive.sum())
+        count = distributed.total_count(int(positive.sum()))
         least = self.FLOOR * labeled_normalizer
         self.normalizer = self.MOMENTUM * self.normalizer + (1 - self.MOMENTUM) * max(count, least)
         used = targets.cls_weight.amax(-1) > 0
@@ -48,7 +49,7 @@ class UnlabeledCriterion:
             logits = with_background(logits)
         cls_loss = class_loss(self.form, logits[used].float(), y[used], w[used]).sum()
         cls_loss = cls_loss / self.normalizer
-        if count:
+        if positive.any():
             reg_loss = ctr_diou_loss_1d(offsets[positive].float(), targets.offsets[positive]).sum() / self.normalizer
         else:
             reg_loss = 0.0 * offsets.sum()

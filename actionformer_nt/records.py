@@ -30,6 +30,15 @@ def count_pseudo_labels(
     return values
 
 
+def add_up(parts: list[dict[str, float]]) -> dict[str, float]:
+    """Sums of several processes -> theirs together; not all have all names."""
+    sums: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
+
+
 def curves(sums: dict[str, float]) -> dict[str, float]:
     """Sums over iterations (`count` of them) -> means per iteration, pseudo labels per video, classes per
     distribution, and the rates of the hidden counts."""

@@ -21,9 +21,10 @@ from tqdm import tqdm
 from libs import engine, run_folder
 from libs.datasets import make_dataset
 from libs.modeling import make_meta_arch
+from libs.utils import distributed
 from libs.utils.checkpoint import load_checkpoint, save_checkpoint
 from libs.utils.optim import IterationLR, ModelEma, make_optimizer
-from libs.utils.seeding import derive_seed, fix_random_seed
+from libs.utils.seeding import derive_seed, fix_random_seed, seed_model
 from libs.utils.train_utils import check_finite
 
 from .batches import IterationBatches, iteration_loader
@@ -31,7 +32,7 @@ from .criterion import ramp
 from .hidden import HiddenLabels
 from .methods import ClassTargets, Options, get_method
 from .names import LABELED_ONLY, ORACLE
-from .records import count_pseudo_labels, curves
+from .records import add_up, count_pseudo_labels, curves
 from .samples import write_embeddings, write_if_due
 from .splits import read_hidden, read_split, unlabeled_classes
 from .unlabeled import Unlabeled, check_pseudo, make_unlabeled
@@ -143,6 +144,7 @@ class SemiTrainer:
             "unlabeled": None if self.side is None else self.side.state(),
             "frozen_teacher": None if self.frozen is None else self.frozen.module.state_dict(),
             "rng_state": torch.get_rng_state(),
+            "rng_states": distributed.gather(torch.get_rng_state()),  # of all processes
             "split_hash": self.split.hash,
         }
         return state
@@ -161,7 +163,10 @@ class SemiTrainer:
         if state["frozen_teacher"] is not None:
             self.frozen = ModelEma(self.model)
             self.frozen.module.load_state_dict(state["frozen_teacher"])
-        torch.set_rng_state(state["rng_state"])
+        if len(state.get("rng_states", [0])) == distributed.world_size() > 1:
+            torch.set_rng_state(state["rng_states"][distributed.rank()])
+        else:
+            torch.set_rng_state(state["rng_state"])
 
     # --------------------------------------------------------------- training
 
@@ -187,7 +192,7 @@ class SemiTrainer:
             write_if_due(self, folder)
             for iteration in tqdm(
                 range(start, self.total), initial=start, total=self.total, desc=self.semi["method"], unit="it",
-                leave=False, disable=None if progress else True,
+                leave=False, disable=None if progress and distributed.is_main() else True,
             ):  # fmt: skip
                 if iteration < self.pretrained:
                     values = self.pretext_step(next(pretext))
@@ -195,7 +200,7 @@ class SemiTrainer:
                     continue
                 epoch, place = divmod(iteration - self.pretrained, batches.per_epoch)
                 if place == 0:
-                    torch.manual_seed(derive_seed(self.seed, epoch, "model"))
+                    seed_model(self.seed, epoch)
                 if self.unlabeled is not None and iteration >= self.burn_in and unlabeled is None:
                     unlabeled = iter(self._unlabeled_loader(iteration, workers))
                 values = self.step(next(labeled), None if unlabeled is None else next(unlabeled))
@@ -220,9 +225,11 @@ class SemiTrainer:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         seed = derive_seed(self.seed, self.iteration, "pretext")
-        torch.manual_seed(derive_seed(seed, "model"))
+        seed_model(seed)
         losses = self.model.pretext(videos, torch.Generator().manual_seed(seed))
-        values = {"count": 1.0} | {f"pretext/{name}": float(loss.detach()) for name, loss in losses.items()}
+        values = {"count": 1.0 / distributed.world_size()} | {
+            f"pretext/{name}": float(loss.detach()) for name, loss in losses.items()
+        }
         self._update(losses["final_loss"], values, videos)
         return values
 
@@ -234,7 +241,9 @@ class SemiTrainer:
             labeled = [self._labeled_view(video) for video in labeled]
         losses = self.model(labeled)
         total = losses["final_loss"]
-        values = {"count": 1.0} | {f"labeled/{name}": float(loss.detach()) for name, loss in losses.items()}
+        values = {"count": 1.0 / distributed.world_size()} | {
+            f"labeled/{name}": float(loss.detach()) for name, loss in losses.items()
+        }
         if unlabeled is not None:
             extra, more = self.unlabeled_loss(unlabeled)
             weight = self.semi["alpha"] * ramp(self.iteration - self.burn_in, self.semi["ramp_up"])
@@ -245,6 +254,7 @@ class SemiTrainer:
 
     def _update(self, loss: Tensor, values: dict[str, float], videos: list[dict[str, Any]]) -> None:
         loss.backward()
+        distributed.sum_gradients(self.model.parameters())
         clip = self.config["train_cfg"]["clip_grad_l2norm"]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip if clip > 0 else float("inf"))
         check_finite(values | {"gradient norm": float(norm)}, videos, 0, self.iteration)
@@ -289,7 +299,8 @@ class SemiTrainer:
         return {**view, "segments": segments, "labels": video["labels"][kept]}
 
     def _class_targets(self, video: dict[str, Any], found: Any, row: int) -> ClassTargets:
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.iteration, row, "method"))
+        place = row * distributed.world_size() + distributed.rank()  # in the batch of all processes
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.iteration, place, "method"))
         truth = None
         if self.semi["method"] == ORACLE:
             truth = self.side.true_class(self.hidden, video, found)
@@ -323,7 +334,7 @@ class SemiTrainer:
         for name, value in values.items():
             sums[name] += value
         if self.iteration % self.semi["log_every"] == 0 or self.iteration == self.total:
-            self._log(log, curves(sums), start, began)
+            self._log(log, curves(add_up(distributed.gather(dict(sums)))), start, began)
             sums.clear()
         write_if_due(self, folder)
         self._save(folder)
@@ -372,20 +383,24 @@ def train(
         The run folder, with `config.yaml`, `run.json`, `metrics.jsonl`, TensorBoard's `logs/`, `burn_in.pth.tar` and
         `last.pth.tar` (student: `state_dict`, teacher: `state_dict_ema`).
     """
-    folder = run_folder.prepare_folder(folder, resume=resume, overwrite=overwrite)
+    run = Path(folder)
+    if distributed.is_main():
+        run_folder.prepare_folder(run, resume=resume, overwrite=overwrite)
     trainer = SemiTrainer(config, diagnostic=diagnostic)
     if resume is not None:
         trainer.restore(run_folder.resume_point(resume))
-    elif overwrite:
-        run_folder.clear_folder(folder)
+    elif overwrite and distributed.is_main():
+        run_folder.clear_folder(run)
     if resume is None and config["semi_cfg"]["burn_in_checkpoint"]:
         path = Path(config["semi_cfg"]["burn_in_checkpoint"])
         trainer.restore(path)
         if trainer.iteration != trainer.burn_in:
             raise ValueError(f"{path}: after {trainer.iteration} iterations, but semi_cfg.burn_in is {trainer.burn_in}")
+    folder = distributed.own_folder(run)
     run_folder.write_run_info(config, folder, names=engine.label_names(trainer.labeled))
     trainer.run(folder, progress=progress)
-    return folder
+    distributed.from_main(None)  # the main process has written everything
+    return run
 
 
 def evaluate(config: dict[str, Any], folder: str | Path, *, progress: bool = True) -> dict[str, engine.Evaluation]:
@@ -398,5 +413,6 @@ def evaluate(config: dict[str, Any], folder: str | Path, *, progress: bool = Tru
         name: engine.evaluate(config, checkpoint, weights=weights, annotations=annotations, progress=progress)
         for name, weights in (("student", "raw"), ("teacher", "ema"))
     }
-    write_embeddings(config, checkpoint, annotations)
+    if distributed.is_main():
+        write_embeddings(config, checkpoint, annotations)
     return found

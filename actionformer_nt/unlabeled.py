@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from libs.datasets.dataset import TALDataset
+from libs.utils import distributed
 
 from .config import PseudoSection
 from .criterion import UnlabeledCriterion
@@ -109,22 +110,25 @@ class PyramidUnlabeled:
                 if self.dense or self.spares:
                     points[i] = point_probs(output, row, self.options)
         proposals = [found[i] for i in range(len(videos))]
-        for proposal in proposals:
-            self._update_class_scores(proposal)
+        if self.options["select"] == "per_class":
+            self._update_class_scores(proposals)
         return [
             PyramidPseudo(select(proposal, self.options, self.class_scores), points.get(i))
             for i, proposal in enumerate(proposals)
         ]
 
-    def _update_class_scores(self, found: PseudoSegments) -> None:
-        """Running mean per class of the best score that a video gives it, for `pseudo.select: per_class`."""
-        if not len(found.scores):
-            return
-        best = torch.zeros_like(self.class_scores)
-        best.scatter_reduce_(0, found.logits.argmax(dim=-1).cpu(), found.scores.cpu(), reduce="amax")
-        seen = best > 0
-        updated = CLASS_SCORE_MOMENTUM * self.class_scores + (1 - CLASS_SCORE_MOMENTUM) * best
-        self.class_scores = torch.where(seen, torch.where(self.class_scores > 0, updated, best), self.class_scores)
+    def _update_class_scores(self, proposals: list[PseudoSegments]) -> None:
+        """Running mean per class of the best score that a video gives it."""
+        own = []
+        for found in proposals:
+            best = torch.zeros_like(self.class_scores)
+            if len(found.scores):
+                best.scatter_reduce_(0, found.logits.argmax(dim=-1).cpu(), found.scores.cpu(), reduce="amax")
+            own.append(best)
+        for best in distributed.gather_shares(own):
+            updated = CLASS_SCORE_MOMENTUM * self.class_scores + (1 - CLASS_SCORE_MOMENTUM) * best
+            updated = torch.where(self.class_scores > 0, updated, best)
+            self.class_scores = torch.where(best > 0, updated, self.class_scores)
 
     def probs(self, pseudo: PyramidPseudo) -> Tensor:
         """(N, C) of the segments or, dense, (P, C + 1) of the points."""

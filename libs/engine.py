@@ -29,6 +29,7 @@ from libs.run_folder import (
     write_hyper_parameters,
     write_run_info,
 )
+from libs.utils import distributed
 from libs.utils.annotations import Annotations
 from libs.utils.checkpoint import PREFIX, find_checkpoint, load_checkpoint, load_state, save_checkpoint
 from libs.utils.evaluation import EvaluationResult
@@ -37,7 +38,7 @@ from libs.utils.optim import ModelEma, make_optimizer, make_scheduler, total_epo
 from libs.utils.report import format_result, result_to_dict, write_table
 from libs.utils.results import Detections, write_ground_truth, write_results
 from libs.utils.score_fusion import fuse_scores, read_video_scores
-from libs.utils.seeding import derive_seed, fix_random_seed
+from libs.utils.seeding import fix_random_seed, seed_model
 from libs.utils.train_utils import predict, train_one_epoch
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ EMA_TRAP = 0.05  # share of the initial weights in the average above which a run
 
 
 def select_device(config: dict[str, Any]) -> torch.device:
-    """The device of `devices`, or the CPU where that needs a GPU that is not there.
+    """The device of `devices`, or the CPU where that needs a GPU that is not there; of several processes, each has the
+    GPU of its number.
 
     Raises:
         ValueError: several devices, or an unknown one.
@@ -54,8 +56,8 @@ def select_device(config: dict[str, Any]) -> torch.device:
     devices = config["devices"]
     if len(devices) != 1:
         raise ValueError(
-            f"devices: {devices}: one process runs on one device; name a single one, such as ['cuda:0'] or ['cpu'] "
-            f"(in ActionFormer, too, training with several entries fails)"
+            f"devices: {devices}: one process runs on one device; name a single one, such as ['cuda:0'] or ['cpu'], "
+            f"and type torchrun --nproc-per-node={len(devices)} tools/train.py ... for {len(devices)} GPUs"
         )
     try:
         device = torch.device(devices[0])
@@ -64,6 +66,8 @@ def select_device(config: dict[str, Any]) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         logger.warning("devices: no CUDA GPU here, running on the CPU instead of %s", devices[0])
         return torch.device("cpu")
+    if device.type == "cuda" and distributed.world_size() > 1:
+        return torch.device("cuda", torch.cuda.current_device())
     return device
 
 
@@ -87,7 +91,9 @@ def train(
     Returns:
         The run folder.
     """
-    folder = prepare_folder(folder, resume=resume, overwrite=overwrite)
+    folder = Path(folder)
+    if distributed.is_main():
+        prepare_folder(folder, resume=resume, overwrite=overwrite)
     device = select_device(config)
     seed = config["init_rand_seed"]
     generator = fix_random_seed(seed)
@@ -106,8 +112,9 @@ def train(
         start = restore(
             resume_point(resume), model, ema, optimizer, scheduler, iters_per_epoch=len(loader), scaler=scaler
         )
-    elif overwrite:
+    elif overwrite and distributed.is_main():
         clear_folder(folder)
+    run, folder = folder, distributed.own_folder(folder)
     write_run_info(config, folder, names=label_names(dataset))
     print_freq = min(print_freq, max(len(loader) - 1, 1))  # at least once an epoch
     with RunLog(folder, key="epoch", start=start, purge_step=start * len(loader)) as log:
@@ -117,7 +124,7 @@ def train(
         )  # fmt: skip
         run_began = time.perf_counter()
         for epoch in range(start, epochs):
-            torch.manual_seed(derive_seed(seed, epoch, "model"))  # drop path and dropout of this epoch
+            seed_model(seed, epoch)  # drop path and dropout of this epoch
             began = time.perf_counter()
             losses = train_one_epoch(
                 loader, model, optimizer, scheduler, epoch, model_ema=ema, print_freq=print_freq, progress=progress,
@@ -138,7 +145,8 @@ def train(
     if start < epochs:
         write_hyper_parameters(folder, config, "training", {f"final/{name}": value for name, value in losses.items()})
     warn_about_ema(ema)
-    return folder
+    distributed.from_main(None)  # the main process has written everything
+    return run
 
 
 def training_state(epoch: int, model: Any, ema: ModelEma, optimizer: Any, scheduler: Any) -> dict[str, Any]:
@@ -247,7 +255,8 @@ def evaluate(
     model = load_model(config, path, weights=weights).to(device)
     ext_score_file = None if save_only else config["test_cfg"]["ext_score_file"]
     video_scores = None if ext_score_file is None else read_video_scores(ext_score_file)
-    check_writable(path.parent)
+    folder = distributed.own_folder(path.parent)
+    check_writable(folder)
     detections = predict(loader, model, progress=progress)
 
     provenance = {
@@ -265,7 +274,7 @@ def evaluate(
         )
         provenance["external_scores"] = ext_score_file
     names = label_names(dataset, external_scores=video_scores is not None)
-    stem = stem_of_results(path, weights)
+    stem = stem_of_results(folder / path.name, weights)
     files = {"detections": Path(f"{stem}_detections.json")}
     write_results(files["detections"], detections, names, provenance=provenance)
     if save_only:
@@ -282,14 +291,14 @@ def evaluate(
     evaluator.evaluate(detections, verbose=False)
     files |= {"metrics": Path(f"{stem}_metrics.json"), "per_class": Path(f"{stem}_per_class.csv")}
     provenance["absent_labels"] = absent_labels
-    write_ground_truth(path.parent / GROUND_TRUTH, evaluator.videos, {i: n for n, i in evaluator.label_ids.items()})
+    write_ground_truth(folder / GROUND_TRUTH, evaluator.videos, {i: n for n, i in evaluator.label_ids.items()})
     files["metrics"].write_text(
         json.dumps(result_to_dict(evaluator.result, names) | {"provenance": provenance}, indent=1)
     )
     write_table(files["per_class"], evaluator.result, names)
     found = {f"mAP/{t:.2f}": m for t, m in zip(evaluator.result.tiou, evaluator.result.mAP.tolist(), strict=True)}
     average = {"mAP/average": evaluator.result.average_mAP}
-    write_hyper_parameters(path.parent, config, stem.name, average | found)
+    write_hyper_parameters(folder, config, stem.name, average | found)
     fused = ", external scores" if ext_score_file else ""
     title = f"{Path(dataset.json_file).stem} {dataset.split[0]} ({weights} weights{fused})"
     print(format_result(evaluator.result, title=title))

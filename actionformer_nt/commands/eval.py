@@ -7,6 +7,7 @@ import argparse
 from .options import add_absent_labels, add_overrides
 
 EXAMPLE = "actionformer-nt eval configs/thumos_i3d.yaml ckpt/thumos_i3d_reproduce --weights raw"
+SEVERAL_PROCESSES = True  # may be started by torchrun
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

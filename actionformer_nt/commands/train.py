@@ -7,6 +7,7 @@ import argparse
 from .options import add_overrides
 
 EXAMPLE = "actionformer-nt train configs/thumos_i3d.yaml --output reproduce --set train_cfg.droppath=0.2"
+SEVERAL_PROCESSES = True  # may be started by torchrun
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from libs import engine, run_folder
     from libs.core import load_config
+    from libs.utils import distributed
 
     config = load_config(args.config, overrides=args.set)
-    folder = run_folder.folder_of_run(config, args.config, args.output)
+    folder = distributed.from_main(run_folder.folder_of_run(config, args.config, args.output))
     if args.resume and args.output is None:
         folder = run_folder.resume_point(args.resume).parent
     if "semi_cfg" in config:

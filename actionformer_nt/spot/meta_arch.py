@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from libs.modeling.assignment import events_of
 from libs.modeling.decode import Candidates, postprocess
 from libs.modeling.registry import register_meta_arch
+from libs.utils import distributed
 
 from .decode import decode
 from .losses import class_loss, mask_loss, reconstruction_loss
@@ -163,7 +164,7 @@ class Spot(nn.Module):
             "mask_loss": mask_loss(output.masks, targets.masks, output.mask, output.mask, bce=o.mask_bce),
         } | self.consistency_losses(output, feats)
         total = o.class_weight * losses["cls_loss"] + o.mask_weight * losses["mask_loss"]
-        return losses | {"final_loss": total + self.weigh(losses)}
+        return distributed.parts_of_mean(losses | {"final_loss": total + self.weigh(losses)})
 
     def consistency_losses(self, output: SpotOutput, feats: Tensor) -> dict[str, Tensor]:
         """`refine_loss` and `recon_loss`, which need no label: for labeled and unlabeled windows alike."""
@@ -189,7 +190,7 @@ class Spot(nn.Module):
     def pretext(self, video_list: list[dict[str, Any]], generator: torch.Generator) -> dict[str, Tensor]:
         """Losses of pretraining (`pretext.pretext_losses`), without labels. The class head gets no gradient."""
         (batch,) = self.batches(video_list)
-        return pretext_losses(
+        losses = pretext_losses(
             self.net,
             batch.feats,
             batch.mask[:, 0],
@@ -197,6 +198,7 @@ class Spot(nn.Module):
             bce=self.options.loss.mask_bce,
             generator=generator,
         )
+        return distributed.parts_of_mean(losses)
 
     def candidates(self, output: SpotOutput, row: int, video: dict[str, Any]) -> Candidates:
         """Candidate segments of one window, in steps of its grid, before NMS.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from libs.datasets.dataset import TALDataset
+from libs.utils import distributed
 
 from .losses import class_loss, mask_loss
 from .network import SpotOutput
@@ -63,12 +64,20 @@ class BackgroundAlignment:
 
     @torch.no_grad()
     def __call__(self, output: SpotOutput) -> SpotOutput:
-        """The output with the present shift; moves on the shift."""
+        """The output with the present shift."""
         logits = output.logits.float().clone()
         logits[..., -1] += self.shift
-        found = logits.softmax(dim=-1)[..., -1][output.mask].mean()
-        self.shift += self.RATE * (self.share - float(found))
         return output._replace(logits=logits)
+
+    def update(self, background: list[Tensor]) -> None:
+        """Moves the shift on.
+
+        Args:
+            background: probabilities of it, with the present shift, at the snippets of an iteration.
+        """
+        sums = {"background": sum(float(p.sum()) for p in background), "snippets": sum(len(p) for p in background)}
+        sums = distributed.total(sums)
+        self.shift += self.RATE * (self.share - sums["background"] / max(sums["snippets"], 1))
 
 
 def background_share(dataset: TALDataset, *, num_classes: int) -> float:

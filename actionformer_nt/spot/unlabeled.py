@@ -12,6 +12,7 @@ from actionformer_nt.methods import ClassTargets
 from actionformer_nt.pseudo_labels import PseudoSegments
 from actionformer_nt.views import Geometry
 from libs.datasets.dataset import TALDataset
+from libs.utils import distributed
 
 from .pseudo import (
     BackgroundAlignment,
@@ -42,12 +43,16 @@ class SpotUnlabeled:
     @torch.no_grad()
     def pseudo_labels(self, teacher: Any, videos: list[dict[str, Any]]) -> list[SpotPseudo]:
         found: list[SpotPseudo] = []
+        background: list[Tensor] = []
         for batch in teacher.batches(videos):  # samples of training fit one window each
             output = teacher.network(batch.feats, batch.mask)
             if self.alignment is not None:
                 output = self.alignment(output)
+                background.append(output.logits.softmax(dim=-1)[..., -1][output.mask])
             labels = teacher_labels(output, teacher.options.pseudo)
             found += [SpotPseudo(*(column[i : i + 1] for column in labels)) for i in range(len(batch.index))]
+        if self.alignment is not None:
+            self.alignment.update(background)
         return found
 
     def probs(self, pseudo: SpotPseudo) -> Tensor:
@@ -104,7 +109,7 @@ class SpotUnlabeled:
         losses = unlabeled_losses(output, labels, y, w, student.options.loss)
         consistency = student.consistency_losses(output, batch.feats)
         losses |= consistency | {"loss": losses["loss"] + student.weigh(consistency)}
-        return losses, int(labels.mask_rows.sum())
+        return distributed.parts_of_mean(losses), int(labels.mask_rows.sum())
 
     def state(self) -> dict[str, Any]:
         return {} if self.alignment is None else {"background_shift": self.alignment.shift}

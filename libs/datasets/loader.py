@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from libs.utils import distributed
 from libs.utils.seeding import derive_seed
 
 from .dataset import SampleKey, TALDataset
@@ -29,6 +30,7 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
     def __init__(
         self, lengths: list[int] | None, size: int, batch_size: int, seed: int, *, bucketing: bool = False
     ) -> None:
+        check_batch_size(batch_size)
         if size < batch_size:
             raise ValueError(f"loader.batch_size: {batch_size} is larger than the {size} training videos")
         self.lengths, self.size, self.batch_size, self.seed = lengths, size, batch_size, seed
@@ -52,7 +54,15 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         if self.bucketing:
             batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
         for batch in batches:
-            yield [SampleKey(index, epoch) for index in batch]
+            yield [SampleKey(index, epoch) for index in distributed.share(batch)]
+
+
+def check_batch_size(batch_size: int) -> None:
+    if batch_size < distributed.world_size():
+        raise ValueError(
+            f"loader.batch_size: {batch_size} is that of all processes together and must not be smaller than their "
+            f"number, {distributed.world_size()}"
+        )
 
 
 def identity(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -79,7 +89,8 @@ def make_data_loader(
     num_workers = min(num_workers, os.cpu_count() or 1)  # more get in each other's way; results do not depend on it
     shared = {"num_workers": num_workers, "collate_fn": identity, "persistent_workers": num_workers > 0}
     if not is_training:
-        return DataLoader(dataset, batch_size=eval_batch_size, shuffle=False, **shared)
+        mine = distributed.share(range(len(dataset)))
+        return DataLoader(dataset, batch_size=eval_batch_size, sampler=mine, **shared)
     seed = 0 if generator is None else generator.initial_seed()
     dataset.seed = seed  # of the crops
     lengths = [dataset.num_steps(i) for i in range(len(dataset))] if bucketing else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from libs.utils import distributed
+
 from .assignment import Targets
 from .losses import ctr_diou_loss_1d, sigmoid_focal_loss, softmax_class_loss, with_background
 
@@ -42,7 +44,7 @@ class Criterion:
             Scalars `cls_loss`, `reg_loss` and their weighted sum `final_loss`.
         """
         positive = targets.offset_weight > 0  # (B, P)
-        count = int(positive.sum())
+        count = distributed.total_count(int(positive.sum()))
         self.loss_normalizer = self.MOMENTUM * self.loss_normalizer + (1 - self.MOMENTUM) * max(count, 1)
 
         cls_target = targets.cls
@@ -57,12 +59,13 @@ class Criterion:
             cls_loss = sigmoid_focal_loss(logits[valid], cls_target[valid]) * targets.cls_weight[valid]
         cls_loss = cls_loss.sum() / self.loss_normalizer
 
-        if count:
+        if positive.any():
             reg_loss = ctr_diou_loss_1d(offsets[positive], targets.offsets[positive]) * targets.offset_weight[positive]
             reg_loss = reg_loss.sum() / self.loss_normalizer
         else:
             reg_loss = 0.0 * offsets.sum()
         weight = self.loss_weight
         if weight <= 0:
-            weight = cls_loss.detach() / torch.clamp(reg_loss.detach(), min=0.01)
+            both = distributed.total({"cls": float(cls_loss.detach()), "reg": float(reg_loss.detach())})
+            weight = both["cls"] / max(both["reg"], 0.01)
         return {"cls_loss": cls_loss, "reg_loss": reg_loss, "final_loss": cls_loss + weight * reg_loss}

@@ -8,6 +8,8 @@ import random
 import numpy as np
 import torch
 
+from libs.utils import distributed
+
 
 def fix_random_seed(seed: int, include_cuda: bool = True) -> torch.Generator:
     """Seeds Python, numpy and torch, and asks cuDNN for repeatable kernels. Returns torch's generator."""
@@ -19,6 +21,12 @@ def fix_random_seed(seed: int, include_cuda: bool = True) -> torch.Generator:
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
     return generator
+
+
+def seed_model(*parts: int) -> None:
+    """Seeds drop path and dropout, for a part of training; differently in each of several processes."""
+    own = (distributed.rank(),) if distributed.rank() else ()
+    torch.manual_seed(derive_seed(*parts, "model", *own))
 
 
 def derive_seed(*parts: int | str) -> int:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from . import distributed
 from .optim import ModelEma
 from .results import Detections, concatenate, make_detections, write_results
 from .score_fusion import fuse_scores, read_video_scores
@@ -67,8 +68,9 @@ def train_one_epoch(
         optimizer.zero_grad(set_to_none=True)
         losses = model(video_list)
         scaler.scale(losses["final_loss"]).backward()
+        distributed.sum_gradients(model.parameters())
         scaler.unscale_(optimizer)
-        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        values = distributed.total({name: float(loss.detach()) for name, loss in losses.items()})
         bound = clip_grad_l2norm if clip_grad_l2norm > 0 else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), bound)
         overflow = {} if scaler.is_enabled() else {"gradient norm": float(norm)}
@@ -113,11 +115,12 @@ def check_finite(values: dict[str, float], video_list: list[dict[str, Any]], epo
 def predict(
     val_loader: DataLoader, model: nn.Module, *, progress: bool = False, desc: str = "evaluating"
 ) -> Detections:
-    """Detections of all videos of a loader, in its order. The model's mode is restored."""
+    """Detections of all videos of a loader, in its order; of several processes, each with its share of the videos
+    (`make_data_loader`), those of all. The model's mode is restored."""
     was_training = model.training
     model.eval()
     parts = []
-    total = len(getattr(val_loader, "dataset", val_loader))
+    total = len(distributed.share(range(len(getattr(val_loader, "dataset", val_loader)))))
     with tqdm(total=total, desc=desc, unit="video", leave=False, disable=None if progress else True) as bar:
         for video_list in val_loader:
             with torch.no_grad():
@@ -134,7 +137,7 @@ def predict(
             ]
             bar.update(len(video_list))
     model.train(was_training)
-    return concatenate(parts)
+    return concatenate(distributed.gather_shares(parts))
 
 
 def valid_one_epoch(

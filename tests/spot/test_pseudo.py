@@ -67,6 +67,7 @@ def test_alignment_brings_the_share_of_background_to_the_labeled_one(share):
         logits = torch.randn(2, 50, 4) + torch.tensor([1.0, 0.0, 0.0, 0.0])
         logits[~mask] = 100.0  # padding has no say
         out = align(SpotOutput(logits, torch.zeros(2, 50, 50), torch.zeros(2, 50, 2), mask))
+        align.update([out.logits.softmax(-1)[..., -1][mask]])
     assert float(out.logits.softmax(-1)[..., -1][mask].mean()) == pytest.approx(share, abs=0.05)
     assert torch.equal(out.logits[..., :-1], logits[..., :-1])
 

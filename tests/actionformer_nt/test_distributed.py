@@ -1,0 +1,143 @@
+"""Two processes on one machine against one process with the same batch."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from libs.utils import distributed
+from libs.utils.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+
+
+def tool(name, *args, processes=1):
+    start = [sys.executable] if processes == 1 else LAUNCH
+    found = subprocess.run(
+        [*start, str(ROOT / "tools" / f"{name}.py"), *map(str, args)],
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(one, two):
+    first, second = records(one), records(two)
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert a.keys() == b.keys()
+        for key in a.keys() - {"seconds"}:
+            assert a[key] == pytest.approx(b[key], rel=1e-5, abs=1e-5), key
+    x, y = (load_checkpoint(folder / "last.pth.tar") for folder in (one, two))
+    for key in ("state_dict", "state_dict_ema"):
+        for name, value in x[key].items():
+            if "key" in name and name.endswith("bias"):
+                continue  # softmax does not see them: their gradients are rounding, which Adam blows up
+            torch.testing.assert_close(value, y[key][name], rtol=1e-4, atol=1e-5, msg=f"{key} {name}")
+
+
+def plain(path, **semi):
+    """Without what draws random numbers inside the network; batches of both parts have four videos."""
+    raw = yaml.safe_load(path.read_text())
+    raw["train_cfg"] |= {"dropout": 0.0, "droppath": 0.0}
+    raw["loader"] |= {"batch_size": 4}
+    if "semi_cfg" in raw:
+        raw["semi_cfg"] |= {"unlabeled_batch_size": 4} | semi
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def test_two_processes_train_and_evaluate_as_one_does(make_data, tmp_path):
+    config = plain(make_data(opt={"epochs": 19, "warmup_epochs": 1, "learning_rate": 1e-3}))  # one batch an epoch
+    one, two = (tmp_path / "ckpt" / f"tiny_{name}" for name in ("one", "two"))
+    tool("train", config, "--output", "one")
+    tool("train", config, "--output", "two", processes=2)
+    assert len(records(one)) == 20
+    assert_same_run(one, two)
+    alone = tool("eval", config, one)
+    files = [f"epoch_020_ema_{what}.json" for what in ("detections", "metrics")]
+    results = [json.loads((one / file).read_text()) for file in files]
+    together = tool("eval", config, one, processes=2)
+    assert together == alone  # printed once
+    for file, result in zip(files, results, strict=True):
+        again = json.loads((one / file).read_text())
+        for content in (again, result):
+            content.pop("provenance", None)
+        assert again == result
+
+
+@pytest.mark.parametrize(
+    "semi",
+    [
+        {"method": "nt", "pseudo": {"threshold": 0.012, "select": "per_class"}},
+        {"method": "complementary", "pseudo": {"threshold": 0.012, "source": "refresh", "refresh_every": 2}},
+    ],
+)
+def test_two_processes_train_semi_supervised_as_one_does(make_semi, tmp_path, semi):
+    path = make_semi(ratio=0.5, labeled_view="strong", strong={"flip": 0.5, "snippet_mask": 0.3}, log_hidden=True)
+    # few iterations: sooner or later rounding moves a point over the end of a pseudo segment
+    config = plain(path, burn_in=4, iterations=3, ckpt_every=4, **semi)
+    one, two = (tmp_path / "ckpt" / f"semi_{name}" for name in ("one", "two"))
+    tool("train", config, "--output", "one")
+    tool("train", config, "--output", "two", processes=2)
+    assert_same_run(one, two)
+    assert records(two)[-1]["pseudo/segments"] > 0
+
+
+def test_spot_trains_in_two_processes(make_semi, tmp_path):
+    config = plain(make_semi(arch="SPOT", ratio=0.5, pretrain=2))
+    tool("train", config, "--output", "two", processes=2)
+    lines = records(tmp_path / "ckpt" / "semi_two")
+    assert len(lines) == 10 and all(np.isfinite(line.get("labeled/final_loss", 0.0)) for line in lines)
+
+
+def test_a_lost_process_ends_the_job_and_the_run_goes_on(make_data, tmp_path):
+    config = plain(make_data(opt={"epochs": 400, "warmup_epochs": 1, "learning_rate": 1e-3}))
+    folder = tmp_path / "ckpt" / "tiny_lost"
+    command = [*LAUNCH, str(ROOT / "tools" / "train.py"), str(config), "--output", "lost"]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as job:
+        began = time.monotonic()
+        while not (folder / "last.pth.tar").is_file():
+            assert time.monotonic() - began < 120 and job.poll() is None
+            time.sleep(0.2)
+        children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+        assert job.wait(timeout=60) != 0
+    done = load_checkpoint(folder / "last.pth.tar")["epoch"]
+    assert 0 < done < 400
+    raw = yaml.safe_load(config.read_text())
+    raw["opt"]["epochs"] = done + 1
+    config.write_text(yaml.safe_dump(raw))
+    tool("train", config, "--resume", folder, processes=2)
+    assert len(records(folder)) == done + 2  # the schedule's epochs include one of warmup
+
+
+def test_mistakes(make_data, tmp_path):
+    config = make_data(loader={"batch_size": 1, "num_workers": 0})
+    for name, args, word in (
+        ("train", [config, "--output", "x"], "loader.batch_size: 1 is that of all processes"),
+        ("evaluate", ["x.json", "--annotations", "y.json", "--split", "test"], "runs in one process"),
+    ):
+        with pytest.raises(AssertionError, match=f"error: .*{word}"):
+            tool(name, *args, processes=2)
+
+
+def test_alone_everything_is_the_identity():
+    losses = {"a": torch.tensor(1.5)}
+    assert distributed.total({"a": 1.5}) == {"a": 1.5} and distributed.parts_of_mean(losses) == losses
+    assert distributed.share([1, 2, 3]) == distributed.gather_shares([1, 2, 3]) == [1, 2, 3]
+    assert distributed.gather("x") == ["x"] and distributed.from_main(3) == 3 and distributed.is_main()
