@@ -77,6 +77,7 @@ class TALDataset(Dataset):
         tiou_thresholds: list[float] | None = None,
         missing_features: str | None = None,
         duplicates: str | None = None,
+        cache_mib: int = 0,
         seed: int = 0,
         annotations: Annotations | None = None,
         video_ids: frozenset[str] | None = None,
@@ -100,7 +101,9 @@ class TALDataset(Dataset):
         if annotations is None:
             annotations = read_annotations(json_file)
         self.label_dict = annotations.label_ids  # class name -> id
-        self.features = FeatureFiles(feat_folder, prefix=file_prefix, ext=file_ext, channels=input_dim)
+        self.features = FeatureFiles(
+            feat_folder, prefix=file_prefix, ext=file_ext, channels=input_dim, cache_bytes=cache_mib * 2**20
+        )
         self.class_agnostic = preset.class_agnostic and num_classes == 1
         self.empty_label_ids = self._check_labels()
         videos = annotations.of_subsets(self.split)

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .cache import ArrayCache
+
 NPZ_KEY = "feats"
 EXTENSIONS = (".npy", ".npz", ".csv")
 
@@ -37,6 +39,7 @@ class FeatureFiles:
         prefix, ext: a file is called prefix + video id + ext. `.npy` and `.npz` (array `feats`) hold T x C; `.csv`
             holds a header row, then T rows of C numbers.
         channels: expected number of channels in each folder, or in all together (one number).
+        cache_bytes: whole videos are kept in memory up to so many bytes, in 16 bits where that loses nothing.
     """
 
     def __init__(
@@ -46,7 +49,9 @@ class FeatureFiles:
         prefix: str | None = None,
         ext: str = ".npy",
         channels: int | Sequence[int],
+        cache_bytes: int = 0,
     ) -> None:
+        self.cache = ArrayCache(cache_bytes) if cache_bytes else None
         self.folders = [folders] if isinstance(folders, str) else list(folders)
         self.prefix, self.ext = prefix or "", ext
         self.channels = [channels] if isinstance(channels, int) else list(channels)
@@ -93,13 +98,22 @@ class FeatureFiles:
         return self._common_length(video_id, [self._shape(video_id, folder)[0] for folder in self.folders])
 
     def read(self, video_id: str, start: int = 0, stop: int | None = None, step: int = 1) -> np.ndarray:
-        """Rows start:stop:step as float32, (T', C).
+        """Rows start:stop:step as float32, (T', C); from the cache they are read-only.
 
         Raises:
             FileNotFoundError: no such file.
             ValueError: damaged file, other than two dimensions, a wrong number of channels (says so if T and C
                 look swapped), lengths of the folders that differ, or numbers that are not finite.
         """
+        if self.cache is None:
+            return self._read(video_id, start, stop, step)
+        whole = self.cache.get(video_id)
+        if whole is None:
+            whole = _compact(self._read(video_id, 0, None, 1))
+            self.cache.put(video_id, whole)
+        return np.asarray(whole[start:stop:step], dtype=np.float32)
+
+    def _read(self, video_id: str, start: int, stop: int | None, step: int) -> np.ndarray:
         if len(self.folders) > 1:
             limit = self.length(video_id)
             stop = limit if stop is None else min(stop, limit)
@@ -208,6 +222,13 @@ class FeatureFiles:
         except Exception as error:  # numpy and zipfile raise many kinds on damaged files
             raise FeatureError(kind="damaged-file", message=f"{path}: damaged or not a feature file: {error}") from None
         yield array
+
+
+def _compact(feats: np.ndarray) -> np.ndarray:
+    """In 16 bits where that loses nothing, as with features that were stored so."""
+    with np.errstate(over="ignore"):
+        half = feats.astype(np.float16)
+    return half if np.array_equal(half, feats) else feats
 
 
 def _npz_shape(path: Path) -> tuple[int, ...]:
