@@ -24,7 +24,9 @@ class IterationBatches(Sampler[list[SampleKey]]):
     def __init__(self, size: int, batch_size: int, seed: int, *, start: int, end: int, name: str = "") -> None:
         if size < 1:
             raise ValueError("there is no video to train on")
-        check_batch_size(batch_size)
+        check_batch_size(
+            batch_size, key="semi_cfg.unlabeled_batch_size" if name == "unlabeled" else "loader.batch_size"
+        )
         self.size, self.batch_size, self.seed, self.name = size, batch_size, seed, name
         self.start, self.end = start, end
         self.per_epoch = max(size // batch_size, 1)

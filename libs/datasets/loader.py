@@ -57,10 +57,11 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
             yield [SampleKey(index, epoch) for index in distributed.share(batch)]
 
 
-def check_batch_size(batch_size: int) -> None:
+def check_batch_size(batch_size: int, *, key: str = "loader.batch_size") -> None:
+    """Raises ValueError where a process would be left without a video."""
     if batch_size < distributed.world_size():
         raise ValueError(
-            f"loader.batch_size: {batch_size} is that of all processes together and must not be smaller than their "
+            f"{key}: {batch_size} is that of all processes together and must not be smaller than their "
             f"number, {distributed.world_size()}"
         )
 
