@@ -8,7 +8,7 @@ import random
 import numpy as np
 import torch
 
-from libs.utils import distributed
+from .distributed import rank
 
 
 def fix_random_seed(seed: int, include_cuda: bool = True) -> torch.Generator:
@@ -25,7 +25,7 @@ def fix_random_seed(seed: int, include_cuda: bool = True) -> torch.Generator:
 
 def seed_model(*parts: int) -> None:
     """Seeds drop path and dropout, for a part of training; differently in each of several processes."""
-    own = (distributed.rank(),) if distributed.rank() else ()
+    own = (rank(),) if rank() else ()
     torch.manual_seed(derive_seed(*parts, "model", *own))
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from . import distributed
+from .distributed import gather_shares, share, sum_gradients, total
 from .optim import ModelEma
 from .results import Detections, concatenate, make_detections, write_results
 from .score_fusion import fuse_scores, read_video_scores
@@ -68,9 +68,9 @@ def train_one_epoch(
         optimizer.zero_grad(set_to_none=True)
         losses = model(video_list)
         scaler.scale(losses["final_loss"]).backward()
-        distributed.sum_gradients(model.parameters())
+        sum_gradients(model.parameters())
         scaler.unscale_(optimizer)
-        values = distributed.total({name: float(loss.detach()) for name, loss in losses.items()})
+        values = total({name: float(loss.detach()) for name, loss in losses.items()})
         bound = clip_grad_l2norm if clip_grad_l2norm > 0 else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), bound)
         overflow = {} if scaler.is_enabled() else {"gradient norm": float(norm)}
@@ -120,8 +120,8 @@ def predict(
     was_training = model.training
     model.eval()
     parts = []
-    total = len(distributed.share(range(len(getattr(val_loader, "dataset", val_loader)))))
-    with tqdm(total=total, desc=desc, unit="video", leave=False, disable=None if progress else True) as bar:
+    count = len(share(range(len(getattr(val_loader, "dataset", val_loader)))))
+    with tqdm(total=count, desc=desc, unit="video", leave=False, disable=None if progress else True) as bar:
         for video_list in val_loader:
             with torch.no_grad():
                 outputs = model(video_list)
@@ -137,7 +137,7 @@ def predict(
             ]
             bar.update(len(video_list))
     model.train(was_training)
-    return concatenate(distributed.gather_shares(parts))
+    return concatenate(gather_shares(parts))
 
 
 def valid_one_epoch(
