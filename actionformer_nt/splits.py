@@ -71,14 +71,18 @@ def published_split(
     annotations: Annotations, subsets: Sequence[str], listing: dict[str, Any], name: str
 ) -> dict[str, Any]:
     """A split file of one fold and ratio from a published list {"labeled": [ids], "unlabeled": [ids]}; a prefix `v_`
-    of its ids is dropped where the annotations have none.
+    of its ids is dropped where the annotations have none. Without "unlabeled" it is all other videos of the subsets.
 
     Raises:
         ValueError: ids that the annotations do not have, or that are in both lists.
     """
     videos = annotations.of_subsets(subsets)
     known = {video.id for video in videos}
-    labeled, unlabeled = ([_match_id(i, known, name) for i in listing.get(key, [])] for key in ("labeled", "unlabeled"))
+    if not isinstance(listing, dict) or "labeled" not in listing:
+        raise ValueError(f'{name}: expected {{"labeled": [video ids], "unlabeled": [video ids]}}')
+    labeled = [_match_id(video, known, name) for video in listing["labeled"]]
+    rest = sorted(known - set(labeled))
+    unlabeled = [_match_id(video, known, name) for video in listing.get("unlabeled", rest)]
     if both := sorted(set(labeled) & set(unlabeled)):
         raise ValueError(f"{name}: {len(both)} videos are labeled and unlabeled, the first is '{both[0]}'")
     if not labeled:

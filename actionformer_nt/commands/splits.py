@@ -17,7 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ratios", default="0.1,0.2,0.4,0.6", help="labeled shares that must be possible")
     parser.add_argument("--folds", type=int, default=5, help="draws")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
-    parser.add_argument("--published", default=None, help="take this list {labeled: [ids], unlabeled: [ids]} instead")
+    parser.add_argument(
+        "--published",
+        default=None,
+        help="take this JSON list {labeled: [ids], unlabeled: [ids]} instead; without unlabeled: all others",
+    )
 
 
 def run(args: argparse.Namespace) -> None:

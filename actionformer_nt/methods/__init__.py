@@ -1,7 +1,7 @@
 """Semi-supervised methods, one file each: `class_targets(probs, options) -> (Y, W)`.
 
-A method deals with classes alone. Adding one is a file here, its name in `actionformer_nt/names.py`, and a
-configuration.
+A method deals with classes alone. Adding one is a file here and its name in `actionformer_nt/names.py`, or a module
+anywhere, named in the configuration with a dot (`method: my_methods.even`). docs/add-a-method.md has an example.
 """
 
 from __future__ import annotations
@@ -20,4 +20,7 @@ def get_method(name: str) -> Method | None:
     check_method(name)
     if name == LABELED_ONLY:
         return None
-    return importlib.import_module(f".{name}", __name__).class_targets
+    module = importlib.import_module(name if "." in name else f".{name}", __name__)
+    if not callable(getattr(module, "class_targets", None)):
+        raise ValueError(f"method '{name}': {module.__file__} has no function class_targets(probs, options)")
+    return module.class_targets

@@ -7,6 +7,7 @@ import difflib
 import importlib
 import os
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,8 @@ def dump_config(config: dict[str, Any], path: str | os.PathLike) -> None:
 def _import_plugins(plugins: Any, source: str) -> None:
     if not isinstance(plugins, list):
         raise ValueError(f"{source}: plugins: expected a list of module names, found {plugins!r}")
+    if "" not in sys.path and os.getcwd() not in sys.path:  # a module beside the configuration, as with python -m
+        sys.path.append(os.getcwd())
     for name in plugins:
         try:
             importlib.import_module(name)

@@ -1,5 +1,7 @@
 """Targets and weights of the methods against the table that defines them, class by class."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -91,3 +93,22 @@ def test_names():
     assert all(callable(get_method(name)) for name in METHODS if name != "labeled_only")
     with pytest.raises(ValueError, match="did you mean 'nt_negative'"):
         get_method("nt_negativ")
+
+
+def test_the_documented_example_is_a_method(tmp_path, monkeypatch):
+    """docs/add-a-method.md: what its code block says, from a module in the current folder."""
+    text = (Path(__file__).parents[2] / "docs" / "add-a-method.md").read_text()
+    (tmp_path / "my_methods").mkdir()
+    (tmp_path / "my_methods" / "cautious.py").write_text(text.split("```python\n")[1].split("```")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    method = get_method("my_methods.cautious")
+    sure, unsure = torch.tensor([0.6, 0.38, 0.02, 0.0]), torch.tensor([0.4, 0.38, 0.21, 0.01])
+    y, w = method(torch.stack([sure, unsure]), Options(form="sigmoid"))
+    assert y.tolist() == [[1, 0, 0, 0], [0, 0, 0, 0]] and w.tolist() == [[1, 0, 1, 1], [0, 0, 0, 1]]
+    y, w = method(torch.stack([sure, unsure]), Options(form="softmax"))
+    assert y.tolist() == [[1, 0, 0, 0], [0, 0, 0, 0]] and w.tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]]
+    (tmp_path / "my_methods" / "empty.py").write_text("")
+    with pytest.raises(ValueError, match=r"empty.py has no function class_targets"):
+        get_method("my_methods.empty")
+    with pytest.raises(ValueError, match=r"my_methods.missing.*no such module"):
+        get_method("my_methods.missing")

@@ -71,6 +71,16 @@ def test_hidden_labels_are_gone_before_anything_reads_them(annotations, tmp_path
     assert any(v.events for v in a.videos if v.id in split.labeled)
 
 
+def test_a_list_of_labeled_videos_alone(annotations, tmp_path):
+    labeled = [video.id for video in annotations.of_subsets(["training"])][:3]
+    content = published_split(annotations, ["training"], {"labeled": labeled}, "list")
+    split = read_split(write(tmp_path, content), content["ratios"][0])
+    every = {video.id for video in annotations.of_subsets(["training"])}
+    assert split.labeled == tuple(labeled) and set(split.unlabeled) == every - set(labeled)
+    with pytest.raises(ValueError, match=r"list: expected .*labeled"):
+        published_split(annotations, ["training"], {"train": labeled}, "list")
+
+
 def test_published_lists(annotations, tmp_path):
     listing = {"labeled": ["v_v0", "v1"], "unlabeled": ["v_v2", "v_v3"]}
     split = read_split(write(tmp_path, published_split(annotations, ["training"], listing, "list")), 0.5)
