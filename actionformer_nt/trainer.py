@@ -114,6 +114,11 @@ class SemiTrainer:
             raise ValueError(
                 "train_cfg.ema_ramp must be true: without it the teacher is mostly the random initialisation"
             )
+        if self.config["train_cfg"]["accumulate"] > 1:
+            raise ValueError(
+                f"train_cfg.accumulate: {self.config['train_cfg']['accumulate']}: semi-supervised training takes whole "
+                "batches; expected 1, with smaller loader.batch_size and semi_cfg.unlabeled_batch_size"
+            )
         if self.config["train_cfg"]["amp"] == "fp16":
             raise ValueError(
                 "train_cfg.amp: fp16 needs its losses scaled, which semi-supervised training does not do; use bf16"

@@ -129,6 +129,7 @@ def train(
             losses = train_one_epoch(
                 loader, model, optimizer, scheduler, epoch, model_ema=ema, print_freq=print_freq, progress=progress,
                 clip_grad_l2norm=config["train_cfg"]["clip_grad_l2norm"], tb_writer=log.writer, scaler=scaler,
+                accumulate=config["train_cfg"]["accumulate"],
             )  # fmt: skip
             seconds, rate = time.perf_counter() - began, scheduler.get_last_lr()[0]
             log.record({"epoch": epoch + 1, "lr": rate, "seconds": round(seconds, 3), **losses})

@@ -15,6 +15,7 @@ import torch
 
 from libs import engine
 from libs.core import load_config
+from libs.modeling.criterion import Criterion
 from libs.utils import NonFiniteLossError
 from libs.utils.checkpoint import load_checkpoint
 
@@ -295,3 +296,21 @@ def test_mixed_precision_trains_and_resumes(make_data, tmp_path, amp):
     assert_same_end(folder, resumed)
     scaler = load_checkpoint(folder / "last.pth.tar")["scaler"]
     assert ("scale" in scaler) == (amp == "fp16")
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(make_data, tmp_path, monkeypatch):
+    """With a normaliser that stays: of a part it is half of that of the whole."""
+    monkeypatch.setattr(Criterion, "MOMENTUM", 1.0)
+
+    def trained(name, norm, parts):
+        found = {"init_loss_norm": norm, "droppath": 0.0, "clip_grad_l2norm": 1.0, "accumulate": parts}
+        opt = {"type": "SGD", "learning_rate": 0.01}  # Adam would make rounding errors of zero gradients large
+        return train(make_data(name=name, train_cfg=found, opt=opt, loader={"batch_size": 4}), tmp_path / f"run_{name}")
+
+    whole, parts = trained("whole", 20, 1), trained("parts", 10, 2)
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(weights(parts)[name], value, rtol=0, atol=1e-5, msg=name)
+    one, two = ([json.loads(line)["final_loss"] for line in (f / "metrics.jsonl").open()] for f in (whole, parts))
+    assert one == pytest.approx(two, rel=1e-4)
+    with pytest.raises(ValueError, match=r"accumulate: 3 does not divide loader\.batch_size: 4"):
+        trained("odd", 10, 3)

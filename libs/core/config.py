@@ -233,6 +233,9 @@ def _plain(value: Any) -> Any:
 
 def _check_across_sections(config: dict[str, Any], source: str) -> None:
     data, model = config["dataset"], config["model"]
+    size, parts = config["loader"]["batch_size"], config["train_cfg"]["accumulate"]
+    if size % parts:
+        raise ValueError(f"{source}: train_cfg.accumulate: {parts} does not divide loader.batch_size: {size}")
     if config["model_name"] != "LocPointTransformer":
         return  # other architectures check their own in their schema
     if isinstance(data["input_dim"], list):

@@ -106,7 +106,9 @@ def make_batches(
     batches = []
     for padded_length, index in rule.plan(lengths, single=training):
         # in memory by time, as the network works (see `convolution.py`)
-        feats = torch.zeros(len(index), padded_length, input_dim, dtype=torch.float32).transpose(1, 2)
+        # pinned, so that the copy to a GPU does not wait
+        pinned = device.type == "cuda"
+        feats = torch.zeros(len(index), padded_length, input_dim, pin_memory=pinned).transpose(1, 2)
         for row, i in enumerate(index):
             feats[row, :, : lengths[i]] = videos[i]["feats"]
         own = torch.tensor([lengths[i] for i in index])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import time
@@ -36,6 +37,7 @@ def train_one_epoch(
     tb_writer: Any = None,
     print_freq: int = 20,
     *,
+    accumulate: int = 1,
     scaler: torch.amp.GradScaler | None = None,
     progress: bool = True,
 ) -> dict[str, float]:
@@ -45,6 +47,8 @@ def train_one_epoch(
         curr_epoch: from 0; decides the order and the crops of a seeded loader.
         clip_grad_l2norm: bound of the gradient's norm; <= 0: none.
         print_freq: iterations from one log line and TensorBoard entry to the next.
+        accumulate: parts of a batch that go through the network one after another; their gradients are averaged.
+            The loss normaliser then follows the parts.
         scaler: of the loss, for float16; where a gradient overflows, it skips the step and lowers the scale.
         progress: show a bar (on a terminal).
 
@@ -66,11 +70,16 @@ def train_one_epoch(
     )
     for i, video_list in enumerate(bar):
         optimizer.zero_grad(set_to_none=True)
-        losses = model(video_list)
-        scaler.scale(losses["final_loss"]).backward()
+        sums: dict[str, float] = {}
+        parts = split_evenly(video_list, accumulate)
+        for part in parts:
+            losses = model(part)
+            scaler.scale(losses["final_loss"] / len(parts)).backward()
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + float(loss.detach()) / len(parts)
         sum_gradients(model.parameters())
         scaler.unscale_(optimizer)
-        values = total({name: float(loss.detach()) for name, loss in losses.items()})
+        values = total(sums)
         bound = clip_grad_l2norm if clip_grad_l2norm > 0 else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), bound)
         overflow = {} if scaler.is_enabled() else {"gradient norm": float(norm)}
@@ -98,6 +107,13 @@ def train_one_epoch(
                 " ".join(f"{name} {value:.4f} ({totals[name] / (i + 1):.4f})" for name, value in terms.items()),
             )  # fmt: skip
     return {name: total / num_iters for name, total in totals.items()}
+
+
+def split_evenly(items: list[Any], parts: int) -> list[list[Any]]:
+    """Cuts a list into at most `parts` lists, in order, whose lengths differ by one at most and are not zero."""
+    count = min(parts, len(items))
+    bounds = [len(items) * i // count for i in range(count + 1)]
+    return [items[a:b] for a, b in itertools.pairwise(bounds)]
 
 
 def check_finite(values: dict[str, float], video_list: list[dict[str, Any]], epoch: int, iteration: int) -> None:
