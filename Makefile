@@ -6,7 +6,7 @@ HEAD ?= actionformer
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint types docs clean
 
 install: $(STAMP)
 
@@ -25,11 +25,21 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
 lint: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+# the API reference, from the docstrings; the pages of docs/ read as they are
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pdoc
+	$(BIN)/pdoc --output-directory build/docs libs '!libs._C' '!libs._C_cuda' actionformer_nt
+	@echo "build/docs/index.html"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo/runs demo/data

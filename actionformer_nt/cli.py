@@ -25,11 +25,16 @@ def build_parser() -> argparse.ArgumentParser:
         prog="actionformer-nt", description="Temporal action localization with few labels.", epilog=EXIT_CODES
     )
     _add_verbosity(parser, default=False)
-    parser.add_argument("--completion", action=_Completion, choices=_Completion.SHELLS)
+    parser.add_argument(
+        "--completion",
+        action=_Completion,
+        choices=_Completion.SHELLS,
+        help="print a script that completes this command in a shell",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         module = importlib.import_module(f".commands.{name}", __package__)
-        text = module.__doc__.strip()
+        text = (module.__doc__ or name).strip()
         command = commands.add_parser(
             name.replace("_", "-"), help=text.splitlines()[0], description=text, epilog=f"example: {module.EXAMPLE}",
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -43,13 +48,10 @@ class _Completion(argparse.Action):
 
     SHELLS = ("bash", "zsh", "tcsh")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs, help="print a script that completes this command in a shell")
-
-    def __call__(self, parser: argparse.ArgumentParser, _: Any, shell: str, option_string: str | None = None) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: Any = None) -> None:
         import shtab
 
-        print(shtab.complete(parser, shell))
+        print(shtab.complete(parser, values))
         parser.exit()
 
 

@@ -197,11 +197,11 @@ def _stratified_order(videos: Sequence[Video], count: int, rng: random.Random) -
     while len(order) < count:
         open_classes = [label for label in taken if taken[label] < total[label]]
         label = min(open_classes, key=lambda c: (taken[c] / total[c] if taken[c] else -1.0, tie[c]))
-        video = next(v for v in members[label] if v not in chosen)
-        members[label] = members[label][members[label].index(video) + 1 :]
-        order.append(video)
-        chosen.add(video)
-        for other in classes[video]:
+        name = next(v for v in members[label] if v not in chosen)
+        members[label] = members[label][members[label].index(name) + 1 :]
+        order.append(name)
+        chosen.add(name)
+        for other in classes[name]:
             taken[other] += 1
     return order
 

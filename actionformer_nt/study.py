@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -93,7 +93,7 @@ class Study:
         set_key(raw, "init_rand_seed", run.seed)
         for key, value in (("method", run.method), ("split.ratio", run.ratio), ("split.fold", run.fold)):
             set_key(raw, f"semi_cfg.{key}", value)
-        if run.value is not None:
+        if run.value is not None and self.file.parameter is not None:
             set_key(raw, self.file.parameter.name, run.value)
         if run.method != LABELED_ONLY:
             set_key(raw, "semi_cfg.burn_in_checkpoint", str(self.burn_in(run)))
@@ -107,7 +107,7 @@ class Study:
         return self.output / "results" / f"{run.name}.json"
 
 
-def load_study(path: str | os.PathLike, *, overrides: list[str] = ()) -> Study:
+def load_study(path: str | os.PathLike, *, overrides: Sequence[str] = ()) -> Study:
     """Reads a study file; `overrides` are KEY=VALUE strings for the base configuration.
 
     Raises:
@@ -229,11 +229,13 @@ def run_job(job: dict[str, Any]) -> None:
     resume = folder if (folder / run_folder.LAST).is_file() else None
     trainer.train(config, folder, resume=resume, diagnostic=job["diagnostic"], progress=False)
     result = {"run": job["run"], "config_hash": job["hash"], "commit": run_folder.source_commit()}
-    for name, found in trainer.evaluate(config, folder, progress=False).items():
+    for name, evaluation in trainer.evaluate(config, folder, progress=False).items():
+        found = evaluation.result
+        assert found is not None  # it was not asked to save alone
         result[name] = {
-            "average_mAP": found.result.average_mAP,
-            "mAP": found.result.mAP.tolist(),
-            "tiou": found.result.tiou.tolist(),
+            "average_mAP": found.average_mAP,
+            "mAP": found.mAP.tolist(),
+            "tiou": found.tiou.tolist(),
         }
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     result |= {"last_metrics": last, "seconds": round(time.perf_counter() - began, 1), "config": job["config"]}

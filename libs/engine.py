@@ -289,21 +289,19 @@ def evaluate(
         absent_labels=absent_labels,
         annotations=annotations,
     )
-    evaluator.evaluate(detections, verbose=False)
+    result = evaluator.evaluate_all(detections)
     files |= {"metrics": Path(f"{stem}_metrics.json"), "per_class": Path(f"{stem}_per_class.csv")}
     provenance["absent_labels"] = absent_labels
     write_ground_truth(folder / GROUND_TRUTH, evaluator.videos, {i: n for n, i in evaluator.label_ids.items()})
-    files["metrics"].write_text(
-        json.dumps(result_to_dict(evaluator.result, names) | {"provenance": provenance}, indent=1)
-    )
-    write_table(files["per_class"], evaluator.result, names)
-    found = {f"mAP/{t:.2f}": m for t, m in zip(evaluator.result.tiou, evaluator.result.mAP.tolist(), strict=True)}
-    average = {"mAP/average": evaluator.result.average_mAP}
+    files["metrics"].write_text(json.dumps(result_to_dict(result, names) | {"provenance": provenance}, indent=1))
+    write_table(files["per_class"], result, names)
+    found = {f"mAP/{t:.2f}": m for t, m in zip(result.tiou, result.mAP.tolist(), strict=True)}
+    average = {"mAP/average": result.average_mAP}
     write_hyper_parameters(folder, config, stem.name, average | found)
     fused = ", external scores" if ext_score_file else ""
     title = f"{Path(dataset.json_file).stem} {dataset.split[0]} ({weights} weights{fused})"
-    print(format_result(evaluator.result, title=title))
-    return Evaluation(detections, evaluator.result, files)
+    print(format_result(result, title=title))
+    return Evaluation(detections, result, files)
 
 
 def label_names(dataset: Any, *, external_scores: bool = False) -> dict[int, str]:

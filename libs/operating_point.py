@@ -36,7 +36,7 @@ def stored_thresholds(
     if not path.is_file():
         return None
     thresholds, made_from = read_thresholds(path)
-    now = _made_from(config, checkpoint, weights, split or made_from.get("split"))
+    now = _made_from(config, checkpoint, weights, split or made_from.get("split") or ())
     if made_from == now:
         return thresholds
     different = sorted(key for key in now if made_from.get(key) != now[key])
@@ -68,7 +68,7 @@ def choose_thresholds(
     """
     split = list(split or config["val_split"])
     check_writable(checkpoint.parent)
-    given = {} if annotations is None else {"annotations": annotations}
+    given: dict[str, Any] = {} if annotations is None else {"annotations": annotations}
     given |= {} if video_ids is None else {"video_ids": video_ids}
     dataset = make_dataset(config["dataset_name"], False, split, **config["dataset"], **given)
     loader = make_data_loader(dataset, False, None, **config["loader"])

@@ -157,7 +157,7 @@ def write_hyper_parameters(folder: Path, config: dict[str, Any], name: str, metr
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted keys -> numbers and strings."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):
             if not (prefix == "model." and key in DERIVED_SECTIONS):

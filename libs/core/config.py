@@ -8,7 +8,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,7 @@ def _pop_derived(raw: dict[str, Any], source: str) -> dict[str, Any]:
     return {key: model.pop(key) for key in DERIVED_FROM_DATASET if key in model}
 
 
-def _validate(schema: type[Section], value: Any, source: str, prefix: str, known: list[str] = ()) -> dict[str, Any]:
+def _validate(schema: type[Section], value: Any, source: str, prefix: str, known: Sequence[str] = ()) -> dict[str, Any]:
     if value is None:
         value = {}
     try:
@@ -175,7 +175,7 @@ def _validate(schema: type[Section], value: Any, source: str, prefix: str, known
         raise ValueError(f"{source}: " + "\n  ".join(lines)) from None
 
 
-def _explain(item: dict, schema: type[Section], prefix: str, known: list[str]) -> str:
+def _explain(item: Mapping[str, Any], schema: type[Section], prefix: str, known: Sequence[str]) -> str:
     path = _field_path(schema, item["loc"])
     key = ".".join(str(part) for part in ([prefix] if prefix else []) + path)
     if item["type"] == "extra_forbidden":
@@ -195,12 +195,13 @@ def _explain(item: dict, schema: type[Section], prefix: str, known: list[str]) -
 
 def _field_path(schema: type[Section], loc: tuple) -> list:
     """The part of a pydantic error location that a user wrote: without the names of union members."""
-    path, section = [], schema
+    path: list = []
+    section: type[Section] | None = schema
     for part in loc:
         if isinstance(part, str) and section is None:
             break
         path.append(part)
-        if isinstance(part, str):
+        if isinstance(part, str) and section is not None:
             section = _child_section(section, part)
     return path
 

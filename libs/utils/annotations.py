@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -50,7 +51,7 @@ class Annotations:
     videos: tuple[Video, ...]
     label_ids: dict[str, int]  # class name -> id, over all subsets
 
-    def of_subsets(self, subsets: list[str] | tuple[str, ...]) -> list[Video]:
+    def of_subsets(self, subsets: Sequence[str]) -> list[Video]:
         """The videos of the given subsets, in the order of the file. Names are compared in lower case.
 
         Raises:

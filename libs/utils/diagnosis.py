@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .evaluation import GroundTruth, average_precision, rank_detections
 from .matching import matched_mask, overlapping_pairs
@@ -81,7 +82,7 @@ def diagnose(
     truth: GroundTruth,
     detections: Detections,
     *,
-    tiou: Sequence[float],
+    tiou: ArrayLike,
     durations: Mapping[str, float | None] | None = None,
     absent_labels: str = "reference",
     bins: Mapping[str, Sequence[float]] | None = None,
@@ -98,9 +99,9 @@ def diagnose(
     Raises:
         ValueError: as `evaluate_detections`, or a threshold below `LOW`.
     """
-    tiou = np.asarray(tiou, dtype=np.float64)
-    if len(tiou) and tiou.min() < LOW:
-        raise ValueError(f"diagnosis: tIoU thresholds must not lie below {LOW:g}, found {tiou.tolist()}")
+    thresholds = np.asarray(tiou, dtype=np.float64)
+    if len(thresholds) and thresholds.min() < LOW:
+        raise ValueError(f"diagnosis: tIoU thresholds must not lie below {LOW:g}, found {thresholds.tolist()}")
     ranked = rank_detections(truth, detections, tiou=tiou, absent_labels=absent_labels)
     num_det, num_gt = len(ranked.row), len(truth.label)
     start, end = detections.t_start[ranked.row], detections.t_end[ranked.row]
@@ -115,17 +116,20 @@ def diagnose(
         np.maximum.at(best["det"][k], pairs.det[mask], pairs.iou[mask])
         np.maximum.at(best["gt"][k], pairs.gt[mask], pairs.iou[mask])
 
-    holders = np.stack([ranked.match(t) for t in tiou])  # (T, G)
+    holders = np.stack([ranked.match(t) for t in thresholds])  # (T, G)
     matched = np.stack([matched_mask(holder, num_det) for holder in holders])  # (T, N)
-    error = np.stack([np.where(hit, CORRECT, _kind(*best["det"], t)) for hit, t in zip(matched, tiou, strict=True)])
-    miss = np.stack([np.where(h < num_det, CORRECT, _kind(*best["gt"], t)) for h, t in zip(holders, tiou, strict=True)])
+    error = np.stack([np.where(m, CORRECT, _kind(best["det"], t)) for m, t in zip(matched, thresholds, strict=True)])
+    miss = np.stack(
+        [np.where(h < num_det, CORRECT, _kind(best["gt"], t)) for h, t in zip(holders, thresholds, strict=True)]
+    )
     mean, gain, profile = _gains(matched, error, ranked.of_class(), ranked.num_gt)
     groups = _groups(truth, ranked.gt_class, ranked.gt_video, durations or {}, dict(bins or {}))
-    return Diagnosis(tiou, ranked.row, error, miss, mean, gain, profile, groups)
+    return Diagnosis(thresholds, ranked.row, error, miss, mean, gain, profile, groups)
 
 
-def _kind(same: np.ndarray, other: np.ndarray, threshold: float) -> np.ndarray:
-    """Number of the first kind that fits, from the largest overlaps with the same and with another class."""
+def _kind(best: np.ndarray, threshold: float) -> np.ndarray:
+    """Number of the first kind that fits, from the largest overlaps with the same and with another class, (2, N)."""
+    same, other = best
     return np.select([same >= threshold, other >= threshold, same >= LOW, other >= LOW], [0, 1, 2, 3], 4)
 
 

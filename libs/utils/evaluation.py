@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from .annotations import Video, duplicate_mask
 from .matching import Pairs, match, matched_mask, overlapping_pairs
@@ -84,7 +85,7 @@ def evaluate_detections(
     truth: GroundTruth,
     detections: Detections,
     *,
-    tiou: Sequence[float] = DEFAULT_TIOU,
+    tiou: ArrayLike = DEFAULT_TIOU,
     topk: Sequence[int] = (1, 5),
     absent_labels: str = "reference",
 ) -> EvaluationResult:
@@ -104,14 +105,14 @@ def evaluate_detections(
     Raises:
         ValueError: no event in the ground truth; thresholds outside (0, 1].
     """
-    tiou = np.asarray(tiou, dtype=np.float64)
+    thresholds = np.asarray(tiou, dtype=np.float64)
     ranked = rank_detections(truth, detections, tiou=tiou, absent_labels=absent_labels)
-    ap = np.zeros((len(tiou), len(ranked.classes)))
-    matched = np.stack([matched_mask(ranked.match(threshold), len(ranked.row)) for threshold in tiou])  # (T, N)
+    ap = np.zeros((len(thresholds), len(ranked.classes)))
+    matched = np.stack([matched_mask(ranked.match(threshold), len(ranked.row)) for threshold in thresholds])  # (T, N)
     for c, rows in enumerate(ranked.of_class()):
         ap[:, c] = average_precision(matched[:, rows], ranked.num_gt[c])
-    recall = np.stack([_recall(ranked.pairs, tiou, k, ranked.gt_class, ranked.num_gt) for k in topk], axis=1)
-    return EvaluationResult(tiou, ranked.classes, ap, tuple(topk), recall, ranked.num_gt, ranked.counts)
+    recall = np.stack([_recall(ranked.pairs, thresholds, k, ranked.gt_class, ranked.num_gt) for k in topk], axis=1)
+    return EvaluationResult(thresholds, ranked.classes, ap, tuple(topk), recall, ranked.num_gt, ranked.counts)
 
 
 class Ranked(NamedTuple):
@@ -139,14 +140,14 @@ class Ranked(NamedTuple):
 
 
 def rank_detections(
-    truth: GroundTruth, detections: Detections, *, tiou: Sequence[float], absent_labels: str = "reference"
+    truth: GroundTruth, detections: Detections, *, tiou: ArrayLike, absent_labels: str = "reference"
 ) -> Ranked:
     """What `evaluate_detections` (see there for arguments and errors) looks at."""
-    tiou = np.asarray(tiou, dtype=np.float64)
+    thresholds = np.asarray(tiou, dtype=np.float64)
     if not len(truth.label):
         raise ValueError("evaluation: the ground truth of this split holds no event")
-    if not len(tiou) or tiou.min() <= 0 or tiou.max() > 1:
-        raise ValueError(f"evaluation: tIoU thresholds must lie in (0, 1], found {tiou.tolist()}")
+    if not len(thresholds) or thresholds.min() <= 0 or thresholds.max() > 1:
+        raise ValueError(f"evaluation: tIoU thresholds must lie in (0, 1], found {thresholds.tolist()}")
     if absent_labels not in ("reference", "drop"):
         raise ValueError(f"evaluation: absent_labels '{absent_labels}' is neither 'reference' nor 'drop'")
 
@@ -171,7 +172,7 @@ def rank_detections(
     det_class, det_video = det_class[order], det_video[order]
     pairs = overlapping_pairs(
         det_class * len(video_names) + det_video, det_video >= 0, detections.t_start[order], detections.t_end[order],
-        gt_class * len(video_names) + gt_video, truth.t_start, truth.t_end, float(tiou.min()),
+        gt_class * len(video_names) + gt_video, truth.t_start, truth.t_end, float(thresholds.min()),
     )  # fmt: skip
 
     num_gt = np.bincount(gt_class, minlength=len(classes))

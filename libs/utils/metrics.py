@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .annotations import Annotations, read_annotations
 from .evaluation import DEFAULT_TIOU, EvaluationResult, evaluate_detections, ground_truth
@@ -30,7 +31,7 @@ class ANETdetection:
         self,
         ant_file: str,
         split: str | None = None,
-        tiou_thresholds: Sequence[float] = DEFAULT_TIOU,
+        tiou_thresholds: ArrayLike = DEFAULT_TIOU,
         top_k: Sequence[int] = (1, 5),
         label: str = "label_id",
         label_offset: int = 0,
@@ -53,19 +54,23 @@ class ANETdetection:
         self.ground_truth = ground_truth(videos)
         self.result: EvaluationResult | None = None
 
-    def evaluate(self, preds: Any, verbose: bool = True) -> tuple[np.ndarray, float, np.ndarray]:
-        """Takes a dict or data frame of columns, a `Detections`, or the path of a result JSON.
-
-        Returns:
-            mAP per tIoU (T,), average mAP, recall (T, len(top_k)); the whole result is left in `self.result`.
-        """
-        self.result = evaluate_detections(
+    def evaluate_all(self, preds: Any) -> EvaluationResult:
+        """The whole result, of what `evaluate` takes."""
+        return evaluate_detections(
             self.ground_truth,
             as_detections(preds, self.label_ids),
             tiou=self.tiou_thresholds,
             topk=self.top_k,
             absent_labels=self.absent_labels,
         )
+
+    def evaluate(self, preds: Any, verbose: bool = True) -> tuple[np.ndarray, float, np.ndarray]:
+        """Takes a dict or data frame of columns, a `Detections`, or the path of a result JSON.
+
+        Returns:
+            mAP per tIoU (T,), average mAP, recall (T, len(top_k)); the whole result is left in `self.result`.
+        """
+        self.result = self.evaluate_all(preds)
         if verbose:
             print(format_result(self.result, title=self.dataset_name))
         return self.result.mAP, self.result.average_mAP, self.result.recall

@@ -228,8 +228,8 @@ def _working_tensors(segs: Tensor, scores: Tensor) -> SimpleNamespace:
     """Tensors of the precision and on the device of the computation, and the operators for them."""
     double = segs.dtype == torch.float64
     on_cuda = segs.is_cuda and nms_ops.compiled_for_cuda()
-    use = {"device": segs.device if on_cuda else "cpu", "dtype": torch.float64 if double else torch.float32}
-    segs, scores = segs.detach().to(**use).contiguous(), scores.detach().to(**use).contiguous()
+    device, dtype = segs.device if on_cuda else "cpu", torch.float64 if double else torch.float32
+    segs, scores = (x.detach().to(device, dtype).contiguous() for x in (segs, scores))
     ops = torch.ops.actionformer_nt if nms_ops.compiled() else nms_torch
     return SimpleNamespace(segs=segs, scores=scores, device=segs.device, ops=ops)
 

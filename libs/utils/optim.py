@@ -7,14 +7,15 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 
 def make_optimizer(model: nn.Module, opt: dict[str, Any]) -> torch.optim.Optimizer:
     """AdamW or SGD. Weight decay acts on convolution weights only, not on biases, norms, scales and position
     biases. Parameters are in ActionFormer's order (by full name), so that optimizer states can be exchanged."""
-    decay, no_decay = {}, {}
+    decay: dict[str, nn.Parameter] = {}
+    no_decay: dict[str, nn.Parameter] = {}
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
@@ -56,7 +57,7 @@ class IterationLR(LRScheduler):
         self.milestones, self.gamma, self.eta_min = milestones, gamma, eta_min
         super().__init__(optimizer)
 
-    def factor_at(self, iteration: int, base: float) -> float:
+    def factor_at(self, iteration: int, base: float | Tensor) -> float | Tensor:
         if iteration < self.warmup_epochs:
             return base * iteration / max(self.warmup_epochs - 1, 1)
         step = iteration - self.warmup_epochs
@@ -65,7 +66,7 @@ class IterationLR(LRScheduler):
         span = max(self.max_epochs - self.warmup_epochs, 1)
         return self.eta_min + 0.5 * (base - self.eta_min) * (1 + math.cos(math.pi * min(step / span, 1.0)))
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         return [self.factor_at(self.last_epoch, base) for base in self.base_lrs]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

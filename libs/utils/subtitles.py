@@ -7,10 +7,11 @@ import pandas as pd
 
 def to_srt(table: pd.DataFrame) -> str:
     """A subtitle per row of a table of one video (see `results.to_table`), in order of time."""
-    rows = table.sort_values(["start", "end"], kind="stable").itertuples()
+    rows = table.sort_values(["start", "end"], kind="stable")
+    columns = zip(rows["start"], rows["end"], rows["label"], rows["score"], strict=True)
     blocks = [
-        f"{number}\n{srt_time(row.start)} --> {srt_time(row.end)}\n{row.label} {row.score:.2f}\n"
-        for number, row in enumerate(rows, start=1)
+        f"{number}\n{srt_time(start)} --> {srt_time(end)}\n{label} {score:.2f}\n"
+        for number, (start, end, label, score) in enumerate(columns, start=1)
     ]
     return "\n".join(blocks)
 

@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,8 @@ def train_one_epoch(
     Raises:
         NonFiniteLossError: names the iteration, the losses and the videos of the batch.
     """
-    if hasattr(train_loader.batch_sampler, "set_epoch"):
-        train_loader.batch_sampler.set_epoch(curr_epoch)
+    if set_epoch := getattr(train_loader.batch_sampler, "set_epoch", None):
+        set_epoch(curr_epoch)
     model.train()
     scaler = torch.amp.GradScaler(enabled=False) if scaler is None else scaler
     num_iters = len(train_loader)
@@ -129,14 +130,14 @@ def check_finite(values: dict[str, float], video_list: list[dict[str, Any]], epo
 
 
 def predict(
-    val_loader: DataLoader, model: nn.Module, *, progress: bool = False, desc: str = "evaluating"
+    val_loader: Iterable[list[dict[str, Any]]], model: nn.Module, *, progress: bool = False, desc: str = "evaluating"
 ) -> Detections:
     """Detections of all videos of a loader, in its order; of several processes, each with its share of the videos
     (`make_data_loader`), those of all. The model's mode is restored."""
     was_training = model.training
     model.eval()
     parts = []
-    count = len(share(range(len(getattr(val_loader, "dataset", val_loader)))))
+    count = len(share(range(len(getattr(val_loader, "dataset", val_loader)))))  # type: ignore[arg-type]
     with tqdm(total=count, desc=desc, unit="video", leave=False, disable=None if progress else True) as bar:
         for video_list in val_loader:
             with torch.no_grad():
