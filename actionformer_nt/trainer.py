@@ -9,8 +9,6 @@ SPOT's pretraining on all videos, without any label, may come before all this.
 from __future__ import annotations
 
 import logging
-import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,7 @@ from .criterion import ramp
 from .hidden import HiddenLabels
 from .methods import ClassTargets, Options, get_method
 from .names import LABELED_ONLY, ORACLE
-from .records import add_up, count_pseudo_labels, curves
+from .records import Records, count_pseudo_labels, numbers
 from .samples import write_embeddings, write_if_due
 from .splits import read_hidden, read_split, unlabeled_classes
 from .unlabeled import Unlabeled, check_pseudo, make_unlabeled
@@ -102,7 +100,6 @@ class SemiTrainer:
         self.frozen: ModelEma | None = None  # teacher of `pseudo.source: refresh`
         self.iteration = 0
         self.without_pseudo = 0  # iterations in a row
-        self.videos_seen, self.last_log = 0, 0.0  # since then, for the log's rate
 
     def _check(self, diagnostic: bool) -> None:
         if self.config["test_cfg"]["ext_score_file"] and not self.semi["allow_external_scores"]:
@@ -179,7 +176,6 @@ class SemiTrainer:
         """Trains from the present iteration to the end."""
         workers, batch = self.config["loader"]["num_workers"], self.config["loader"]["batch_size"]
         start = self.iteration
-        began = self.last_log = time.perf_counter()
         batches = IterationBatches(
             len(self.labeled), batch, self.seed,
             start=max(start - self.pretrained, 0), end=self.total - self.pretrained,
@@ -187,7 +183,6 @@ class SemiTrainer:
         labeled = iter(iteration_loader(self.labeled, batches, workers))
         pretext = iter(self._pretext_loader(start, workers)) if start < self.pretrained else None
         unlabeled = None
-        sums: dict[str, float] = defaultdict(float)
         with run_folder.RunLog(folder, key="iteration", start=start, purge_step=start) as log:
             logger.info(
                 "method %s: %d labeled and %d unlabeled videos; %d iterations of burn-in, %d of self-training, on %s; "
@@ -195,13 +190,13 @@ class SemiTrainer:
                 self.semi["iterations"], self.device, folder,
             )  # fmt: skip
             write_if_due(self, folder)
+            records = Records(log, start=start, total=self.total)
             for iteration in tqdm(
                 range(start, self.total), initial=start, total=self.total, desc=self.semi["method"], unit="it",
                 leave=False, disable=None if progress and distributed.is_main() else True,
             ):  # fmt: skip
                 if iteration < self.pretrained:
-                    values = self.pretext_step(next(pretext))
-                    self._record(log, sums, values, folder, start, began)
+                    self._keep(records, self.pretext_step(next(pretext)), folder)
                     continue
                 epoch, place = divmod(iteration - self.pretrained, batches.per_epoch)
                 if place == 0:
@@ -209,7 +204,7 @@ class SemiTrainer:
                 if self.unlabeled is not None and iteration >= self.burn_in and unlabeled is None:
                     unlabeled = iter(self._unlabeled_loader(iteration, workers))
                 values = self.step(next(labeled), None if unlabeled is None else next(unlabeled))
-                self._record(log, sums, values, folder, start, began)
+                self._keep(records, values, folder)
 
     def _pretext_loader(self, iteration: int, workers: int) -> Any:
         batches = IterationBatches(
@@ -232,32 +227,25 @@ class SemiTrainer:
         seed = derive_seed(self.seed, self.iteration, "pretext")
         seed_model(seed)
         losses = self.model.pretext(videos, torch.Generator().manual_seed(seed))
-        values = {"count": 1.0 / distributed.world_size()} | {
-            f"pretext/{name}": float(loss.detach()) for name, loss in losses.items()
-        }
-        self._update(losses["final_loss"], values, videos)
-        return values
+        return self._update(losses["final_loss"], numbers("pretext", losses), videos)
 
     def step(self, labeled: list[dict[str, Any]], unlabeled: list[dict[str, Any]] | None) -> dict[str, float]:
-        """One iteration. Returns what is logged: sums over the `count` iterations since the last log."""
+        """One iteration. Returns what is recorded of it (see `records.curves`)."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         if self.semi["labeled_view"] == "strong":
             labeled = [self._labeled_view(video) for video in labeled]
         losses = self.model(labeled)
         total = losses["final_loss"]
-        values = {"count": 1.0 / distributed.world_size()} | {
-            f"labeled/{name}": float(loss.detach()) for name, loss in losses.items()
-        }
+        values = numbers("labeled", losses)
         if unlabeled is not None:
             extra, more = self.unlabeled_loss(unlabeled)
             weight = self.semi["alpha"] * ramp(self.iteration - self.burn_in, self.semi["ramp_up"])
             total = total + weight * extra
             values |= more
-        self._update(total, values, labeled + (unlabeled or []))
-        return values
+        return self._update(total, values, labeled + (unlabeled or []))
 
-    def _update(self, loss: Tensor, values: dict[str, float], videos: list[dict[str, Any]]) -> None:
+    def _update(self, loss: Tensor, values: dict[str, float], videos: list[dict[str, Any]]) -> dict[str, float]:
         loss.backward()
         distributed.sum_gradients(self.model.parameters())
         clip = self.config["train_cfg"]["clip_grad_l2norm"]
@@ -267,7 +255,7 @@ class SemiTrainer:
         self.scheduler.step()
         self.ema.update(self.model)
         self.iteration += 1
-        self.videos_seen += len(videos)
+        return values | {"count": 1.0 / distributed.world_size(), "videos": float(len(videos))}
 
     def unlabeled_loss(self, videos: list[dict[str, Any]]) -> tuple[Tensor, dict[str, float]]:
         """Loss of the student on strong views, with targets from the teacher on weak ones."""
@@ -280,8 +268,7 @@ class SemiTrainer:
         ]
         strong, geometries = zip(*(self._view(video, "strong") for video in weak), strict=True)
         losses, projected = self.side.losses(self.model, weak, list(strong), list(geometries), pseudo, targets)
-        values = {f"unlabeled/{name}": float(loss.detach()) for name, loss in losses.items()}
-        return losses["loss"], values | self._describe(weak, pseudo, projected)
+        return losses["loss"], numbers("unlabeled", losses) | self._describe(weak, pseudo, projected)
 
     def _teacher(self) -> Any:
         pseudo = self.semi["pseudo"]
@@ -332,35 +319,14 @@ class SemiTrainer:
             values |= {f"hidden_count/{name}": value for name, value in counts.items()}
         return values
 
-    def _record(
-        self, log: run_folder.RunLog, sums: dict[str, float], values: dict[str, float], folder: Path, start: int,
-        began: float,
-    ) -> None:  # fmt: skip
-        for name, value in values.items():
-            sums[name] += value
+    def _keep(self, records: Records, values: dict[str, float], folder: Path) -> None:
+        records.add(values)
         if self.iteration % self.semi["log_every"] == 0 or self.iteration == self.total:
-            self._log(log, curves(add_up(distributed.gather(dict(sums)))), start, began)
-            sums.clear()
+            state = {} if self.side is None else self.side.state()
+            numbers = {f"unlabeled/{name}": value for name, value in state.items() if isinstance(value, float)}
+            records.write(self.iteration, {"lr": self.scheduler.get_last_lr()[0]} | numbers)
         write_if_due(self, folder)
         self._save(folder)
-
-    def _log(self, log: run_folder.RunLog, values: dict[str, float], start: int, began: float) -> None:
-        values = values | {"lr": self.scheduler.get_last_lr()[0]}
-        if self.side is not None:
-            numbers = {name: value for name, value in self.side.state().items() if isinstance(value, float)}
-            values |= {f"unlabeled/{name}": value for name, value in numbers.items()}
-        for name, value in values.items():
-            log.writer.add_scalar("train/learning_rate" if name == "lr" else name, value, self.iteration)
-        log.record({"iteration": self.iteration} | values)
-        shown = ("pretext/final_loss", "labeled/final_loss", "unlabeled/loss", "pseudo/segments", "hidden/precision")
-        now = time.perf_counter()
-        logger.info(
-            "iteration %d/%d %s lr %.2e %.1f videos/s ETA %s", self.iteration, self.total,
-            " ".join(f"{name} {values[name]:.4f}" for name in shown if name in values), values["lr"],
-            self.videos_seen / max(now - self.last_log, 1e-9),
-            run_folder.format_time_left(began, self.iteration - start, self.total - start),
-        )  # fmt: skip
-        self.videos_seen, self.last_log = 0, now
 
     def _save(self, folder: Path) -> None:
         last = self.iteration == self.total

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import HealthCheck, settings
 
 REFERENCE = Path(__file__).parent / "data" / "reference"
 DATA = Path(os.environ.get("ACTIONFORMER_NT_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
+settings.register_profile("no-clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # whatever else runs
+settings.load_profile("no-clock")
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ weights = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(lambda w:
 lams = st.sampled_from([Fraction(1, 2), Fraction(5, 8), Fraction(3, 4), Fraction(7, 8), Fraction(1)])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(weights, lams)
 def test_equals_the_equations(w, lam):
     p = [Fraction(x, 256) for x in w]
@@ -51,7 +51,7 @@ def test_equals_the_equations(w, lam):
     assert as_sets(found) == slow_partition(p, lam)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 10**6), st.sampled_from([1, 2, 5, 21, 201]), st.sampled_from([0.1, 1.0, 20.0]))
 def test_properties(seed, classes, sharpness):
     generator = torch.Generator().manual_seed(seed)

@@ -29,7 +29,7 @@ def slow_crop(num_steps, segments, offset, rng, max_seq_len, trunc_thresh, crop_
     return start, length, kept
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.integers(4, 200),
     st.lists(st.tuples(st.integers(-2, 180), st.integers(0, 60)), min_size=1, max_size=6),

@@ -41,7 +41,7 @@ events = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(events, st.sampled_from(["radius", "none"]), st.sampled_from([0.5, 1.5, 3.0]))
 def test_equals_the_rules(found, center_sample, radius):
     segments = np.array([(s, s + d + f) for s, d, _, f in found], np.float32).reshape(-1, 2)

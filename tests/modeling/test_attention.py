@@ -29,7 +29,7 @@ def tensors(seed, batch, heads, length, dim=4):
     return q, k, v, torch.arange(length)[None] < valid[:, None]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 70), st.integers(1, 9), st.booleans())
 def test_windowed_attention_equals_the_definition(seed, length, radius, with_bias):
     q, k, v, mask = tensors(seed, 2, 2, length)
@@ -61,7 +61,7 @@ def test_gradients(with_bias):
     assert torch.autograd.gradcheck(masked, (*inputs, *([bias] if with_bias else [])))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.integers(1, 70), st.integers(1, 9), st.booleans())
 def test_blocks_on_cpus_equal_the_general_way(seed, length, radius, with_bias):
     q, k, v, mask = tensors(seed, 2, 2, length)

@@ -133,7 +133,7 @@ def compare_with_full_padding(variant, items, shorter):
         assert a is None or torch.allclose(a, b, rtol=1e-3, atol=1e-4 * max(1.0, b.abs().max().item()))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=8), st.integers(1, 3))
 def test_plan_covers_every_video_once_with_the_padding_it_needs(lengths, halo):
     rule = PaddingRule(96, (1, 2, 4, 8), (6, 12, 24, 48), halo)

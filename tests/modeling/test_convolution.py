@@ -19,7 +19,7 @@ KINDS = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(sorted(KINDS)), st.integers(1, 3), st.integers(1, 12), st.sampled_from([1, 3, 5, 7]),
     st.sampled_from([1, 2, 4]), st.booleans(),

@@ -11,7 +11,7 @@ from libs.utils.nms import batched_nms
 from libs.utils.results import make_detections
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 5), st.integers(1, 9), st.integers(0, 2**31))
 def test_runs_against_a_loop(rows, steps, seed):
     x = torch.rand(rows, steps, generator=torch.Generator().manual_seed(seed)) < 0.6
@@ -56,7 +56,7 @@ def slow_decode(probs, masks, o):
     return best
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 7), st.integers(1, 4), st.sampled_from(["query", "mean"]), st.sampled_from(["iou", "mean"]),
     st.integers(0, 2**31),

@@ -32,7 +32,7 @@ def slow_targets(events, length):
     return torch.tensor(classes), masks
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(event, max_size=5), st.integers(1, T))
 def test_targets_against_a_slow_loop(found, length):
     segments = torch.tensor([[s, s + d] for s, d, _ in found], dtype=torch.float32).view(-1, 2)
@@ -82,7 +82,7 @@ def test_no_event_and_events_off_the_grid():
     assert (got.classes == C).all() and not got.masks.any()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(-0.5, 29), st.floats(1, 20))
 def test_borders_move_by_half_a_snippet_at_most(start, span):
     segment = torch.tensor([[start, start + span]], dtype=torch.float64)

@@ -9,7 +9,7 @@ from actionformer_nt.spot.windows import Window, merge, windows
 from libs.modeling.decode import Candidates
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 500), st.integers(1, 64), st.floats(0, 0.95))
 def test_windows_cover_the_video_and_overlap(length, steps, overlap):
     found = windows(length, steps, overlap)
@@ -19,7 +19,7 @@ def test_windows_cover_the_video_and_overlap(length, steps, overlap):
         assert 0 < b.start - a.start <= max(int(steps * (1 - overlap)), 1)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(33, 120), st.integers(1, 16), st.data())
 def test_what_fits_the_overlap_is_whole_in_some_window(length, span, data):
     start = data.draw(st.integers(0, length - span))

@@ -63,7 +63,7 @@ def without(found, keep):
     return Detections(*(column[keep] for column in found))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rows.filter(len), rows, st.randoms(use_true_random=False))
 def test_equals_loops_and_the_evaluator(events, detections, random):
     truth = make_truth(events)

@@ -78,7 +78,7 @@ def interpolated_ap(tp, num_gt):
 rows = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 20), st.integers(1, 12), st.integers(0, 2)), max_size=14)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(rows.filter(len), rows, st.randoms(use_true_random=False))
 def test_equals_the_slow_version(events, predictions, random):
     table = np.array(events, float)

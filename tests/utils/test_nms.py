@@ -116,7 +116,7 @@ def test_equals_the_slow_version(mode, pytorch):
     if not pytorch and not HAS_KERNELS:
         pytest.skip("the NMS kernels are not compiled")
 
-    @settings(max_examples=100 if pytorch else 600, deadline=None)
+    @settings(max_examples=100 if pytorch else 600)
     @given(candidates(), st.sampled_from(["multiclass", "agnostic"]), st.integers(0, 12))
     def check(found, kind, cap):
         with pytest.MonkeyPatch.context() as patch:

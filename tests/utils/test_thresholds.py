@@ -42,7 +42,7 @@ def slow_hits(truth, detections, keep, tiou):
     return len(taken)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 25))
 def test_thresholds_maximise_f1(seed, events, count):
     truth, detections = random_set(seed, events, count)
@@ -74,7 +74,7 @@ def test_thresholds_maximise_f1(seed, events, count):
         assert kept.sum() * point.precision == pytest.approx(slow_hits(truth, detections, kept, 0.5))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6))
 def test_true_positives_are_those_of_the_evaluator(seed):
     truth, detections = random_set(seed, 10, 30)
