@@ -96,6 +96,7 @@ class SemiTrainer:
             eta_min=1e-8 if warmup else 0.0,
         )
         self.ema = ModelEma(self.model, config["train_cfg"]["ema_decay"], ramp=config["train_cfg"]["ema_ramp"])
+        engine.compile_network(self.model, config)
         self.side: Unlabeled | None = None  # from the end of the burn-in on
         self.frozen: ModelEma | None = None  # teacher of `pseudo.source: refresh`
         self.iteration = 0

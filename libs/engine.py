@@ -106,6 +106,7 @@ def train(
     ema = ModelEma(model, config["train_cfg"]["ema_decay"], ramp=config["train_cfg"]["ema_ramp"])
     scaler = torch.amp.GradScaler(device.type, enabled=config["train_cfg"]["amp"] == "fp16")
     epochs = total_epochs(config["opt"])
+    compile_network(model, config)
 
     start = 0
     if resume is not None:
@@ -148,6 +149,13 @@ def train(
     warn_about_ema(ema)
     distributed.from_main(None)  # the main process has written everything
     return run
+
+
+def compile_network(model: Any, config: dict[str, Any]) -> None:
+    """With `train_cfg.compile`, the network by torch.compile, for any length of videos; to be called after the averaged
+    copy is made, which stays as it is. The names of the parameters stay, too."""
+    if config["train_cfg"]["compile"]:
+        model.network = torch.compile(model.network, dynamic=True)
 
 
 def training_state(epoch: int, model: Any, ema: ModelEma, optimizer: Any, scheduler: Any) -> dict[str, Any]:

@@ -314,3 +314,20 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(make_data, tmp_path,
     assert one == pytest.approx(two, rel=1e-4)
     with pytest.raises(ValueError, match=r"accumulate: 3 does not divide loader\.batch_size: 4"):
         trained("odd", 10, 3)
+
+
+def test_a_compiled_network_trains_the_same(make_data, tmp_path, monkeypatch):
+    """The graphs are captured, forward and backward, and run by PyTorch: making machine code of them takes minutes."""
+    compiled, original = [], torch.compile
+
+    def capture(function, **options):
+        compiled.append(original(function, backend="aot_eager", **options))
+        return compiled[-1]
+
+    monkeypatch.setattr(torch, "compile", capture)
+    plain = train(make_data(name="plain", train_cfg={"droppath": 0.0}), tmp_path / "plain")
+    path = make_data(name="compiled", train_cfg={"droppath": 0.0, "compile": True})
+    one, two = weights(plain, "state_dict_ema"), weights(train(path, tmp_path / "compiled"), "state_dict_ema")
+    assert len(compiled) == 1 and one.keys() == two.keys()
+    one, two = ([json.loads(line) for line in (tmp_path / n / "metrics.jsonl").open()] for n in ("plain", "compiled"))
+    assert [line["final_loss"] for line in one] == pytest.approx([line["final_loss"] for line in two], rel=1e-4)

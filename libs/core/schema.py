@@ -99,6 +99,7 @@ class TrainSection(Section):
     accumulate: Count = 1  # parts of a batch that go through the network one after another, for less memory
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.999
     amp: Literal["off", "bf16", "fp16"] = "off"  # precision of the network, in evaluation too; the rest stays 32 bits
+    compile: bool = False  # the network of training by torch.compile
     ema_ramp: bool = False  # decay min(ema_decay, (1 + t) / (10 + t)) instead of ema_decay from the first step
 
 
