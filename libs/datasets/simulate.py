@@ -83,7 +83,8 @@ def simulate(
     parsed = read_annotations(json_file)
     num_classes = max(parsed.label_ids.values()) + 1
     prototypes = _prototypes(spec, num_classes)
-    work = (joblib.delayed(_write_video)(out, video, prototypes, spec) for video in parsed.videos)
+    here = out.absolute()  # joblib keeps its processes, and they their folder
+    work = (joblib.delayed(_write_video)(here, video, prototypes, spec) for video in parsed.videos)
     for _ in tqdm(
         joblib.Parallel(n_jobs=jobs, return_as="generator")(work),
         total=len(parsed.videos), desc="simulating", unit="video", leave=False, disable=None if progress else True,

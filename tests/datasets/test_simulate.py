@@ -70,3 +70,12 @@ def test_mistakes(tmp_path):
     for bad in ({"difficulty": 2}, {"num_train": 0}, {"duration": (5.0, 3.0)}):
         with pytest.raises(ValueError, match=str(next(iter(bad)))):
             Simulation(**bad)
+
+
+def test_relative_folders_with_several_processes(tmp_path, monkeypatch):
+    """joblib keeps its processes from one call to the next, also where the folder has changed between them."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        simulate("data", Simulation(num_train=2, num_test=1), jobs=2)
+        assert len(list((tmp_path / name / "data" / "features").iterdir())) == 3
