@@ -86,6 +86,8 @@ def call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     args = parser.parse_args(argv)
     set_up_logging(quiet=args.quiet, verbose=args.verbose)
     run: Callable[[argparse.Namespace], int | None] = args.run
+    if "" not in sys.path and os.getcwd() not in sys.path:  # plug-ins and methods of the user, as with python -m
+        sys.path.append(os.getcwd())
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # set by torchrun
             _join_processes(args)

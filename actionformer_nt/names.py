@@ -16,7 +16,7 @@ def check_method(name: str) -> None:
     if "." in name:
         try:
             found = importlib.util.find_spec(name)
-        except ModuleNotFoundError:
+        except ImportError:
             found = None
         if found is None:
             raise ValueError(f"method '{name}': there is no such module; its folder must be on PYTHONPATH, or current")

@@ -58,6 +58,7 @@ class Records:
 
 
 def numbers(prefix: str, losses: Mapping[str, Tensor]) -> dict[str, float]:
+    """Losses as numbers, under names with a prefix."""
     return {f"{prefix}/{name}": float(loss.detach()) for name, loss in losses.items()}
 
 

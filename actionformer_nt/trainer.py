@@ -164,7 +164,7 @@ class SemiTrainer:
             self.side = make_unlabeled(self.config, self.model.loss_normalizer, self.labeled)
             self.side.load_state(state["unlabeled"])
         if state["frozen_teacher"] is not None:
-            self.frozen = ModelEma(self.model)
+            self.frozen = ModelEma(self.ema.module)
             self.frozen.module.load_state_dict(state["frozen_teacher"])
         if len(state.get("rng_states", [0])) == distributed.world_size() > 1:
             torch.set_rng_state(state["rng_states"][distributed.rank()])
@@ -324,8 +324,8 @@ class SemiTrainer:
         records.add(values)
         if self.iteration % self.semi["log_every"] == 0 or self.iteration == self.total:
             state = {} if self.side is None else self.side.state()
-            numbers = {f"unlabeled/{name}": value for name, value in state.items() if isinstance(value, float)}
-            records.write(self.iteration, {"lr": self.scheduler.get_last_lr()[0]} | numbers)
+            state = {f"unlabeled/{name}": value for name, value in state.items() if isinstance(value, float)}
+            records.write(self.iteration, {"lr": self.scheduler.get_last_lr()[0]} | state)
         write_if_due(self, folder)
         self._save(folder)
 

@@ -100,6 +100,7 @@ def train(
     dataset = make_dataset(config["dataset_name"], True, config["train_split"], **config["dataset"])
     config["train_cfg"]["head_empty_cls"] = dataset.get_attributes()["empty_label_ids"]
     loader = make_data_loader(dataset, True, generator, **config["loader"])
+    check_parts(config)
     model = make_meta_arch(config["model_name"], **config["model"]).to(device)
     optimizer = make_optimizer(model, config["opt"])
     scheduler = make_scheduler(optimizer, config["opt"], len(loader))
@@ -149,6 +150,17 @@ def train(
     warn_about_ema(ema)
     distributed.from_main(None)  # the main process has written everything
     return run
+
+
+def check_parts(config: dict[str, Any]) -> None:
+    """Raises ValueError where several processes would not cut a batch into the same number of equal parts: they would
+    wait for each other."""
+    size, parts = config["loader"]["batch_size"], config["train_cfg"]["accumulate"]
+    if parts > 1 and size % (parts * distributed.world_size()):
+        raise ValueError(
+            f"loader.batch_size: {size} must be a multiple of train_cfg.accumulate: {parts} times the number of "
+            f"processes, {distributed.world_size()}"
+        )
 
 
 def compile_network(model: Any, config: dict[str, Any]) -> None:

@@ -217,6 +217,17 @@ def test_commands_run(page, empty_folder):
         assert yaml.safe_load(text)
 
 
+def test_the_study_of_a_method_of_ones_own(empty_folder):
+    """docs/add-a-method.md, by the installed command, whose folder is not on Python's path."""
+    _before_method(empty_folder)
+    (study,) = (yaml.safe_load(text) for text in blocks("docs/add-a-method.md", "yaml"))
+    methods = [name for name in study["methods"] if name == "labeled_only" or "." in name]
+    few = {"methods": methods, "folds": [0], "baseline": "labeled_only"}
+    Path("few.yaml").write_text(yaml.safe_dump(study | few))
+    execute(f"{Path(sys.executable).parent}/actionformer-nt study few.yaml {shlex.join(small('few.yaml'))}")
+    assert "my_methods.cautious" in Path("runs/cautious/few.md").read_text()
+
+
 @pytest.mark.parametrize(
     "page", [str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md"))] + ["README.md"]
 )

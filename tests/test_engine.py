@@ -312,8 +312,11 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(make_data, tmp_path,
         torch.testing.assert_close(weights(parts)[name], value, rtol=0, atol=1e-5, msg=name)
     one, two = ([json.loads(line)["final_loss"] for line in (f / "metrics.jsonl").open()] for f in (whole, parts))
     assert one == pytest.approx(two, rel=1e-4)
-    with pytest.raises(ValueError, match=r"accumulate: 3 does not divide loader\.batch_size: 4"):
+    with pytest.raises(ValueError, match=r"loader\.batch_size: 4 must be a multiple of train_cfg\.accumulate: 3"):
         trained("odd", 10, 3)
+    monkeypatch.setattr(engine.distributed, "world_size", lambda: 2)
+    with pytest.raises(ValueError, match=r"accumulate: 4 times the number of processes, 2"):
+        engine.check_parts({"loader": {"batch_size": 4}, "train_cfg": {"accumulate": 4}})
 
 
 def test_a_compiled_network_trains_the_same(make_data, tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ import difflib
 import importlib
 import os
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,8 +144,6 @@ def dump_config(config: dict[str, Any], path: str | os.PathLike) -> None:
 def _import_plugins(plugins: Any, source: str) -> None:
     if not isinstance(plugins, list):
         raise ValueError(f"{source}: plugins: expected a list of module names, found {plugins!r}")
-    if "" not in sys.path and os.getcwd() not in sys.path:  # a module beside the configuration, as with python -m
-        sys.path.append(os.getcwd())
     for name in plugins:
         try:
             importlib.import_module(name)
@@ -234,9 +231,6 @@ def _plain(value: Any) -> Any:
 
 def _check_across_sections(config: dict[str, Any], source: str) -> None:
     data, model = config["dataset"], config["model"]
-    size, parts = config["loader"]["batch_size"], config["train_cfg"]["accumulate"]
-    if size % parts:
-        raise ValueError(f"{source}: train_cfg.accumulate: {parts} does not divide loader.batch_size: {size}")
     if config["model_name"] != "LocPointTransformer":
         return  # other architectures check their own in their schema
     if isinstance(data["input_dim"], list):

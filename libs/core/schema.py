@@ -61,8 +61,8 @@ class DatasetSection(Section):
     trunc_thresh: Fraction = 0.5
     crop_ratio: tuple[Positive, Positive] | None = None
     force_upsampling: bool = False
-    cache_mib: NonNegativeInt = 0  # features kept in memory, by each process that reads them (the loader's workers)
     # ours
+    cache_mib: NonNegativeInt = 0  # features kept in memory, by each process that reads them (the loader's workers)
     tiou_thresholds: list[Positive] | None = None  # None: the benchmark's own
     missing_features: Literal["skip", "error"] | None = None  # None: as the benchmark's reader does
     duplicates: Literal["keep", "remove"] | None = None  # None: as the benchmark's reader does

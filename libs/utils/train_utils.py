@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import time
@@ -48,7 +47,7 @@ def train_one_epoch(
         curr_epoch: from 0; decides the order and the crops of a seeded loader.
         clip_grad_l2norm: bound of the gradient's norm; <= 0: none.
         print_freq: iterations from one log line and TensorBoard entry to the next.
-        accumulate: parts of a batch that go through the network one after another; their gradients are averaged.
+        accumulate: equal parts of a batch that go through the network one after another; their gradients are averaged.
             The loss normaliser then follows the parts.
         scaler: of the loss, for float16; where a gradient overflows, it skips the step and lowers the scale.
         progress: show a bar (on a terminal).
@@ -72,12 +71,11 @@ def train_one_epoch(
     for i, video_list in enumerate(bar):
         optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
-        parts = split_evenly(video_list, accumulate)
-        for part in parts:
-            losses = model(part)
-            scaler.scale(losses["final_loss"] / len(parts)).backward()
+        for first in range(accumulate):
+            losses = model(video_list[first::accumulate])
+            scaler.scale(losses["final_loss"] / accumulate).backward()
             for name, loss in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(loss.detach()) / len(parts)
+                sums[name] = sums.get(name, 0.0) + float(loss.detach()) / accumulate
         sum_gradients(model.parameters())
         scaler.unscale_(optimizer)
         values = total(sums)
@@ -108,13 +106,6 @@ def train_one_epoch(
                 " ".join(f"{name} {value:.4f} ({totals[name] / (i + 1):.4f})" for name, value in terms.items()),
             )  # fmt: skip
     return {name: total / num_iters for name, total in totals.items()}
-
-
-def split_evenly(items: list[Any], parts: int) -> list[list[Any]]:
-    """Cuts a list into at most `parts` lists, in order, whose lengths differ by one at most and are not zero."""
-    count = min(parts, len(items))
-    bounds = [len(items) * i // count for i in range(count + 1)]
-    return [items[a:b] for a, b in itertools.pairwise(bounds)]
 
 
 def check_finite(values: dict[str, float], video_list: list[dict[str, Any]], epoch: int, iteration: int) -> None:
