@@ -32,6 +32,8 @@ MOVING = ("crop", "shift", "warp", "flip")  # perturbations that move moments
 
 
 class PseudoSection(Section):
+    """From a teacher's detections to pseudo segments."""
+
     source: Literal["online", "refresh"] = "online"  # the teacher of the moment, or one frozen every `refresh_every`
     refresh_every: Count = 500  # iterations
     select: Literal["fixed", "per_class", "topk"] = "fixed"
@@ -64,6 +66,8 @@ class SamplesSection(Section):
 
 
 class SemiSection(Section):
+    """The section `semi_cfg`."""
+
     split: SplitSection
     method: str
     pretrain: NonNegativeInt = 0  # iterations of SPOT's pretext tasks on all videos, before everything else

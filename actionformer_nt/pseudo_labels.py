@@ -25,6 +25,7 @@ class PseudoSegments(NamedTuple):
     logits: Tensor  # (N, C) mean logits of the supporting points, weighted by their scores, over the temperature
 
     def select(self, keep: Tensor) -> PseudoSegments:
+        """Those of a boolean mask or of positions, (N,) or (K,)."""
         return PseudoSegments(*(column[keep] for column in self))
 
     @property

@@ -36,6 +36,7 @@ class Records:
         self.began = self.last = time.perf_counter()
 
     def add(self, values: Mapping[str, float]) -> None:
+        """Adds one iteration's terms; `write` records their means."""
         for name, value in values.items():
             self.sums[name] += value
 

@@ -93,6 +93,7 @@ def published_split(
 
 
 def write_splits(path: str | os.PathLike, content: dict[str, Any]) -> None:
+    """Writes what `make_splits` or `published_split` made, one value a line."""
     Path(path).write_text(json.dumps(content, indent=0, separators=(",", ":")) + "\n")
 
 

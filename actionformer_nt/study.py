@@ -36,11 +36,15 @@ BOOTSTRAP = 10_000
 
 
 class Parameter(Section):
+    """A key of which every value is a run of every method."""
+
     name: str  # dotted key of the configuration
     values: list[Any]
 
 
 class StudyFile(Section):
+    """What a study's YAML file may hold."""
+
     base: str  # configuration with semi_cfg
     output: str
     methods: list[str]
@@ -57,6 +61,8 @@ class StudyFile(Section):
 
 @dataclass(frozen=True)
 class Run:
+    """One training run and its evaluation; `name` is that of its folder and of its result file."""
+
     method: str
     ratio: float
     fold: int
@@ -71,6 +77,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
+    """A study file, read and checked by `load_study`."""
+
     path: str
     file: StudyFile
     raw: dict[str, Any]  # the base configuration, overrides applied

@@ -153,6 +153,11 @@ class SemiTrainer:
         return state
 
     def restore(self, path: Path) -> None:
+        """Goes back to a checkpoint of `state`; on a CPU the run then ends bit for bit as if never interrupted.
+
+        Raises:
+            ValueError: a checkpoint of supervised training, or of another split.
+        """
         state = load_checkpoint(path)
         if "iteration" not in state:
             raise ValueError(f"{path}: not a checkpoint of semi-supervised training")

@@ -69,6 +69,8 @@ class DecodeSection(Section):
 
 
 class SpotSection(Section):
+    """The section `model` of `model_name: SPOT`."""
+
     embd_dim: Count | None = None  # width of the input projection; None: no projection
     embd_kernel_size: Count = 3  # of the projection
     positions: bool = False  # adds sinusoidal positions

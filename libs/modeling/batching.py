@@ -17,6 +17,8 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
+    """Videos padded to one length."""
+
     index: list[int]  # positions of these videos in the list that was given
     feats: Tensor  # (B, C, T)
     mask: Tensor  # (B, 1, T) bool

@@ -13,6 +13,8 @@ from .losses import class_scores
 
 
 class Candidates(NamedTuple):
+    """Of one video, before NMS."""
+
     segments: Tensor  # (N, 2) in feature-grid steps, not clipped
     scores: Tensor  # (N,)
     labels: Tensor  # (N,)

@@ -7,10 +7,18 @@ from typing import Any
 
 
 class Registry:
+    """Classes of one kind by name.
+
+    Args:
+        kind: what they are, for error messages.
+    """
+
     def __init__(self, kind: str) -> None:
         self.kind, self._entries = kind, {}
 
     def register(self, name: str) -> Callable[[type], type]:
+        """Decorator that files a class under `name`; another class of that name is a ValueError."""
+
         def decorate(cls: type) -> type:
             if self._entries.setdefault(name, cls) is not cls:
                 raise ValueError(f"{self.kind} '{name}' is already registered")
@@ -19,6 +27,7 @@ class Registry:
         return decorate
 
     def build(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """An instance of the class of that name; an unknown one is a ValueError that lists the known."""
         if name not in self._entries:
             raise ValueError(f"unknown {self.kind} '{name}'; known: {sorted(self._entries)}")
         return self._entries[name](*args, **kwargs)

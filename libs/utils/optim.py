@@ -122,6 +122,7 @@ class ModelEma(nn.Module):
             self.module.to(device)
 
     def current_decay(self) -> float:
+        """The average's weight in the next update."""
         ramped = (1 + self.num_updates) / (10 + self.num_updates)
         return min(self.decay, ramped) if self.ramp else self.decay
 
@@ -132,6 +133,7 @@ class ModelEma(nn.Module):
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
+        """Moves the average towards `model`; tensors of integers are copied."""
         decay = self.current_decay()
         averages, values = [], []
         pairs = zip(self.module.state_dict().values(), model.state_dict().values(), strict=True)

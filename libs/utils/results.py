@@ -55,6 +55,7 @@ def make_detections(video_id: Any, t_start: Any, t_end: Any, label: Any, score: 
 
 
 def concatenate(parts: list[Detections]) -> Detections:
+    """One table of several; of none, an empty one."""
     if not parts:
         return make_detections([], [], [], [], [])
     return Detections(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
