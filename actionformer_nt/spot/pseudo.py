@@ -124,18 +124,19 @@ def to_view(pseudo: SpotPseudo, index: Tensor) -> SpotPseudo:
 
 
 def unlabeled_losses(
-    output: SpotOutput, pseudo: SpotPseudo, y: Tensor, w: Tensor, options: LossSection
+    output: SpotOutput, pseudo: SpotPseudo, y: Tensor, w: Tensor, options: LossSection, *, class_weight: float
 ) -> dict[str, Tensor]:
     """Losses of a student on pseudo labels that are laid out on its own window: `cls_loss`, `mask_loss` and `loss`,
     their weighted sum. Each is zero, with a graph, where nothing is confident.
 
     Args:
         y, w: class targets and weights (B, T, C + 1), a method's answer to `pseudo.probs`.
+        class_weight: of the class loss, times `options.class_weight`.
     """
     weight = w * (pseudo.confident & output.mask)[..., None]
     losses = {
         "cls_loss": class_loss(output.logits, y.detach(), weight.detach(), focal_gamma=options.focal_gamma),
         "mask_loss": mask_loss(output.masks, pseudo.masks, pseudo.mask_rows, output.mask, bce=options.mask_bce),
     }
-    total = options.class_weight * losses["cls_loss"] + options.mask_weight * losses["mask_loss"]
+    total = class_weight * options.class_weight * losses["cls_loss"] + options.mask_weight * losses["mask_loss"]
     return losses | {"loss": total}

@@ -51,6 +51,7 @@ class PseudoSection(Section):
     temperature: Positive = 1.0  # class logits are divided by it; < 1 sharpens
     threshold: Fraction = 0.7  # of the best action's or the background's probability
     mask_threshold: Fraction = 0.7
+    class_weight: NonNegative = 1.0  # of the class loss on pseudo labels, times loss.class_weight
     background_rows: bool = True  # the mask loss also learns empty rows, from confident background
     # Shifts the teacher's background logit until its share of background over the unlabeled snippets is that of the
     # labeled ones (distribution alignment, Berthelot et al., 2020, between background and action only).

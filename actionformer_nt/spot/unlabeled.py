@@ -106,7 +106,8 @@ class SpotUnlabeled:
         labels = SpotPseudo(*(torch.cat(columns) for columns in zip(*(moved for moved, _ in rows), strict=True)))
         y = torch.cat([t.target.gather(1, source) for t, (_, source) in zip(targets, rows, strict=True)])
         w = torch.cat([t.weight.gather(1, source) for t, (_, source) in zip(targets, rows, strict=True)])
-        losses = unlabeled_losses(output, labels, y, w, student.options.loss)
+        options = student.options
+        losses = unlabeled_losses(output, labels, y, w, options.loss, class_weight=options.pseudo.class_weight)
         consistency = student.consistency_losses(output, batch.feats)
         losses |= consistency | {"loss": losses["loss"] + student.weigh(consistency)}
         return distributed.parts_of_mean(losses), int(labels.mask_rows.sum())

@@ -31,9 +31,17 @@ def teacher(steps=6):
     return SpotOutput(p.log()[None], masks, torch.zeros(1, steps, 2), torch.ones(1, steps, dtype=torch.bool))
 
 
-def run(student, labels, method="target"):
+def run(student, labels, method="target", class_weight=1.0):
     y, w = get_method(method)(labels.probs, Options(form="softmax", generator=torch.Generator().manual_seed(0)))
-    return unlabeled_losses(student, labels, y, w, LossSection())
+    return unlabeled_losses(student, labels, y, w, LossSection(), class_weight=class_weight)
+
+
+def test_class_weight_weighs_the_class_loss_alone():
+    student, labels = teacher(), teacher_labels(teacher(), PseudoSection(threshold=0.5))
+    whole, part = (run(student, labels, class_weight=weight) for weight in (1.0, 0.1))
+    assert whole["cls_loss"] > 0 and whole["mask_loss"] > 0
+    assert part["cls_loss"] == whole["cls_loss"] and part["mask_loss"] == whole["mask_loss"]
+    torch.testing.assert_close(whole["loss"] - part["loss"], 0.9 * whole["cls_loss"])
 
 
 def test_confidence_and_masks():
