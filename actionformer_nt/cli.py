@@ -15,8 +15,8 @@ from .commands import COMMANDS
 USER_ERRORS = (ValueError, OSError)  # a mistake in what was given: one line, exit status 2
 MISTAKE, STOPPED, INTERRUPTED = 2, 3, 130
 EXIT_CODES = (
-    "exit status: 0 done; 2 a mistake in what was given; 3 training stopped, the loss was not finite; "
-    "4 check-data found errors; 130 interrupted; 1 anything else"
+    "exit status: 0 done; 2 a mistake in what was given; 3 training stopped, the loss was not finite, or runs of a "
+    "study failed; 4 check-data found errors; 130 interrupted; 1 anything else"
 )
 
 
@@ -101,9 +101,10 @@ def call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
         print(f"error: {_message(error)}", file=sys.stderr)
         return MISTAKE
     except RuntimeError as error:
+        from actionformer_nt.study import RunsFailedError
         from libs.utils.train_utils import NonFiniteLossError
 
-        if not isinstance(error, NonFiniteLossError):
+        if not isinstance(error, NonFiniteLossError | RunsFailedError):
             raise
         print(f"error: {error}", file=sys.stderr)
         return STOPPED

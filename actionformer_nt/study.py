@@ -35,6 +35,10 @@ logger = logging.getLogger(__name__)
 BOOTSTRAP = 10_000
 
 
+class RunsFailedError(RuntimeError):
+    """Some runs of a study ended with an error; the others are done."""
+
+
 class Parameter(Section):
     """A key of which every value is a run of every method."""
 
@@ -131,6 +135,11 @@ def load_study(path: str | os.PathLike, *, overrides: Sequence[str] = ()) -> Stu
     if file.report not in ("student", "teacher"):
         raise ValueError(f"{path}: report: '{file.report}' is neither 'student' nor 'teacher'")
     raw = read_yaml(file.base)
+    own = {"init_rand_seed", "semi_cfg.method", "semi_cfg.split.ratio", "semi_cfg.split.fold"}
+    own |= {"semi_cfg.burn_in_checkpoint"} | ({file.parameter.name} if file.parameter else set())
+    for key in [*file.set, *(text.split("=", 1)[0] for text in overrides)]:
+        if key in own:
+            raise ValueError(f"{path}: '{key}' cannot be overridden, the study itself sets it for every run")
     for key, value in file.set.items():
         set_key(raw, key, value)
     set_keys(raw, overrides)
@@ -144,7 +153,7 @@ def run_missing(study: Study, *, processes: int = 1, diagnostic: bool = False, p
     """Runs what has no result yet, `processes` at a time, the cores divided among them.
 
     Raises:
-        RuntimeError: some runs failed; names them and their logs. The others are finished first.
+        RunsFailedError: some runs failed; names them, their last words and their logs. The others are finished first.
     """
     if ORACLE in study.file.methods and not diagnostic:
         raise ValueError(f"method {ORACLE} uses hidden labels: run the study with --diagnostic")
@@ -155,6 +164,7 @@ def run_missing(study: Study, *, processes: int = 1, diagnostic: bool = False, p
     waiting = [run for run in missing if run.method != LABELED_ONLY and (run.ratio, run.fold, run.seed) in makers]
     ready = [run for run in missing if run not in waiting]
     failed: list[str] = []
+    dropped = 0
     with (
         ThreadPoolExecutor(processes) as pool,
         tqdm(total=len(missing), unit="run", leave=False, disable=None if progress else True) as bar,
@@ -171,11 +181,20 @@ def run_missing(study: Study, *, processes: int = 1, diagnostic: bool = False, p
                 if run.method == LABELED_ONLY and done.result() == 0:  # its burn-in is there: finish this fold first
                     ready = followers + ready
                 if done.result() != 0:
-                    failed.append(f"{run.name} (exit status {done.result()})")
+                    failed.append(f"{_log_file(study, run)} (exit status {done.result()}): {_last_words(study, run)}")
+                    dropped += len(followers) if run.method == LABELED_ONLY else 0
     if failed:
-        raise RuntimeError(
-            f"{len(failed)} runs failed: {', '.join(failed)}; their output is in {study.output / 'runs'}/<run>.log"
-        )
+        more = f"; {dropped} runs that start from their burn-in were not made" if dropped else ""
+        raise RunsFailedError("\n  ".join([f"{len(failed)} of {len(missing)} runs failed{more}", *failed]))
+
+
+def _log_file(study: Study, run: Run) -> Path:
+    return study.output / "runs" / f"{run.name}.log"
+
+
+def _last_words(study: Study, run: Run) -> str:
+    lines = _log_file(study, run).read_text(errors="replace").splitlines()
+    return lines[-1] if lines else "no output"
 
 
 def _to_run(study: Study) -> list[Run]:
@@ -215,7 +234,7 @@ def _run_in_process(study: Study, run: Run, processes: int, diagnostic: bool) ->
         "config": study.config(run), "folder": str(study.output / "runs" / run.name), "run": asdict(run),
         "result": str(study.result_file(run)), "diagnostic": diagnostic, "hash": _digest(study.config(run)),
     }  # fmt: skip
-    log = study.output / "runs" / f"{run.name}.log"
+    log = _log_file(study, run)
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     with open(log, "w") as file:

@@ -103,10 +103,19 @@ def test_mistakes(study_file, capsys):
         ({"methods": ["ntt"]}, "ntt"), ({"method": "nt"}, "method"), ({"report": "both"}, "report"),
         ({"base": "none.yaml"}, "none.yaml"), ({"set": {"opt.epoch": 3}}, "opt.epoch"),
         ({"methods": ["oracle_class"]}, "--diagnostic"),
+        ({"set": {"semi_cfg.method": "nt"}}, "the study itself sets it"),
     ):  # fmt: skip
         assert main(["study", str(study_file(**changes))]) == 2
         assert word in capsys.readouterr().err
     assert main(["study", str(study_file()), "--set", "opt"]) == 2
+
+
+def test_failed_runs_are_told_with_their_reason(study_file, tmp_path, capsys):
+    path = study_file(folds=[0], set={"dataset.feat_folder": str(tmp_path / "nowhere")})
+    assert main(["-q", "study", str(path)]) == 3
+    told = capsys.readouterr().err
+    assert "1 of 3 runs failed; 2 runs that start from their burn-in were not made" in told
+    assert "labeled_only_r0.5_f0_s0.log" in told and "nowhere" in told and "Traceback" not in told
 
 
 def test_a_table_says_that_scores_are_external(study_file):
