@@ -163,8 +163,7 @@ class PyramidUnlabeled:
             column = (0, int(self.form == "softmax"))  # nothing is said about the background on a segment
             at_segments.append(ClassTargets(F.pad(y[kept], column), F.pad(w[kept], column)))
             at_points.append(self._background(found))
-        (batch,) = student.batches(views)
-        output = student.network(batch.feats, batch.mask)
+        output = student.outputs(views)
         point_targets = spread(
             output, segments, None if self.dense else at_segments, at_points,
             center_sample=self.train_cfg["center_sample"],

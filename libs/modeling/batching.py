@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+MOST_PADDING = 1.2  # see `PaddingRule.plan_training`
+
 
 class Batch(NamedTuple):
     """Videos padded to one length."""
@@ -62,15 +64,9 @@ class PaddingRule:
             short += coarsest
         return short, False
 
-    def plan(self, lengths: list[int], *, single: bool = False) -> list[tuple[int, list[int]]]:
-        """Groups videos that can share one padded tensor: (padded length, positions).
-
-        Args:
-            single: one group for all; possible where no video is longer than `max_seq_len`.
-        """
+    def plan(self, lengths: list[int]) -> list[tuple[int, list[int]]]:
+        """Groups videos that can share one padded tensor: (padded length, positions)."""
         needed = [self.needed_length(length) for length in lengths]
-        if single:
-            return [(max(own for own, _ in needed), list(range(len(lengths))))]
         groups: dict[int, list[int]] = {}
         for i, (own, only) in enumerate(needed):
             if only:
@@ -83,6 +79,21 @@ class PaddingRule:
             groups.setdefault(min(fits, default=longest), []).extend(free)
         return [(own, sorted(positions)) for own, positions in sorted(groups.items())]
 
+    def plan_training(self, lengths: list[int], *, most: float) -> list[tuple[int, list[int]]]:
+        """As `plan`, for videos no longer than `max_seq_len`.
+
+        Args:
+            most: times its own length to which a video may be padded because of another one.
+        """
+        needed = [self.needed_length(length)[0] for length in lengths]
+        groups: list[tuple[int, list[int]]] = []
+        for i in sorted(range(len(needed)), key=lambda i: -needed[i]):  # the longest first
+            if groups and groups[-1][0] <= most * needed[i]:
+                groups[-1][1].append(i)
+            else:
+                groups.append((needed[i], [i]))
+        return [(own, sorted(positions)) for own, positions in groups]
+
     def _padded_steps(self, length: int, padded_length: int) -> list[int]:
         return [padded_length // stride - -(-length // stride) for stride in self.strides]
 
@@ -90,7 +101,8 @@ class PaddingRule:
 def make_batches(
     videos: list[dict[str, Any]], rule: PaddingRule, *, input_dim: int, device: torch.device, training: bool = False
 ) -> list[Batch]:
-    """Pads the `feats` (C, T) of videos and moves them to `device`. In training all videos share one batch.
+    """Pads the `feats` (C, T) of videos and moves them to `device`. In training all videos share one batch on a GPU; on
+    a CPU, where two small batches take no longer than a large one, videos of different lengths do not.
 
     Raises:
         ValueError: no step, a wrong number of channels, or in training a video longer than `max_seq_len`.
@@ -105,8 +117,12 @@ def make_batches(
                 f"video '{name}': {length} steps exceed max_seq_len={rule.max_seq_len} in training; the data set "
                 f"crops to it"
             )
+    if training:
+        plan = rule.plan_training(lengths, most=MOST_PADDING if device.type == "cpu" else math.inf)
+    else:
+        plan = rule.plan(lengths)
     batches = []
-    for padded_length, index in rule.plan(lengths, single=training):
+    for padded_length, index in plan:
         # in memory by time, as the network works (see `convolution.py`)
         # pinned, so that the copy to a GPU does not wait
         pinned = device.type == "cuda"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .assignment import Targets, assign_labels, events_of
@@ -27,12 +28,37 @@ class PyramidOutput(NamedTuple):
     points: list[Tensor]  # (T_l, 4), see `pyramid_points`
 
 
+def join(parts: list[tuple[list[int], PyramidOutput]]) -> PyramidOutput:
+    """Outputs for batches of different lengths -> one, padded to the longest.
+
+    Args:
+        parts: (positions of the rows in the result, output) of every batch.
+    """
+    if len(parts) == 1:
+        return parts[0][1]
+    outputs = [output for _, output in parts]
+    longest = max(outputs, key=lambda output: len(output.points[0]))
+    lengths = [len(points) for points in longest.points]
+    row = torch.tensor([i for index, _ in parts for i in index]).argsort()
+
+    def stack(name: str) -> list[Tensor]:
+        levels = zip(*(getattr(output, name) for output in outputs), strict=True)
+        return [
+            torch.cat([F.pad(x, (0,) * (2 * x.ndim - 3) + (length - x.shape[1],)) for x in level])[
+                row.to(level[0].device)
+            ]
+            for level, length in zip(levels, lengths, strict=True)
+        ]
+
+    return PyramidOutput(stack("logits"), stack("offsets"), stack("masks"), longest.points)
+
+
 @register_meta_arch("LocPointTransformer")
 class PtTransformer(nn.Module):
     """Single-stage detector: every point of a feature pyramid classifies itself and regresses its event.
 
-    `forward` is the public call. Under it lie the steps `batches`, `network`, `targets`, `losses`, `candidates` and
-    `decode.postprocess`, which can be called one by one. Arguments are the keys of the `model` section.
+    `forward` is the public call. Under it lie the steps `batches`, `network`, `outputs`, `targets`, `losses`,
+    `candidates` and `decode.postprocess`, which can be called one by one. Arguments are the keys of `model`.
     """
 
     def __init__(
@@ -158,8 +184,7 @@ class PtTransformer(nn.Module):
                 `feat_stride`, `feat_num_frames` (frames), in training `segments` (N, 2) in grid steps and `labels`.
         """
         if self.training:
-            (batch,) = self.batches(video_list)
-            output = self.network(batch.feats, batch.mask)
+            output = self.outputs(video_list)
             return self.losses(output, self.targets(output, video_list))
         candidates: dict[int, Candidates] = {}
         with torch.no_grad():
@@ -170,7 +195,7 @@ class PtTransformer(nn.Module):
         return postprocess([candidates[i] for i in range(len(video_list))], video_list, self.test_cfg)
 
     def batches(self, video_list: list[dict[str, Any]]) -> list[Batch]:
-        """Padded tensors; one batch in training, one or more at inference (see `PaddingRule.plan`)."""
+        """Padded tensors of one or more videos (see `PaddingRule`)."""
         return make_batches(
             video_list, self.padding, input_dim=self.input_dim, device=self.device, training=self.training
         )
@@ -186,6 +211,11 @@ class PtTransformer(nn.Module):
         masks = [m[:, 0] for m in masks]
         points = pyramid_points([m.shape[1] for m in masks], self.fpn_strides, self.regression_range, masks[0].device)
         return PyramidOutput(logits, offsets, masks, points)
+
+    def outputs(self, video_list: list[dict[str, Any]]) -> PyramidOutput:
+        """`network` on the videos of a training batch, in their order, as if they had been padded to one length."""
+        batches = self.batches(video_list)
+        return join([(batch.index, self.network(batch.feats, batch.mask)) for batch in batches])
 
     def infer(self, batch: Batch) -> PyramidOutput:
         """`network`, of videos longer than `test_cfg.chunk_len` piece by piece where no more is needed for the same."""

@@ -1,11 +1,13 @@
 """Less padding, same results: against the padding of ActionFormer, done by hand. Long videos in pieces, likewise."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.modeling import make_meta_arch
+from libs.modeling import batching, make_meta_arch
 from libs.modeling.batching import Batch, PaddingRule
 from libs.modeling.blocks import AffineDropPath
 from libs.modeling.chunks import in_chunks, receptive_field
@@ -105,24 +107,26 @@ def test_every_length_gives_what_full_padding_gives(variant):
     assert sorted(seen) == list(range(len(items)))
 
 
+@pytest.mark.parametrize("most", [batching.MOST_PADDING, math.inf])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_losses_and_gradients_do_not_depend_on_padding(variant):
-    items = [video(30), video(41), video(8, seed=1)]
-    compare_with_full_padding(variant, items, shorter=True)
+def test_losses_and_gradients_do_not_depend_on_padding(variant, most, monkeypatch):
+    monkeypatch.setattr(batching, "MOST_PADDING", most)
+    compare_with_full_padding(variant, [video(30), video(41), video(8), video(40, seed=1), video(9, seed=1)])
 
 
-def test_a_training_batch_of_very_different_lengths_is_one_batch():
-    compare_with_full_padding("local", [video(MAX_LEN), video(MAX_LEN // 4), video(MAX_LEN // 5)], shorter=False)
+def test_a_training_batch_may_hold_the_longest_and_short_videos():
+    compare_with_full_padding("local", [video(MAX_LEN), video(MAX_LEN // 4), video(MAX_LEN // 5)])
 
 
-def compare_with_full_padding(variant, items, shorter):
+def compare_with_full_padding(variant, items):
     results = []
     for full in (False, True):
         model = build(**VARIANTS[variant]).train()
         if full:
             model.padding = PaddingRule(MAX_LEN, (1,), (1,), halo=MAX_LEN)  # everything to max_seq_len
-        (batch,) = model.batches(items)
-        assert (batch.feats.shape[2] < MAX_LEN) == (shorter and not full)
+        batches = model.batches(items)
+        assert len(batches) > 1 or full or math.inf == batching.MOST_PADDING
+        assert full == all(batch.feats.shape[2] == MAX_LEN for batch in batches)
         losses = model(items)
         losses["final_loss"].backward()
         results.append((losses, [p.grad for p in model.parameters()]))
@@ -245,6 +249,17 @@ def test_nothing_beyond_the_receptive_field_matters():
         assert same[: (400 - reach) // 2**level].all() and not same[400 // 2**level :].all()
 
 
+@given(st.lists(st.integers(1, MAX_LEN), min_size=1, max_size=9), st.floats(1, 3))
+def test_groups_of_training(lengths, most):
+    rule = PaddingRule(MAX_LEN, (1, 2, 4, 8), (8,), halo=2)
+    plan = rule.plan_training(lengths, most=most)
+    assert sorted(i for _, index in plan for i in index) == list(range(len(lengths)))
+    for padded, index in plan:
+        needed = [rule.needed_length(lengths[i])[0] for i in index]
+        assert padded == max(needed) <= most * min(needed)
+    assert [n for n, _ in plan] == sorted((n for n, _ in plan), reverse=True)
+
+
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 @pytest.mark.parametrize("variant", ["local", "fpn, relative positions", "global, absolute positions", "conv"])
 def test_mixed_precision_is_near_and_its_outputs_have_32_bits(variant, amp):
@@ -256,8 +271,7 @@ def test_mixed_precision_is_near_and_its_outputs_have_32_bits(variant, amp):
             torch.nn.init.normal_(parameter, std=0.2)  # 16 bits have few digits and a small range
         model.load_state_dict(outputs[0][1] if outputs else model.state_dict())
         model.train_cfg["amp"] = kind
-        (batch,) = model.train().batches(items)
-        outputs.append((model.network(batch.feats, batch.mask), model.state_dict()))
+        outputs.append((model.train().outputs(items), model.state_dict()))
         losses.append(model(items))
         losses[-1]["final_loss"].backward()
         assert all(p.grad is None or p.grad.dtype == torch.float32 for p in model.parameters())
