@@ -52,8 +52,9 @@ def match(pairs: Pairs, threshold: float, num_det: int, num_gt: int) -> np.ndarr
     an event keeps the best-ranked detection that has proposed so far."""
     keep = pairs.iou >= threshold
     det, gt = pairs.det[keep], pairs.gt[keep]
-    next_pair = np.searchsorted(det, np.arange(num_det), side="left")
-    end = np.searchsorted(det, np.arange(num_det), side="right")
+    count = np.bincount(det, minlength=num_det)
+    end = count.cumsum()
+    next_pair = end - count
     holder = np.full(num_gt, num_det)
     free = np.flatnonzero(next_pair < end)
     while len(free):
@@ -61,7 +62,9 @@ def match(pairs: Pairs, threshold: float, num_det: int, num_gt: int) -> np.ndarr
         before = holder[events]
         np.minimum.at(holder, events, free)
         displaced = before[(before < num_det) & (holder[events] != before)]
-        rejected = np.unique(np.r_[free[holder[events] != free], displaced])
+        flags = np.zeros(num_det, dtype=bool)  # an event may have turned down its former detection several times
+        flags[free[holder[events] != free]] = flags[displaced] = True
+        rejected = np.flatnonzero(flags)
         next_pair[rejected] += 1
         free = rejected[next_pair[rejected] < end[rejected]]
     return holder
