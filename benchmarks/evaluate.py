@@ -33,6 +33,7 @@ from libs.utils.results import Detections, make_detections, read_results
 OUT = ROOT / "docs" / "benchmarks"
 
 # Runs in the peer's environment: one evaluation per line on stdin, its time and numbers on stdout.
+TIOU = np.linspace(0.3, 0.7, 5)
 PEER_SCRIPT = """
 import json, pickle, sys, time
 import numpy as np
@@ -86,19 +87,8 @@ def seconds_of(truth: GroundTruth, detections: Detections, tiou: np.ndarray) -> 
     return statistics.median(seconds)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--annotations", required=True)
-    parser.add_argument("--results", required=True)
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--scale", type=int, nargs="*", default=[1, 22])
-    parser.add_argument("--many-classes", default=None, metavar="ANNOTATIONS", help="of ActivityNet 1.3")
-    args = parser.parse_args()
-
-    tiou = np.linspace(0.3, 0.7, 5)
-    ours = ANETdetection(args.annotations, args.split, tiou_thresholds=tiou)
-    detections = read_results(args.results, ours.label_ids)
+def against_peer(ours: ANETdetection, detections: Detections, args: argparse.Namespace) -> list[tuple[float, float]]:
+    """Seconds of the peer and ours, alternating; their mAP must agree."""
     python = peer_python()
     with tempfile.TemporaryDirectory() as folder:
         job = Path(folder) / "job.pkl"
@@ -108,7 +98,7 @@ def main() -> None:
         columns["label"] = np.array(columns["label"])
         job.write_bytes(
             pickle.dumps(
-                {"annotations": args.annotations, "split": args.split, "tiou": tiou.tolist(), "predictions": columns}
+                {"annotations": args.annotations, "split": args.split, "tiou": TIOU.tolist(), "predictions": columns}
             )
         )
         command = [str(python), "-c", PEER_SCRIPT, str(job)]
@@ -125,18 +115,40 @@ def main() -> None:
                 np.testing.assert_allclose(mean, peer_map, atol=1e-9)
                 print(f"peer {pairs[-1][0]:.2f} s, ours {1000 * pairs[-1][1]:.1f} ms", flush=True)
             peer.stdin.close()
+    return pairs
 
+
+def growth_of(
+    ours: ANETdetection, detections: Detections, args: argparse.Namespace
+) -> list[tuple[str, int, int, float]]:
+    """(what, videos, detections, seconds): the split several times over, and many classes."""
     growth = []
     for times in args.scale:
         truth, many = repeat_videos(ours.ground_truth, detections, times)
-        growth.append(("THUMOS14's detections", len(truth.videos), len(many.score), seconds_of(truth, many, tiou)))
+        growth.append(("THUMOS14's detections", len(truth.videos), len(many.score), seconds_of(truth, many, TIOU)))
     if args.many_classes:
         every = [video for video in read_annotations(args.many_classes).of_subsets(["validation"]) if video.events]
         for videos in (every[:212], every):
             truth, drawn = ground_truth(videos), draw_detections(videos)
             title = f"ActivityNet's events, {len(np.unique(truth.label))} classes, drawn detections"
-            growth.append((title, len(truth.videos), len(drawn.score), seconds_of(truth, drawn, tiou)))
+            growth.append((title, len(truth.videos), len(drawn.score), seconds_of(truth, drawn, TIOU)))
+    return growth
 
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--annotations", required=True)
+    parser.add_argument("--results", required=True)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--scale", type=int, nargs="*", default=[1, 22])
+    parser.add_argument("--many-classes", default=None, metavar="ANNOTATIONS", help="of ActivityNet 1.3")
+    args = parser.parse_args()
+
+    ours = ANETdetection(args.annotations, args.split, tiou_thresholds=TIOU)
+    detections = read_results(args.results, ours.label_ids)
+    pairs = against_peer(ours, detections, args)
+    growth = growth_of(ours, detections, args)
     ratios = sorted(p / o for p, o in pairs)
     record = {
         "peer": PEER, "ratio_median": statistics.median(ratios), "ratios": ratios, "seconds_peer_and_ours": pairs,

@@ -11,16 +11,21 @@ EXAMPLE = "actionformer-nt study configs/study/hapt.yaml --processes 2"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", help="YAML file of the study")
-    parser.add_argument("--processes", type=int, default=1, help="runs at a time; the cores are shared among them")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        help="runs at a time; the cores are shared among them, unless OMP_NUM_THREADS is set",
+    )
     add_overrides(parser)
     parser.add_argument("--diagnostic", action="store_true", help="allow methods that use hidden labels")
     parser.add_argument("--table-only", action="store_true", help="run nothing, make the table of what is there")
 
 
 def run(args: argparse.Namespace) -> None:
-    from actionformer_nt import study
+    from actionformer_nt import study, study_table
 
     plan = study.load_study(args.study, overrides=args.set)
     if not args.table_only:
         study.run_missing(plan, processes=args.processes, diagnostic=args.diagnostic, progress=not args.quiet)
-    print(study.write_table(plan))
+    print(study_table.write_table(plan))

@@ -18,7 +18,16 @@ class Pairs(NamedTuple):
     num_in_video: np.ndarray  # (P,) events of that class and video
 
 
-def overlapping_pairs(det_key, det_ok, det_start, det_end, gt_key, gt_start, gt_end, min_iou) -> Pairs:
+def overlapping_pairs(
+    det_key: np.ndarray,
+    det_ok: np.ndarray,
+    det_start: np.ndarray,
+    det_end: np.ndarray,
+    gt_key: np.ndarray,
+    gt_start: np.ndarray,
+    gt_end: np.ndarray,
+    min_iou: float,
+) -> Pairs:
     """Pairs of the same key that overlap by at least `min_iou` > 0.
 
     Args:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
-from actionformer_nt import study
+from actionformer_nt import study, study_table
 from actionformer_nt.cli import main
 from actionformer_nt.splits import make_splits, write_splits
 from libs.utils.annotations import read_annotations
@@ -65,7 +65,7 @@ def test_table_of_given_scores(study_file, tmp_path):
         score = 0.4 + 0.05 * run.fold + (0.01 * gains[run.fold] if run.method == "nt" else 0)
         content = {"student": {"average_mAP": score}, "config_hash": study._digest(plan.config(run))}
         plan.result_file(run).write_text(json.dumps(content))
-    text = study.write_table(plan)
+    text = study_table.write_table(plan)
     assert "| 0.5 | target | 5 | 50.00 ± 7.91 |  |" in text and "| 0.5 | nt | 5 | 52.00 ±" in text
     assert "+2.00 [+1.40, +2.60]" in text
     assert json.loads((tmp_path / "out" / "study.json").read_text())["rows"]
@@ -91,11 +91,11 @@ def test_bootstrap_interval_covers_the_mean_of_pairs():
     for trial in range(200):
         base = {(f, 0): 50.0 + 10 * rng.standard_normal() for f in range(12)}
         other = {key: value + 1.0 + rng.standard_normal() for key, value in base.items()}
-        mean, low, high, pairs = study.paired_difference(other, base, seed=trial)
+        mean, low, high, pairs = study_table.paired_difference(other, base, seed=trial)
         assert low <= mean <= high and pairs == 12
         covered += low <= 1.0 <= high
     assert 0.85 * 200 <= covered <= 0.99 * 200
-    assert study.paired_difference({}, {})[3] == 0
+    assert study_table.paired_difference({}, {})[3] == 0
 
 
 def test_mistakes(study_file, capsys):
@@ -121,5 +121,5 @@ def test_failed_runs_are_told_with_their_reason(study_file, tmp_path, capsys):
 def test_a_table_says_that_scores_are_external(study_file):
     fused = {"test_cfg.ext_score_file": "scores.json", "semi_cfg.allow_external_scores": True}
     for given, said in (({}, False), (fused, True)):
-        text = study.write_table(study.load_study(study_file(set=given)))
+        text = study_table.write_table(study.load_study(study_file(set=given)))
         assert ("With external scores: scores.json." in text) == said
