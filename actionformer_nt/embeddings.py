@@ -44,7 +44,7 @@ def write_embeddings(config: dict[str, Any], checkpoint: Path, annotations: Anno
     folder = checkpoint.parent / SAMPLES
     folder.mkdir(exist_ok=True)
     used = {int(i): names.get(int(i), str(i)) for i in np.unique(np.concatenate(labels)) if i != BACKGROUND}
-    (folder / "embeddings.json").write_text(json.dumps(found | {"labels": used}))
+    (folder / "embeddings.json").write_text(json.dumps(found | {"labels": used}), encoding="utf-8")
 
 
 @torch.no_grad()

@@ -13,10 +13,10 @@ import os
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from libs.utils.annotations import Annotations, Video, load_json, read_annotations
+from libs.core.files import load_json, write_text
+from libs.utils.annotations import Annotations, Video, read_annotations
 from libs.utils.seeding import derive_seed
 
 FORMAT = "actionformer-nt split 1"
@@ -94,7 +94,7 @@ def published_split(
 
 def write_splits(path: str | os.PathLike, content: dict[str, Any]) -> None:
     """Writes what `make_splits` or `published_split` made, one value a line."""
-    Path(path).write_text(json.dumps(content, indent=0, separators=(",", ":")) + "\n")
+    write_text(path, json.dumps(content, indent=0, separators=(",", ":")) + "\n")
 
 
 def read_split(path: str | os.PathLike, ratio: float, fold: int = 0) -> Split:

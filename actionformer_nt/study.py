@@ -190,7 +190,7 @@ def _log_file(study: Study, run: Run) -> Path:
 
 
 def _last_words(study: Study, run: Run) -> str:
-    lines = _log_file(study, run).read_text(errors="replace").splitlines()
+    lines = _log_file(study, run).read_text(encoding="utf-8", errors="replace").splitlines()
     return lines[-1] if lines else "no output"
 
 
@@ -218,7 +218,7 @@ def _is_done(study: Study, run: Run) -> bool:
     path = study.result_file(run)
     if not path.is_file():
         return False
-    if json.loads(path.read_text())["config_hash"] != _digest(study.config(run)):
+    if json.loads(path.read_text(encoding="utf-8"))["config_hash"] != _digest(study.config(run)):
         raise ValueError(
             f"{path} was made with another configuration than the study has now: choose another output, or remove it"
         )
@@ -234,7 +234,7 @@ def _run_in_process(study: Study, run: Run, processes: int, diagnostic: bool) ->
     log = _log_file(study, run)
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} | os.environ  # what the user has set holds
-    with open(log, "w") as file:
+    with open(log, "w", encoding="utf-8") as file:
         return subprocess.run(
             [sys.executable, "-m", "actionformer_nt.study"],
             input=json.dumps(job), text=True, env=environment, stdout=file, stderr=subprocess.STDOUT,
@@ -261,11 +261,11 @@ def run_job(job: dict[str, Any]) -> None:
             "mAP": found.mAP.tolist(),
             "tiou": found.tiou.tolist(),
         }
-    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    last = json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     result |= {"last_metrics": last, "seconds": round(time.perf_counter() - began, 1), "config": job["config"]}
     path = Path(job["result"])
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=1) + "\n")
+    part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     os.replace(part, path)
 
 

@@ -21,7 +21,7 @@ def collect(study: Study) -> dict[tuple[str, Any, float], dict[tuple[int, int], 
     for run in study.runs():
         path = study.result_file(run)
         if path.is_file() and (run.method in study.file.methods):
-            score = 100 * json.loads(path.read_text())[study.file.report]["average_mAP"]
+            score = 100 * json.loads(path.read_text(encoding="utf-8"))[study.file.report]["average_mAP"]
             found.setdefault((run.method, run.value, run.ratio), {})[run.fold, run.seed] = score
     return found
 
@@ -88,6 +88,8 @@ def write_table(study: Study) -> str:
     text = "\n".join(lines) + "\n"
     study.output.mkdir(parents=True, exist_ok=True)
     stem = study.output / Path(study.path).stem
-    stem.with_suffix(".md").write_text(text)
-    stem.with_suffix(".json").write_text(json.dumps({"study": study.path, "rows": rows}, indent=1) + "\n")
+    stem.with_suffix(".md").write_text(text, encoding="utf-8")
+    stem.with_suffix(".json").write_text(
+        json.dumps({"study": study.path, "rows": rows}, indent=1) + "\n", encoding="utf-8"
+    )
     return text

@@ -313,7 +313,9 @@ def evaluate(
     files |= {"metrics": Path(f"{stem}_metrics.json"), "per_class": Path(f"{stem}_per_class.csv")}
     provenance["absent_labels"] = absent_labels
     write_ground_truth(folder / GROUND_TRUTH, evaluator.videos, {i: n for n, i in evaluator.label_ids.items()})
-    files["metrics"].write_text(json.dumps(result_to_dict(result, names) | {"provenance": provenance}, indent=1))
+    files["metrics"].write_text(
+        json.dumps(result_to_dict(result, names) | {"provenance": provenance}, indent=1), encoding="utf-8"
+    )
     write_table(files["per_class"], result, names)
     found = {f"mAP/{t:.2f}": m for t, m in zip(result.tiou, result.mAP.tolist(), strict=True)}
     average = {"mAP/average": result.average_mAP}

@@ -25,7 +25,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from libs.core import dump_config
 from libs.core.config import DERIVED_SECTIONS
-from libs.utils.annotations import load_json
+from libs.core.files import load_json
 from libs.utils.checkpoint import find_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -107,12 +107,12 @@ def read_classes(folder: Path) -> dict[int, str] | None:
 def write_run_info(config: dict[str, Any], folder: Path, *, names: dict[int, str]) -> None:
     """`config.yaml`, `classes.json` (from id -> name), and `run.json`: a list with an entry for each start of the
     run."""
-    (folder / CLASSES).write_text(json.dumps({name: i for i, name in names.items()}, indent=1) + "\n")
+    (folder / CLASSES).write_text(json.dumps({name: i for i, name in names.items()}, indent=1) + "\n", encoding="utf-8")
     path, old = folder / "run.json", folder / CONFIG
-    before = old.read_text() if old.is_file() else None
+    before = old.read_text(encoding="utf-8") if old.is_file() else None
     dump_config(config, old)
-    starts = json.loads(path.read_text()) if path.is_file() else []
-    if starts and before != old.read_text():
+    starts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    if starts and before != old.read_text(encoding="utf-8"):
         logger.warning("%s: the configuration differs from that of the last start and replaces it", folder)
     info = {
         "command": shlex.join(sys.argv),
@@ -124,7 +124,7 @@ def write_run_info(config: dict[str, Any], folder: Path, *, names: dict[int, str
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-    path.write_text(json.dumps([*starts, info], indent=2) + "\n")
+    path.write_text(json.dumps([*starts, info], indent=2) + "\n", encoding="utf-8")
 
 
 def source_commit() -> str | None:
@@ -179,10 +179,10 @@ class RunLog:
     def __init__(self, folder: Path, *, key: str, start: int, purge_step: int) -> None:
         self.writer = SummaryWriter(str(folder / "logs"), purge_step=purge_step)
         self.metrics_path = folder / "metrics.jsonl"
-        lines = self.metrics_path.read_text().splitlines() if self.metrics_path.is_file() else []
+        lines = self.metrics_path.read_text(encoding="utf-8").splitlines() if self.metrics_path.is_file() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)[key] <= start]
-        self.metrics_path.write_text("".join(line + "\n" for line in kept))
-        self.handler = logging.FileHandler(folder / "log.txt")
+        self.metrics_path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self.handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         self.loggers = [logging.getLogger(name) for name in ("libs", "actionformer_nt")]
 
@@ -201,7 +201,7 @@ class RunLog:
         self.handler.close()
 
     def record(self, values: dict[str, Any]) -> None:
-        with open(self.metrics_path, "a") as file:
+        with open(self.metrics_path, "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
 

@@ -33,5 +33,5 @@ def run(args: argparse.Namespace) -> int:
     report = check_data(config, features=not args.no_features, full=args.full, jobs=args.jobs, progress=not args.quiet)
     print(report.format())
     if args.json:
-        args.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
+        args.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
     return FOUND_ERRORS if report.findings.count("error") else 0

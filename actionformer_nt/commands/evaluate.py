@@ -34,6 +34,6 @@ def run(args: argparse.Namespace) -> None:
     title = f"{evaluator.dataset_name} {args.split}"
     print(format_result(evaluator.result, title=title, label_names=names if args.per_class else None))
     if args.json:
-        args.json.write_text(json.dumps(result_to_dict(evaluator.result, names), indent=1) + "\n")
+        args.json.write_text(json.dumps(result_to_dict(evaluator.result, names), indent=1) + "\n", encoding="utf-8")
     if args.csv:
         write_table(args.csv, evaluator.result, names)

@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from actionformer_nt import splits
-    from libs.utils.annotations import load_json, read_annotations
+    from libs.core.files import load_json
+    from libs.utils.annotations import read_annotations
 
     annotations = read_annotations(args.annotations)
     if args.published:

@@ -51,7 +51,7 @@ def run_names(paths: Sequence[Path]) -> list[str]:
 def _run(folder: Path, name: str, videos: int) -> dict[str, Any]:
     if not (folder / "config.yaml").is_file():
         raise FileNotFoundError(f"{folder}: not a run folder, it has no config.yaml")
-    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     truth = _ground_truth(folder)
     timelines = Timelines(truth, subset=truth.videos[0].subset if truth and truth.videos else "test")
     evaluations = []
@@ -118,7 +118,7 @@ def read_curves(path: Path) -> dict[str, Any] | None:
     """`metrics.jsonl` -> `key` ("epoch" or "iteration"), `x` and, by name, columns of the same length."""
     if not path.is_file():
         return None
-    records = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     if not records:
         return None
     step = -(-len(records) // MAX_RECORDS)

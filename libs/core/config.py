@@ -66,7 +66,7 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"config file not found: {path}")
     try:
-        raw = yaml.load(path.read_text(), Loader=_Loader)
+        raw = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a YAML file: {error}") from error
     except ValueError as error:
@@ -138,7 +138,7 @@ def dump_config(config: dict[str, Any], path: str | os.PathLike) -> None:
     config = copy.deepcopy(config)
     for key in DERIVED_FROM_DATASET + DERIVED_SECTIONS:
         config["model"].pop(key, None)
-    Path(path).write_text(yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=100))
+    Path(path).write_text(yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=100), encoding="utf-8")
 
 
 def _import_plugins(plugins: Any, source: str) -> None:

@@ -17,7 +17,8 @@ import joblib
 import numpy as np
 from tqdm import tqdm
 
-from libs.utils.annotations import Video, load_json, read_annotations
+from libs.core.files import load_json
+from libs.utils.annotations import Video, read_annotations
 from libs.utils.seeding import derive_seed
 
 
@@ -79,7 +80,7 @@ def simulate(
         database = load_json(annotations)
     (out / "features").mkdir(parents=True, exist_ok=True)
     json_file = out / "annotations.json"
-    json_file.write_text(json.dumps(database))
+    json_file.write_text(json.dumps(database), encoding="utf-8")
     parsed = read_annotations(json_file)
     num_classes = max(parsed.label_ids.values()) + 1
     prototypes = _prototypes(spec, num_classes)
@@ -98,7 +99,7 @@ def simulate(
         "videos": len(parsed.videos),
     }
     record = {"synthetic": True, "spec": asdict(spec), "annotations": annotations and str(annotations), **facts}
-    (out / "simulation.json").write_text(json.dumps(record, indent=1) + "\n")
+    (out / "simulation.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return facts
 
 

@@ -4,12 +4,12 @@
                             "annotations": [{"segment": [1.0, 2.5], "label": "run", "label_id": 0}]}}}
 
 Segments and durations are in seconds. `label_id` may be missing when `label` names the class: ids are then
-given in the order of the file's top-level list `classes` or, without one, in alphabetical order.
+given in the order of the file's top-level list `classes` or, without one, in alphabetical order. A video with
+`"labeled": false` is one that nobody has annotated, which is not the same as one in which nothing happens.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -20,8 +20,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from libs.core.files import load_json
+
+from .labels import label_number, label_text, whole_number
+
 logger = logging.getLogger(__name__)
 
+EVENTS = "annotations"  # the key of a video's events
 MIN_DURATION = 1e-3  # seconds; shorter events are duplicates' kin: dropped by the duplicate rule
 PAST_END = 0.5  # seconds; events that end this much after their video are counted in a warning
 SAME_TIME = 1e-3  # seconds; both ends within this: the same event
@@ -42,6 +47,7 @@ class Video:
     duration: float | None  # seconds
     fps: float | None
     events: tuple[Event, ...]
+    labeled: bool = True  # False: nobody has annotated it, and `events` is empty
     extra: dict[str, Any] = field(default_factory=dict)  # unread keys of the video
 
 
@@ -50,6 +56,7 @@ class Annotations:
     path: str
     videos: tuple[Video, ...]
     label_ids: dict[str, int]  # class name -> id, over all subsets
+    own_ids: bool = True  # whether the ids stand in the file, or were given; False: numbered by their names' order
 
     def of_subsets(self, subsets: Sequence[str]) -> list[Video]:
         """The videos of the given subsets, in the order of the file. Names are compared in lower case.
@@ -66,54 +73,52 @@ class Annotations:
 
 
 def read_annotations(
-    path: str | os.PathLike, *, hidden: frozenset[str] = frozenset(), label_ids: dict[str, int] | None = None
+    path: str | os.PathLike,
+    *,
+    hidden: frozenset[str] = frozenset(),
+    label_ids: dict[str, int] | None = None,
+    source: str = "the frozen label map",
 ) -> Annotations:
     """Reads and checks an annotation file.
 
     Args:
         hidden: videos whose events are dropped before anything looks at them.
-        label_ids: class name -> id, instead of collecting it from the events that are read.
+        label_ids: class name -> id, instead of collecting it from the events that are read. The file may lack some of
+            the classes and all ids, but must not contradict the map.
+        source: of `label_ids`, for messages.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: broken JSON, no `database`, times that are not numbers, a label without an id; names the
-            file, the video and the value. An event that ends before it starts is an error; one of no length or
-            outside its video is kept and counted in a warning, since the public files have some.
+        ValueError: broken JSON, no `database`, times that are not numbers, a label without an id, events under
+            another key than `annotations`; names the file, the video and the value. An event that ends before it
+            starts is an error; one of no length or outside its video is kept and counted in a warning, since the
+            public files have some.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"annotation file not found: {path}")
     stat = os.stat(path)
     frozen = None if label_ids is None else tuple(label_ids.items())
-    return _read(path, stat.st_mtime_ns, stat.st_size, hidden, frozen)
+    return _read(path, stat.st_mtime_ns, stat.st_size, hidden, frozen, source)
 
 
 @lru_cache(maxsize=8)  # train and test splits and the evaluator read the same file
 def _read(
-    path: str, _mtime: int, _size: int, hidden: frozenset[str], frozen: tuple[tuple[str, int], ...] | None
+    path: str, _mtime: int, _size: int, hidden: frozenset[str], frozen: tuple[tuple[str, int], ...] | None, source: str
 ) -> Annotations:
     content = load_json(path)
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict):
         raise ValueError(f"{path}: expected an object with the key 'database', found {_describe(content)}")
-    for video_id in hidden & database.keys():
-        if isinstance(database[video_id], dict):
-            database[video_id] = database[video_id] | {"annotations": []}
-    label_ids = _label_ids(path, content, database, None if frozen is None else dict(frozen))
-    videos = tuple(_video(path, video_id, entry, label_ids) for video_id, entry in database.items())
+    for video_id, entry in database.items():
+        if video_id in hidden and isinstance(entry, dict):
+            database[video_id] = {key: value for key, value in entry.items() if key != EVENTS} | {EVENTS: []}
+        elif is_unlabeled(path, video_id, entry):
+            database[video_id] = entry | {EVENTS: []}
+    labels = _Labels(path, database, content.get("classes"), None if frozen is None else dict(frozen), source)
+    videos = tuple(_video(path, video_id, entry, labels) for video_id, entry in database.items())
     _warn_about_times(path, videos)
-    return Annotations(path, videos, label_ids)
-
-
-def load_json(path: str | os.PathLike) -> Any:
-    """`json.load` whose errors name the file."""
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"file not found: {os.fspath(path)}")
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{os.fspath(path)}: broken JSON: {error}") from error
+    return Annotations(path, videos, labels.ids, labels.own_ids)
 
 
 def duplicate_mask(starts: np.ndarray, ends: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -133,38 +138,98 @@ def _describe(content: Any) -> str:
     return f"the keys {list(content)[:5]}" if isinstance(content, dict) else f"a {type(content).__name__}"
 
 
-def _label_ids(path: str, content: dict, database: dict, frozen: dict[str, int] | None) -> dict[str, int]:
-    """name -> id over all subsets: from `label_id`, else from the list `classes`, else in alphabetical order. Where the
-    map is frozen, labels must be in it with its ids."""
-    ids: dict[str, int] = dict(frozen or {})
-    unnumbered = set()
-    for video_id, entry in database.items():
-        for event in _events(path, video_id, entry):
-            name, number = event.get("label"), event.get("label_id")
-            if number is None and name is None:
-                raise ValueError(f"{path}: video '{video_id}': an event has neither 'label' nor 'label_id': {event}")
-            if number is None:
-                unnumbered.add(str(name))
-                continue
-            if isinstance(number, bool) or not isinstance(number, int):
-                raise ValueError(f"{path}: video '{video_id}': label_id {number!r} is not an integer")
-            name = str(number) if name is None else str(name)
-            if frozen is not None and name not in frozen:
-                raise ValueError(f"{path}: video '{video_id}': label '{name}' is not in the frozen label map")
-            if ids.setdefault(name, number) != number:
-                raise ValueError(
-                    f"{path}: video '{video_id}': label '{name}' has label_id {number}, but {ids[name]} elsewhere"
-                )
-    unnumbered -= set(ids)
-    if unnumbered and ids:
-        raise ValueError(f"{path}: no label_id for the labels {sorted(unnumbered)}, while other events have one")
-    if unnumbered:
-        classes = content.get("classes")
-        names = [str(name) for name in classes] if isinstance(classes, list) else sorted(unnumbered)
-        if missing := unnumbered - set(names):
-            raise ValueError(f"{path}: labels {sorted(missing)} are not in the file's list 'classes': {names}")
-        ids = {name: i for i, name in enumerate(names)}
-    return ids
+def is_unlabeled(path: str, video_id: str, entry: Any) -> bool:
+    """Whether a video of a file is marked with `"labeled": false`."""
+    mark = entry.get("labeled", True) if isinstance(entry, dict) else True
+    if not isinstance(mark, bool):
+        raise ValueError(f"{path}: video '{video_id}': labeled {mark!r}: expected true or false")
+    return not mark
+
+
+def misplaced_events(entry: dict[str, Any]) -> list[str]:
+    """Keys of a video without `annotations` that hold what look like events."""
+    if EVENTS in entry:
+        return []
+    return [
+        key
+        for key, value in entry.items()
+        if isinstance(value, list) and any(isinstance(x, dict) and "segment" in x for x in value)
+    ]
+
+
+class _Labels:
+    """Which id the label of an event means.
+
+    Attributes:
+        ids: name -> id over all subsets: the given map, or from `label_id`, else from the list `classes`, else in
+            alphabetical order.
+        own_ids: whether ids were given, in the file or by the map.
+    """
+
+    def __init__(self, path: str, database: dict, classes: Any, given: dict[str, int] | None, source: str) -> None:
+        self.path, self.source, self.frozen = path, source, given is not None
+        self.ids: dict[str, int] = dict(given or {})
+        self.own_ids = True
+        self.aliases: dict[str, int] = {}  # labels that are class ids
+        unnumbered: dict[str, Any] = {}  # name -> label
+        unnamed: dict[int, str] = {}  # id -> first video
+        for video_id, entry in database.items():
+            for event in _events(path, video_id, entry):
+                where = f"{path}: video '{video_id}'"
+                label, number = event.get("label"), event.get("label_id")
+                if number is None and label is None:
+                    raise ValueError(f"{where}: an event has neither 'label' nor 'label_id': {event}")
+                if number is None:
+                    unnumbered.setdefault(label_text(label, where), label)
+                elif label is None:
+                    unnamed.setdefault(label_number(number, where), where)
+                else:
+                    self._add(label_text(label, where), label_number(number, where), where)
+        for number, where in unnamed.items():
+            self._add_unnamed(number, where)
+        self._add_unnumbered({n: label for n, label in unnumbered.items() if n not in self.ids}, classes)
+
+    def _add(self, name: str, number: int, where: str) -> None:
+        if self.frozen and name not in self.ids:
+            if self.ids.get(str(number)) != number:  # a class that has a number for a name may get another
+                raise ValueError(f"{where}: label '{name}' (label_id {number}) is not in {self.source}")
+            return
+        if self.ids.setdefault(name, number) != number:
+            elsewhere = f"in {self.source}" if self.frozen else "elsewhere"
+            raise ValueError(f"{where}: label '{name}' has label_id {number}, but {self.ids[name]} {elsewhere}")
+
+    def _add_unnamed(self, number: int, where: str) -> None:
+        if number in self.ids.values():
+            return
+        if self.frozen or str(number) in self.ids:
+            raise ValueError(f"{where}: label_id {number} has no 'label', and no class of {self.source} has that id")
+        self.ids[str(number)] = number
+
+    def _add_unnumbered(self, labels: dict[str, Any], classes: Any) -> None:
+        if not labels:
+            return
+        if self.ids or self.frozen:
+            known = set(self.ids.values())
+            self.aliases = {name: n for name, label in labels.items() if (n := whole_number(label)) in known}
+            if missing := sorted(labels.keys() - self.aliases.keys()):
+                if self.frozen:
+                    raise ValueError(f"{self.path}: labels {missing} are not in {self.source}")
+                raise ValueError(f"{self.path}: no label_id for the labels {missing}, while other events have one")
+            return
+        names = sorted(labels)
+        if isinstance(classes, list):
+            names = [label_text(name, f"{self.path}: 'classes'") for name in classes]
+            if repeated := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{self.path}: the list 'classes' names {repeated} more than once")
+        if missing := sorted(labels.keys() - set(names)):
+            raise ValueError(f"{self.path}: labels {missing} are not in the file's list 'classes': {names}")
+        self.ids, self.own_ids = {name: i for i, name in enumerate(names)}, False
+
+    def of(self, event: dict[str, Any], where: str) -> int:
+        if event.get("label_id") is not None:
+            return label_number(event["label_id"], where)
+        name = label_text(event["label"], where)
+        return self.ids[name] if name in self.ids else self.aliases[name]
 
 
 def _events(path: str, video_id: str, entry: Any) -> list[dict]:
@@ -172,23 +237,28 @@ def _events(path: str, video_id: str, entry: Any) -> list[dict]:
         raise ValueError(
             f"{path}: video '{video_id}': expected an object with the key 'subset', found {_describe(entry)}"
         )
-    events = entry.get("annotations") or []
+    if keys := misplaced_events(entry):
+        raise ValueError(
+            f"{path}: video '{video_id}': no 'annotations', but events under {keys}: rename the key to 'annotations'"
+        )
+    events = entry.get(EVENTS) or []
     if not isinstance(events, list) or any(not isinstance(event, dict) for event in events):
         raise ValueError(f"{path}: video '{video_id}': 'annotations' must be a list of objects")
     return events
 
 
-def _video(path: str, video_id: str, entry: dict, label_ids: dict[str, int]) -> Video:
+def _video(path: str, video_id: str, entry: dict, labels: _Labels) -> Video:
     where = f"{path}: video '{video_id}'"
     events = []
     for event in _events(path, video_id, entry):
         start, end = _segment(where, event)
-        number = event.get("label_id")
-        events.append(Event(start, end, label_ids[str(event["label"])] if number is None else number))
-    known = ("subset", "duration", "fps", "annotations")
+        events.append(Event(start, end, labels.of(event, where)))
+    known = ("subset", "duration", "fps", "labeled", EVENTS)
     extra = {key: value for key, value in entry.items() if key not in known}
     duration, fps = (_positive(where, key, entry.get(key)) for key in ("duration", "fps"))
-    return Video(video_id, str(entry["subset"]).lower(), duration, fps, tuple(events), extra)
+    return Video(
+        video_id, str(entry["subset"]).lower(), duration, fps, tuple(events), entry.get("labeled", True), extra
+    )
 
 
 def _segment(where: str, event: dict) -> tuple[float, float]:

@@ -45,7 +45,7 @@ def start() -> None:
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     atexit.register(dist.destroy_process_group)
     if not is_main():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
         for name in ("libs", "actionformer_nt"):
             for handler in logging.getLogger(name).handlers:
                 handler.setLevel(logging.WARNING)

@@ -60,12 +60,18 @@ class EvaluationResult:
 
 
 def ground_truth(videos: Sequence[Video]) -> GroundTruth:
-    """The events of `videos` after ActionFormer's duplicate rule (`annotations.duplicate_mask`)."""
+    """The events of `videos` after ActionFormer's duplicate rule (`annotations.duplicate_mask`).
+
+    Raises:
+        ValueError: a negative label id, which a detection of an unknown class would match; names the video.
+    """
     ids, rows, total = [], [], 0
     for video in videos:
         if not video.events:
             continue
         events = np.array(video.events, dtype=np.float64)  # (N, 3): start, end, label id
+        if (events[:, 2] < 0).any():
+            raise ValueError(f"video '{video.id}': an event has a negative label id; ids count from 0")
         kept = events[duplicate_mask(*events.T)]
         total += len(events)
         rows.append(kept)

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from .annotations import Video, load_json
+from libs.core.files import load_json, write_text
 
-UNKNOWN_LABEL = -1  # a class name that the annotation file does not have
+from .annotations import Video
+from .labels import UNKNOWN_LABEL, find_label
+
+__all__ = ["UNKNOWN_LABEL"]
+
+TABLES = (".csv", ".tsv")
+COLUMNS = {  # of a result table: ours, and ActionFormer's
+    "video": "video", "video-id": "video", "video_id": "video",
+    "start": "start", "t-start": "start", "end": "end", "t-end": "end",
+    "label": "label", "label_id": "label_id", "score": "score",
+}  # fmt: skip
 
 
 class Detections(NamedTuple):
@@ -61,20 +72,45 @@ def concatenate(parts: list[Detections]) -> Detections:
     return Detections(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def as_detections(predictions: Any, label_ids: dict[str, int] | None = None) -> Detections:
+def as_detections(
+    predictions: Any, label_ids: Mapping[str, int] | None = None, ids: Collection[int] | None = None
+) -> Detections:
     """Accepts what ActionFormer's evaluator accepts — a dict or data frame with the columns `video-id`, `t-start`,
-    `t-end`, `label`, `score` — a `Detections`, or the path of a result JSON. The argument is not changed."""
+    `t-end`, `label`, `score` — a `Detections`, or the path of a result file. Whole numbers in `label` are class ids,
+    texts are class names. The argument is not changed. `label_ids`, `ids`: see `read_results`."""
+    label_ids = label_ids or {}
     if isinstance(predictions, Detections):
         return predictions
     if isinstance(predictions, (str, os.PathLike)):
-        return read_results(predictions, label_ids or {})
+        return read_results(predictions, label_ids, ids)
     columns = ("video-id", "t-start", "t-end", "label", "score")
     missing = [name for name in columns if name not in predictions]
     if missing:
         raise ValueError(f"predictions: columns {missing} are missing; expected {list(columns)}")
-    if isinstance(predictions, pd.DataFrame):
-        return make_detections(*(predictions[name].to_numpy() for name in columns))
-    return make_detections(*(predictions[name] for name in columns))
+    video, start, end, label, score = (np.asarray(predictions[name]) for name in columns)
+    if label.dtype.kind not in "iu":
+        label = _resolve(label.ravel().tolist(), None, label_ids, ids, "predictions")
+    return make_detections(video, start, end, label, score)
+
+
+def _resolve(
+    labels: Sequence[Any],
+    numbers: Sequence[Any] | None,
+    label_ids: Mapping[str, int],
+    ids: Collection[int] | None,
+    where: str,
+) -> list[int]:
+    """`find_label` of every row; each pair is looked up once."""
+    found: dict[tuple, int] = {}
+    rows = []
+    for label, number in zip(labels, [None] * len(labels) if numbers is None else numbers, strict=True):
+        if isinstance(label, (list, dict)):
+            raise ValueError(f"{where}: label {label!r} must be a text or a number")
+        key = (type(label), label, number)
+        if key not in found:
+            found[key] = find_label(label, number, label_ids, ids, where)
+        rows.append(found[key])
+    return rows
 
 
 def to_table(detections: Detections, label_names: dict[int, str]) -> pd.DataFrame:
@@ -110,10 +146,7 @@ def write_results(
         entry = {"label": name, "label_id": label, "score": score, "segment": [start, end]}
         results.setdefault(video_id, []).append(entry)
     content = {"version": "VERSION 1.3", "results": results, "external_data": {}, **extra}
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content))
-    os.replace(part, path)
+    write_text(path, json.dumps(content))
 
 
 def write_ground_truth(path: str | os.PathLike, videos: Sequence[Video], label_names: dict[int, str]) -> None:
@@ -122,6 +155,7 @@ def write_ground_truth(path: str | os.PathLike, videos: Sequence[Video], label_n
         video.id: {
             "subset": video.subset,
             **{key: value for key, value in (("duration", video.duration), ("fps", video.fps)) if value is not None},
+            **({} if video.labeled else {"labeled": False}),
             "annotations": [
                 {"segment": [event.start, event.end], "label": label_names.get(event.label_id, str(event.label_id)),
                  "label_id": event.label_id}
@@ -130,28 +164,49 @@ def write_ground_truth(path: str | os.PathLike, videos: Sequence[Video], label_n
         }
         for video in videos
     }  # fmt: skip
-    Path(path).write_text(json.dumps({"database": database}))
+    write_text(path, json.dumps({"database": database}))
 
 
-def read_results(path: str | os.PathLike, label_ids: dict[str, int]) -> Detections:
-    """Reads a result JSON; `label_ids` maps class names to ids. A label that is a number is an id itself; a name
-    that is not in `label_ids` becomes `UNKNOWN_LABEL`, which the evaluator counts and reports.
+def read_results(
+    path: str | os.PathLike, label_ids: Mapping[str, int], ids: Collection[int] | None = None
+) -> Detections:
+    """Reads a result file: ActivityNet's JSON, or a table `.csv` or `.tsv` with the columns `video`, `start`, `end`,
+    `label` (or `label_id`), `score`, or ActionFormer's names of them.
+
+    Args:
+        label_ids: class name -> id.
+        ids: the ids that a `label_id` beside an unknown name may mean, see `find_label`. What is neither name nor id
+            becomes `UNKNOWN_LABEL`, which the evaluator counts and reports.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_json`, or a detection without label, score or segment.
+        FileNotFoundError, ValueError: as `load_json`; a detection without label, score or segment, or another format.
     """
+    ending = Path(path).suffix.lower()
+    if ending in TABLES:
+        return _read_table(path, label_ids, ids)
+    if ending in (".pkl", ".pickle"):
+        code = f"import pickle, pandas; pandas.DataFrame(pickle.load(open({str(path)!r}, 'rb'))).to_csv('results.csv')"
+        raise ValueError(
+            f"{path}: a pickle can run code when it is read, so it is refused. If you trust it: "
+            f"python -c {shlex.quote(code)}"
+        )
+    return _read_json(path, label_ids, ids)
+
+
+def _read_json(path: str | os.PathLike, label_ids: Mapping[str, int], known: Collection[int] | None) -> Detections:
     content = load_json(path)
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict):
         raise ValueError(f"{path}: not a result file: expected an object with the key 'results'")
-    ids, starts, ends, labels, scores = [], [], [], [], []
+    ids, starts, ends, labels, numbers, scores = [], [], [], [], [], []
     for video_id, entries in results.items():
         if not isinstance(entries, list):
             raise ValueError(f"{path}: video '{video_id}': expected a list of detections, found {entries!r}")
         for entry in entries:
             try:
                 (start, end), score = entry["segment"], entry["score"]
-                label = entry["label"] if entry.get("label") is not None else entry["label_id"]
+                label = entry.get("label")
+                number = entry.get("label_id") if label is not None else entry["label_id"]
                 starts.append(float(start))
                 ends.append(float(end))
                 scores.append(float(score))
@@ -162,6 +217,41 @@ def read_results(path: str | os.PathLike, label_ids: dict[str, int]) -> Detectio
                 ) from None
             if ends[-1] < starts[-1]:
                 raise ValueError(f"{path}: video '{video_id}': segment {entry['segment']} ends before it starts")
+            if isinstance(label, (list, dict, bool)) or isinstance(number, (list, dict, bool)):
+                raise ValueError(f"{path}: video '{video_id}': label {label!r} must be a text or a number")
             ids.append(video_id)
-            labels.append(label if isinstance(label, int) else label_ids.get(str(label), UNKNOWN_LABEL))
-    return make_detections(ids, starts, ends, labels, scores)
+            labels.append(label)
+            numbers.append(number)
+    return make_detections(ids, starts, ends, _resolve(labels, numbers, label_ids, known, str(path)), scores)
+
+
+def _read_table(path: str | os.PathLike, label_ids: Mapping[str, int], known: Collection[int] | None) -> Detections:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"file not found: {os.fspath(path)}")
+    separator = "\t" if Path(path).suffix.lower() == ".tsv" else ","
+    try:
+        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a table: {error}") from None
+    table = table.rename(columns=COLUMNS)
+    needed = ["video", "start", "end", "score", *([] if "label_id" in table else ["label"])]
+    if missing := [name for name in needed if name not in table]:
+        raise ValueError(
+            f"{path}: columns {missing} are missing; expected video, start, end, label, score or video-id, t-start, "
+            f"t-end, label, score; found {list(table)}"
+        )
+    numbers = {}
+    for name in ("start", "end", "score"):
+        values = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
+        if (bad := np.flatnonzero(~np.isfinite(values))).size:
+            value = table[name].iloc[bad[0]]
+            raise ValueError(f"{path}: line {bad[0] + 2}: {name} {value!r} is not a number")
+        numbers[name] = values
+    if (bad := np.flatnonzero(numbers["end"] < numbers["start"])).size:
+        raise ValueError(f"{path}: line {bad[0] + 2}: the detection ends before it starts")
+    beside = table["label_id"].replace("", None).tolist() if "label_id" in table else None
+    labels = table["label"].tolist() if "label" in table else [None] * len(table)
+    resolved = _resolve(labels, beside, label_ids, known, str(path))
+    return make_detections(
+        table["video"].to_numpy(object), numbers["start"], numbers["end"], resolved, numbers["score"]
+    )

@@ -6,7 +6,8 @@ import os
 
 import numpy as np
 
-from .annotations import load_json
+from libs.core.files import load_json
+
 from .results import Detections, concatenate, make_detections
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .annotations import load_json
+from libs.core.files import load_json, write_text
+
 from .evaluation import GroundTruth, true_positives
 from .results import Detections
 
@@ -87,7 +87,7 @@ def write_thresholds(
             for label, point in thresholds.per_class.items()
         },
     }
-    Path(path).write_text(json.dumps(content, indent=1) + "\n")
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_thresholds(path: str | os.PathLike) -> tuple[Thresholds, dict[str, Any]]:

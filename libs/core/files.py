@@ -1,0 +1,51 @@
+"""Reading and writing small text files: always UTF-8, whatever the locale, and never a key that stands twice."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def load_json(path: str | os.PathLike) -> Any:
+    """The content of a JSON file, with or without a byte-order mark.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not JSON, or an object in which a key stands twice, of which JSON readers keep the last in silence;
+            names the file and the keys.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"file not found: {os.fspath(path)}")
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return json.load(file, object_pairs_hook=_unique)
+    except _RepeatedKeys as error:
+        raise ValueError(
+            f"{os.fspath(path)}: {error} more than once in one object; merge the entries or remove one"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{os.fspath(path)}: broken JSON: {error}") from error
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a file in one go; a crash in between leaves the old one."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+class _RepeatedKeys(Exception):  # noqa: N818 (never leaves this file)
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = sorted({key for key in keys if keys.count(key) > 1})
+        named = ", ".join(repr(key) for key in repeated[:5]) + (", ..." if len(repeated) > 5 else "")
+        raise _RepeatedKeys(f"the key{'s' if len(repeated) > 1 else ''} {named} stand{'' if repeated[1:] else 's'}")
+    return found
