@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from libs.core.interrupts import ignore_interrupts
 from libs.datasets.dataset import SampleKey, TALDataset
 from libs.datasets.loader import check_batch_size, identity
 from libs.utils import distributed
@@ -52,4 +53,7 @@ class IterationBatches(Sampler[list[SampleKey]]):
 
 def iteration_loader(dataset: TALDataset, batches: IterationBatches, num_workers: int) -> DataLoader:
     generator = torch.Generator().manual_seed(batches.seed)  # the loader's own draws leave the model's alone
-    return DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=identity, generator=generator)
+    return DataLoader(
+        dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=identity, generator=generator,
+        worker_init_fn=ignore_interrupts,
+    )  # fmt: skip

@@ -16,7 +16,8 @@ USER_ERRORS = (ValueError, OSError)  # a mistake in what was given: one line, ex
 MISTAKE, STOPPED, INTERRUPTED = 2, 3, 130
 EXIT_CODES = (
     "exit status: 0 done; 2 a mistake in what was given; 3 training stopped, the loss was not finite, or runs of a "
-    "study failed; 4 check-data found errors; 130 interrupted; 1 anything else"
+    "study failed; 4 check-data found errors; 130 interrupted; 143 "
+    "terminated; 1 anything else"
 )
 
 
@@ -108,9 +109,9 @@ def call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return STOPPED
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("interrupted; a training run goes on with --resume and its folder", file=sys.stderr)
-        return INTERRUPTED
+        return getattr(stop, "exit_status", INTERRUPTED)
 
 
 def _join_processes(args: argparse.Namespace) -> None:

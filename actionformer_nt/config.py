@@ -11,7 +11,7 @@ from libs.core.schema import Count, Fraction, NonNegative, Positive, Section
 
 class SplitSection(Section):
     file: str  # written by `actionformer-nt splits`
-    ratio: Annotated[float, Field(gt=0, le=1)]  # labeled share of the training videos
+    ratio: Annotated[float, Field(gt=0, le=1)] | None = None  # labeled share; None: that of a published list
     fold: NonNegativeInt = 0
 
 

@@ -13,25 +13,34 @@ import torch
 from torch import Tensor
 
 from libs.datasets import make_dataset
+from libs.utils.annotations import read_annotations
 
 from .label_space import partition
 from .pseudo_labels import PseudoSegments, iou_matrix
+from .splits import Split
 
 MATCH_IOU = 0.5
 
 
 class HiddenLabels:
-    """The events of unlabeled videos, on the grids of their features."""
+    """The events of unlabeled videos, on the grids of their features. Of videos marked `"labeled": false` nobody knows
+    any: they are left out."""
 
-    def __init__(self, config: dict[str, Any], videos: tuple[str, ...]) -> None:
-        dataset = make_dataset(
-            config["dataset_name"], True, config["train_split"], **config["dataset"], video_ids=frozenset(videos)
+    def __init__(self, config: dict[str, Any], split: Split) -> None:
+        annotations = read_annotations(
+            config["dataset"]["json_file"], label_ids=split.label_ids, source=f"the classes of split {split.source}"
         )
-        self.videos = dataset.videos
-        self.events = {video.id: dataset.events(i) for i, video in enumerate(dataset.videos)}
+        dataset = make_dataset(
+            config["dataset_name"], True, config["train_split"], **config["dataset"],
+            annotations=annotations, video_ids=frozenset(split.unlabeled),
+        )  # fmt: skip
+        self.videos = [video for video in dataset.videos if video.labeled]
+        self.events = {video.id: dataset.events(i) for i, video in enumerate(dataset.videos) if video.labeled}
 
     def of(self, video: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Segments (N, 2) in steps of a sample's features, and labels (N,)."""
+        if video["video_id"] not in self.events:
+            return torch.zeros(0, 2), torch.zeros(0, dtype=torch.long)
         segments, labels = self.events[video["video_id"]]
         length = video["feats"].shape[1]
         moved = segments - np.float32(video["feat_start"])
@@ -58,6 +67,8 @@ class HiddenLabels:
             ("segments", "located", "correct", "events", "found", "wrong", "in_positive", "in_negative"), 0.0
         )
         for video, found in zip(videos, pseudo, strict=True):
+            if video["video_id"] not in self.events:
+                continue
             segments, labels = self.of(video)
             truth = self.true_class(video, found)
             on_event = truth >= 0

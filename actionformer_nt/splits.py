@@ -51,19 +51,25 @@ def make_splits(
             as a class); "uniform": at random.
 
     Raises:
-        ValueError: a ratio that leaves no labeled video.
+        ValueError: a ratio that leaves no labeled video, or asks for more than are not marked `"labeled": false`.
     """
     if kind not in ("stratified", "uniform"):
         raise ValueError(f"split kind '{kind}' is neither 'stratified' nor 'uniform'")
     videos = annotations.of_subsets(subsets)
+    able = [video for video in videos if video.labeled]
     for ratio in ratios:
         if not 0 < ratio <= 1 or round(ratio * len(videos)) < 1:
             raise ValueError(
                 f"ratio {ratio} leaves no labeled video of {len(videos)}; the smallest is {0.5 / len(videos):.4f}"
             )
+        if round(ratio * len(videos)) > len(able):
+            raise ValueError(
+                f"ratio {ratio} asks for {round(ratio * len(videos))} labeled videos of {len(videos)}, but only "
+                f"{len(able)} are not marked labeled: false; the largest ratio is {len(able) / len(videos):.4g}"
+            )
     longest = round(max(ratios) * len(videos))
     order = _stratified_order if kind == "stratified" else _uniform_order
-    orders = [order(videos, longest, random.Random(derive_seed(seed, fold, kind))) for fold in range(folds)]
+    orders = [order(able, longest, random.Random(derive_seed(seed, fold, kind))) for fold in range(folds)]
     return _content(kind, annotations, subsets, videos, orders, ratios=list(ratios), seed=seed)
 
 
@@ -74,7 +80,8 @@ def published_split(
     of its ids is dropped where the annotations have none. Without "unlabeled" it is all other videos of the subsets.
 
     Raises:
-        ValueError: ids that the annotations do not have, or that are in both lists.
+        ValueError: ids that the annotations do not have, that stand twice, or that are in both lists; a labeled video
+            that is marked `"labeled": false`.
     """
     videos = annotations.of_subsets(subsets)
     known = {video.id for video in videos}
@@ -83,6 +90,11 @@ def published_split(
     labeled = [_match_id(video, known, name) for video in listing["labeled"]]
     rest = sorted(known - set(labeled))
     unlabeled = [_match_id(video, known, name) for video in listing.get("unlabeled", rest)]
+    for part, ids in (("labeled", labeled), ("unlabeled", unlabeled)):
+        if repeated := sorted({video for video in ids if ids.count(video) > 1}):
+            raise ValueError(f"{name}: the list '{part}' names {repeated} more than once")
+    if marked := sorted(set(labeled) & {video.id for video in videos if not video.labeled}):
+        raise ValueError(f"{name}: labeled videos {marked} are marked labeled: false in {annotations.path}")
     if both := sorted(set(labeled) & set(unlabeled)):
         raise ValueError(f"{name}: {len(both)} videos are labeled and unlabeled, the first is '{both[0]}'")
     if not labeled:
@@ -92,13 +104,34 @@ def published_split(
     return _content("published", annotations, subsets, chosen, [labeled], ratios=[ratio], seed=None)
 
 
+def marked_split(annotations: Annotations, subsets: Sequence[str]) -> dict[str, Any]:
+    """A split file of one fold and ratio from the marks in the annotation file: the videos that are not marked
+    `"labeled": false` are labeled.
+
+    Raises:
+        ValueError: all of them are marked, or none.
+    """
+    videos = annotations.of_subsets(subsets)
+    labeled = [video.id for video in videos if video.labeled]
+    if len(labeled) in (0, len(videos)):
+        raise ValueError(
+            f"{annotations.path}: {len(labeled)} of {len(videos)} videos of {list(subsets)} are labeled; expected some "
+            'with "labeled": false and some without'
+        )
+    ratio = len(labeled) / len(videos)
+    return _content("published", annotations, subsets, videos, [labeled], ratios=[ratio], seed=None)
+
+
 def write_splits(path: str | os.PathLike, content: dict[str, Any]) -> None:
     """Writes what `make_splits` or `published_split` made, one value a line."""
     write_text(path, json.dumps(content, indent=0, separators=(",", ":")) + "\n")
 
 
-def read_split(path: str | os.PathLike, ratio: float, fold: int = 0) -> Split:
+def read_split(path: str | os.PathLike, ratio: float | None, fold: int = 0) -> Split:
     """One ratio and fold of a split file.
+
+    Args:
+        ratio: None: the one ratio of a published split.
 
     Raises:
         FileNotFoundError, ValueError: not a split file, changed since it was written, or it has no such fold or ratio.
@@ -111,7 +144,16 @@ def read_split(path: str | os.PathLike, ratio: float, fold: int = 0) -> Split:
     videos, orders = content["videos"], content["orders"]
     if fold >= len(orders):
         raise ValueError(f"{path}: no fold {fold}; folds 0 to {len(orders) - 1} are there")
+    if ratio is None:
+        if content["kind"] != "published":
+            raise ValueError(f"{path}: semi_cfg.split.ratio is missing; this file is made for {content['ratios']}")
+        ratio = len(orders[fold]) / len(videos)
     count = round(ratio * len(videos))
+    if content["kind"] == "published" and count != len(orders[fold]):
+        raise ValueError(
+            f"{path}: ratio {ratio:g} asks for {count} labeled videos of {len(videos)}, but this split is a list of "
+            f"{len(orders[fold])}: set semi_cfg.split.ratio to {len(orders[fold]) / len(videos):.4g}, or leave it out"
+        )
     if count < 1 or count > len(orders[fold]):
         largest = len(orders[fold]) / len(videos)
         raise ValueError(
@@ -120,7 +162,7 @@ def read_split(path: str | os.PathLike, ratio: float, fold: int = 0) -> Split:
         )
     labeled = tuple(orders[fold][:count])
     unlabeled = tuple(video for video in videos if video not in set(labeled))
-    return Split(labeled, unlabeled, content["label_ids"], f"{path}, ratio {ratio}, fold {fold}", content["hash"])
+    return Split(labeled, unlabeled, content["label_ids"], f"{path}, ratio {ratio:.4g}, fold {fold}", content["hash"])
 
 
 def read_hidden(json_file: str, split: Split) -> Annotations:
@@ -130,8 +172,16 @@ def read_hidden(json_file: str, split: Split) -> Annotations:
     Raises:
         ValueError: the split names videos that the file does not have.
     """
-    annotations = read_annotations(json_file, hidden=frozenset(split.unlabeled), label_ids=split.label_ids)
+    annotations = read_annotations(
+        json_file,
+        hidden=frozenset(split.unlabeled),
+        label_ids=split.label_ids,
+        source=f"the classes of split {split.source}",
+    )
     known = {video.id for video in annotations.videos}
+    marked = {video.id for video in annotations.videos if not video.labeled}
+    if wrong := [video for video in split.labeled if video in marked]:
+        raise ValueError(f"split {split.source}: its labeled videos {wrong} are marked labeled: false in {json_file}")
     missing = [video for video in (*split.labeled, *split.unlabeled) if video not in known]
     if missing:
         raise ValueError(

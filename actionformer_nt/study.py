@@ -12,11 +12,12 @@ import hashlib
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,17 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from libs.core import read_yaml, resolve_config, set_key, set_keys
+from libs.core.files import load_json, write_text
+from libs.core.interrupts import StopRequest, stop_requests
+from libs.core.lock import locked
 from libs.core.schema import Count, Section
+from libs.core.threads import available_cores
 
 from .names import LABELED_ONLY, ORACLE, check_method
 
 logger = logging.getLogger(__name__)
+
+POLL = 0.1  # seconds from one look at the runs to the next
 
 
 class RunsFailedError(RuntimeError):
@@ -147,42 +154,92 @@ def load_study(path: str | os.PathLike, *, overrides: Sequence[str] = ()) -> Stu
 
 
 def run_missing(study: Study, *, processes: int = 1, diagnostic: bool = False, progress: bool = True) -> None:
-    """Runs what has no result yet, `processes` at a time, the cores divided among them.
+    """Runs what has no result yet, `processes` at a time, the cores and the GPUs divided among them. When the study is
+    ended, its runs write a checkpoint and end, too; the next call goes on with them.
 
     Raises:
         RunsFailedError: some runs failed; names them, their last words and their logs. The others are finished first.
+        ValueError: another study runs in the output folder.
     """
     if ORACLE in study.file.methods and not diagnostic:
         raise ValueError(f"method {ORACLE} uses hidden labels: run the study with --diagnostic")
-    (study.output / "results").mkdir(parents=True, exist_ok=True)
     missing = _to_run(study)
     logger.info("study %s: %d of %d runs are to be made", study.path, len(missing), len(study.runs()))
+    if not missing:
+        return
+    with locked(study.output, "study.lock"), stop_requests() as stop:
+        (study.output / "results").mkdir(exist_ok=True)
+        _run_all(study, missing, Slots(study, processes), stop, diagnostic=diagnostic, progress=progress)
+
+
+def _run_all(
+    study: Study, missing: list[Run], slots: Slots, stop: StopRequest, *, diagnostic: bool, progress: bool
+) -> None:
     makers = {(run.ratio, run.fold, run.seed) for run in missing if run.method == LABELED_ONLY}
     waiting = [run for run in missing if run.method != LABELED_ONLY and (run.ratio, run.fold, run.seed) in makers]
     ready = [run for run in missing if run not in waiting]
     failed: list[str] = []
     dropped = 0
-    with (
-        ThreadPoolExecutor(processes) as pool,
-        tqdm(total=len(missing), unit="run", leave=False, disable=None if progress else True) as bar,
-    ):
-        going: dict[Future, Run] = {}
-        while ready or going:
-            while ready and len(going) < processes:
-                run = ready.pop(0)
-                going[pool.submit(_run_in_process, study, run, processes, diagnostic)] = run
-            for done in wait(going, return_when=FIRST_COMPLETED).done:
-                run = going.pop(done)
-                bar.update()
-                followers = [r for r in waiting if (r.ratio, r.fold, r.seed) == (run.ratio, run.fold, run.seed)]
-                if run.method == LABELED_ONLY and done.result() == 0:  # its burn-in is there: finish this fold first
-                    ready = followers + ready
-                if done.result() != 0:
-                    failed.append(f"{_log_file(study, run)} (exit status {done.result()}): {_last_words(study, run)}")
-                    dropped += len(followers) if run.method == LABELED_ONLY else 0
+    going: dict[subprocess.Popen, tuple[Run, int]] = {}
+    with tqdm(total=len(missing), unit="run", leave=False, disable=None if progress else True) as bar:
+        try:
+            while (ready or going) and not stop:
+                while ready and slots.free:
+                    run, slot = ready.pop(0), slots.free.pop(0)
+                    going[_start(study, run, slots.environment(slot), diagnostic)] = run, slot
+                time.sleep(POLL)
+                for process in [p for p in going if p.poll() is not None]:
+                    run, slot = going.pop(process)
+                    slots.free.append(slot)
+                    bar.update()
+                    followers = [r for r in waiting if (r.ratio, r.fold, r.seed) == (run.ratio, run.fold, run.seed)]
+                    if run.method == LABELED_ONLY and process.returncode == 0:  # its burn-in is there: finish this fold
+                        ready = followers + ready
+                    if process.returncode != 0:
+                        status = f"exit status {process.returncode}"
+                        failed.append(f"{_log_file(study, run)} ({status}): {_last_words(study, run)}")
+                        dropped += len(followers) if run.method == LABELED_ONLY else 0
+        finally:
+            _end(list(going))
+    if stop:
+        logger.warning("study stopped; the same call goes on")
+        raise stop.exception()
     if failed:
         more = f"; {dropped} runs that start from their burn-in were not made" if dropped else ""
         raise RunsFailedError("\n  ".join([f"{len(failed)} of {len(missing)} runs failed{more}", *failed]))
+
+
+class Slots:
+    """What each of the runs at a time may use: its share of the cores and, where the study trains on GPUs, a GPU of its
+    own, as far as there are enough.
+
+    Attributes:
+        free: numbers of the slots that no run has.
+    """
+
+    def __init__(self, study: Study, processes: int) -> None:
+        self.free = list(range(processes))
+        self.threads = max(available_cores() // processes, 1)
+        device = resolve_config(study.raw, source=study.path)["devices"][0]
+        self.gpus = visible_gpus() if device.startswith("cuda") and processes > 1 else []
+
+    def environment(self, slot: int) -> dict[str, str]:
+        """Variables of a run; what the user has set of the threads holds."""
+        threads = str(self.threads)
+        environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} | os.environ
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+        return environment
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name.strip() for name in given.split(",") if name.strip()]
+    import torch
+
+    return [str(i) for i in range(torch.cuda.device_count())]
 
 
 def _log_file(study: Study, run: Run) -> Path:
@@ -218,27 +275,47 @@ def _is_done(study: Study, run: Run) -> bool:
     path = study.result_file(run)
     if not path.is_file():
         return False
-    if json.loads(path.read_text(encoding="utf-8"))["config_hash"] != _digest(study.config(run)):
+    if load_json(path)["config_hash"] != _digest(study.config(run)):
         raise ValueError(
             f"{path} was made with another configuration than the study has now: choose another output, or remove it"
         )
     return True
 
 
-def _run_in_process(study: Study, run: Run, processes: int, diagnostic: bool) -> int:
-    threads = str(max((os.cpu_count() or 1) // processes, 1))
+def _start(study: Study, run: Run, environment: dict[str, str], diagnostic: bool) -> subprocess.Popen:
+    """Starts a run in a process of its own. Its standard input stays open as long as this process lives, by which it
+    notices the end of the study, whatever ends it; the terminal's Ctrl-C does not reach it."""
     job = {
         "config": study.config(run), "folder": str(study.output / "runs" / run.name), "run": asdict(run),
         "result": str(study.result_file(run)), "diagnostic": diagnostic, "hash": _digest(study.config(run)),
+        "own_gpu": environment.get("CUDA_VISIBLE_DEVICES") != os.environ.get("CUDA_VISIBLE_DEVICES"),
     }  # fmt: skip
     log = _log_file(study, run)
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} | os.environ  # what the user has set holds
     with open(log, "w", encoding="utf-8") as file:
-        return subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-m", "actionformer_nt.study"],
-            input=json.dumps(job), text=True, env=environment, stdout=file, stderr=subprocess.STDOUT,
-        ).returncode  # fmt: skip
+            stdin=subprocess.PIPE, text=True, encoding="utf-8", env=environment, stdout=file, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(job) + "\n")
+    process.stdin.flush()
+    return process
+
+
+def _end(processes: list[subprocess.Popen]) -> None:
+    """Asks runs to write a checkpoint and end, and waits for them."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait()
+
+
+def _end_with_parent() -> None:
+    """Ends this process, by way of a checkpoint, when the study that has started it is gone."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run_job(job: dict[str, Any]) -> None:
@@ -250,6 +327,8 @@ def run_job(job: dict[str, Any]) -> None:
     began = time.perf_counter()
     folder = Path(job["folder"])
     config = resolve_config(job["config"], source=job["folder"])
+    if job["own_gpu"] and config["devices"][0].startswith("cuda"):
+        config["devices"] = ["cuda:0"]  # the only one that it sees
     resume = folder if (folder / run_folder.LAST).is_file() else None
     trainer.train(config, folder, resume=resume, diagnostic=job["diagnostic"], progress=False)
     result = {"run": job["run"], "config_hash": job["hash"], "commit": run_folder.source_commit()}
@@ -263,12 +342,11 @@ def run_job(job: dict[str, Any]) -> None:
         }
     last = json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     result |= {"last_metrics": last, "seconds": round(time.perf_counter() - began, 1), "config": job["config"]}
-    path = Path(job["result"])
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_text(job["result"], json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    run_job(json.load(sys.stdin))
+    description = sys.stdin.readline()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    run_job(json.loads(description))

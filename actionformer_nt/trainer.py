@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from libs import engine, run_folder
+from libs.core.interrupts import StopRequest, stop_requests
+from libs.core.lock import locked
 from libs.datasets import make_dataset
 from libs.modeling import make_meta_arch
+from libs.run_identity import check_classes, describe_data, read_label_ids
 from libs.utils import distributed
 from libs.utils.checkpoint import load_checkpoint, save_checkpoint
 from libs.utils.optim import IterationLR, ModelEma, make_optimizer
 from libs.utils.seeding import derive_seed, fix_random_seed, seed_model
-from libs.utils.train_utils import check_finite
+from libs.utils.train_utils import check_finite, until_stopped
 
 from .batches import IterationBatches, iteration_loader
 from .criterion import ramp
@@ -32,7 +35,7 @@ from .methods import ClassTargets, Options, get_method
 from .names import LABELED_ONLY, ORACLE
 from .records import Records, count_pseudo_labels, numbers
 from .samples import write_embeddings, write_if_due
-from .splits import read_hidden, read_split, unlabeled_classes
+from .splits import Split, read_hidden, read_split, unlabeled_classes
 from .unlabeled import Unlabeled, check_pseudo, make_unlabeled
 from .views import make_view
 
@@ -68,6 +71,7 @@ class SemiTrainer:
                 "split %s: no labeled video of %d classes: %s", self.split.source, len(names), ", ".join(names)
             )
         self.labeled = self._dataset(self.split.labeled)
+        engine.check_events(self.labeled, what="labeled")
         self.unlabeled = None
         if self.method is not None:
             if not self.split.unlabeled:
@@ -78,7 +82,7 @@ class SemiTrainer:
             self.unlabeled = self._dataset(self.split.unlabeled)
         self.all = self._dataset(self.split.labeled + self.split.unlabeled) if self.semi["pretrain"] else None
         needs_truth = self.semi["log_hidden"] or self.semi["method"] == ORACLE
-        self.hidden = HiddenLabels(config, self.split.unlabeled) if needs_truth and self.split.unlabeled else None
+        self.hidden = HiddenLabels(config, self.split) if needs_truth and self.split.unlabeled else None
 
         config["train_cfg"]["head_empty_cls"] = self.labeled.get_attributes()["empty_label_ids"]
         self.model = make_meta_arch(config["model_name"], **config["model"]).to(self.device)
@@ -100,6 +104,8 @@ class SemiTrainer:
         self.side: Unlabeled | None = None  # from the end of the burn-in on
         self.frozen: ModelEma | None = None  # teacher of `pseudo.source: refresh`
         self.iteration = 0
+        self.records: Records | None = None  # while it trains
+        self.sums: list[dict[str, float]] = []  # of iterations since the last record, by process
         self.without_pseudo = 0  # iterations in a row
 
     def _check(self, diagnostic: bool) -> None:
@@ -148,6 +154,7 @@ class SemiTrainer:
             "frozen_teacher": None if self.frozen is None else self.frozen.module.state_dict(),
             "rng_state": torch.get_rng_state(),
             "rng_states": distributed.gather(torch.get_rng_state()),  # of all processes
+            "record_sums": distributed.gather({} if self.records is None else dict(self.records.sums)),
             "split_hash": self.split.hash,
         }
         return state
@@ -165,6 +172,7 @@ class SemiTrainer:
             raise ValueError(f"{path}: made with another split file than {self.split.source}")
         engine.restore(path, self.model, self.ema, self.optimizer, self.scheduler, iters_per_epoch=1)
         self.iteration = state["iteration"]
+        self.sums = state.get("record_sums", [])
         if state["unlabeled"] is not None:
             self.side = make_unlabeled(self.config, self.model.loss_normalizer, self.labeled)
             self.side.load_state(state["unlabeled"])
@@ -178,15 +186,16 @@ class SemiTrainer:
 
     # --------------------------------------------------------------- training
 
-    def run(self, folder: Path, *, progress: bool = True) -> None:
-        """Trains from the present iteration to the end."""
+    def run(self, folder: Path, *, stop: StopRequest, progress: bool = True) -> None:
+        """Trains from the present iteration to the end, or until `stop` says so: then it writes a checkpoint, and the
+        signal's exception is raised."""
         workers, batch = self.config["loader"]["num_workers"], self.config["loader"]["batch_size"]
         start = self.iteration
         batches = IterationBatches(
             len(self.labeled), batch, self.seed,
             start=max(start - self.pretrained, 0), end=self.total - self.pretrained,
         )  # fmt: skip
-        labeled = iter(iteration_loader(self.labeled, batches, workers))
+        labeled = until_stopped(iteration_loader(self.labeled, batches, workers), stop)
         pretext = iter(self._pretext_loader(start, workers)) if start < self.pretrained else None
         unlabeled = None
         with run_folder.RunLog(folder, key="iteration", start=start, purge_step=start) as log:
@@ -196,11 +205,15 @@ class SemiTrainer:
                 self.semi["iterations"], self.device, folder,
             )  # fmt: skip
             write_if_due(self, folder)
-            records = Records(log, start=start, total=self.total)
+            records = self.records = Records(log, start=start, total=self.total)
+            if len(self.sums) == distributed.world_size():
+                records.sums.update(self.sums[distributed.rank()])
             for iteration in tqdm(
                 range(start, self.total), initial=start, total=self.total, desc=self.semi["method"], unit="it",
                 leave=False, disable=None if progress and distributed.is_main() else True,
             ):  # fmt: skip
+                if distributed.in_any(bool(stop)):
+                    self._stop(stop, folder)
                 if iteration < self.pretrained:
                     self._keep(records, self.pretext_step(next(pretext)), folder)
                     continue
@@ -208,9 +221,18 @@ class SemiTrainer:
                 if place == 0:
                     seed_model(self.seed, epoch)
                 if self.unlabeled is not None and iteration >= self.burn_in and unlabeled is None:
-                    unlabeled = iter(self._unlabeled_loader(iteration, workers))
-                values = self.step(next(labeled), None if unlabeled is None else next(unlabeled))
+                    unlabeled = until_stopped(self._unlabeled_loader(iteration, workers), stop)
+                try:
+                    videos = next(labeled), None if unlabeled is None else next(unlabeled)
+                except StopIteration:  # the signal has ended the workers of the loader, too
+                    self._stop(stop, folder)
+                values = self.step(*videos)
                 self._keep(records, values, folder)
+
+    def _stop(self, stop: StopRequest, folder: Path) -> NoReturn:
+        save_checkpoint(self.state(), False, str(folder), run_folder.LAST)
+        logger.warning("stopped after iteration %d; go on with --resume %s", self.iteration, folder)
+        raise stop.exception()
 
     def _pretext_loader(self, iteration: int, workers: int) -> Any:
         batches = IterationBatches(
@@ -362,29 +384,42 @@ def train(
     """
     run = Path(folder)
     if distributed.is_main():
-        run_folder.prepare_folder(run, resume=resume, overwrite=overwrite)
+        run_folder.check_folder(run, resume=resume, overwrite=overwrite)
     trainer = SemiTrainer(config, diagnostic=diagnostic)
     if resume is not None:
-        trainer.restore(run_folder.resume_point(resume))
-    elif overwrite and distributed.is_main():
-        run_folder.clear_folder(run)
-    if resume is None and config["semi_cfg"]["burn_in_checkpoint"]:
+        start_from = run_folder.resume_point(resume)
+        _check_classes(trainer.split, start_from.parent)
+        trainer.restore(start_from)
+    elif config["semi_cfg"]["burn_in_checkpoint"]:
         path = Path(config["semi_cfg"]["burn_in_checkpoint"])
         trainer.restore(path)
         if trainer.iteration != trainer.burn_in:
             raise ValueError(f"{path}: after {trainer.iteration} iterations, but semi_cfg.burn_in is {trainer.burn_in}")
     folder = distributed.own_folder(run)
-    run_folder.write_run_info(config, folder, names=engine.label_names(trainer.labeled))
-    trainer.run(folder, progress=progress)
-    distributed.from_main(None)  # the main process has written everything
+    with locked(folder, run_folder.LOCK), stop_requests() as stop:
+        if resume is None and overwrite and distributed.is_main():
+            run_folder.clear_folder(folder)
+        run_folder.write_run_info(
+            config, folder, label_ids=engine.label_ids(trainer.labeled), data=describe_data(config, trainer.labeled)
+        )
+        trainer.run(folder, stop=stop, progress=progress)
+        distributed.from_main(None)  # the main process has written everything
     return run
+
+
+def _check_classes(split: Split, folder: Path) -> None:
+    """The classes of a split file must be those of the run in a folder."""
+    if known := read_label_ids(folder):
+        check_classes(split.label_ids, known, what=f"split {split.source}", source=f"the run {folder}")
 
 
 def evaluate(config: dict[str, Any], folder: str | Path, *, progress: bool = True) -> dict[str, engine.Evaluation]:
     """Evaluates the student ("raw" weights) and the teacher ("ema") of a finished run on `val_split`, without reading
     the hidden labels."""
-    split = config["semi_cfg"]["split"]
-    annotations = read_hidden(config["dataset"]["json_file"], read_split(split["file"], split["ratio"], split["fold"]))
+    labels = config["semi_cfg"]["split"]
+    split = read_split(labels["file"], labels["ratio"], labels["fold"])
+    _check_classes(split, Path(folder))
+    annotations = read_hidden(config["dataset"]["json_file"], split)
     checkpoint = Path(folder) / run_folder.LAST
     found = {
         name: engine.evaluate(config, checkpoint, weights=weights, annotations=annotations, progress=progress)

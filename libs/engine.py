@@ -13,24 +13,36 @@ from typing import Any
 
 import torch
 
-from libs.datasets import make_data_loader, make_dataset
+from libs.core.files import write_text
+from libs.core.interrupts import StopRequest, stop_requests
+from libs.core.lock import locked
+from libs.datasets import TALDataset, make_data_loader, make_dataset
 from libs.modeling import make_meta_arch
 from libs.run_folder import (
     GROUND_TRUTH,
     LAST,
+    LOCK,
     RunLog,
-    check_writable,
+    check_folder,
     clear_folder,
     format_time_left,
-    prepare_folder,
+    results_folder,
     resume_point,
     source_commit,
     stem_of_results,
     write_hyper_parameters,
     write_run_info,
 )
+from libs.run_identity import (
+    CLASSES,
+    check_classes,
+    describe_data,
+    name_of_other_data,
+    read_as_run,
+    read_label_ids,
+)
 from libs.utils import distributed
-from libs.utils.annotations import Annotations
+from libs.utils.annotations import MIN_DURATION, Annotations
 from libs.utils.checkpoint import PREFIX, find_checkpoint, load_checkpoint, load_state, save_checkpoint
 from libs.utils.evaluation import EvaluationResult
 from libs.utils.metrics import ANETdetection
@@ -39,7 +51,7 @@ from libs.utils.report import format_result, result_to_dict, write_table
 from libs.utils.results import Detections, write_ground_truth, write_results
 from libs.utils.score_fusion import fuse_scores, read_video_scores
 from libs.utils.seeding import fix_random_seed, seed_model
-from libs.utils.train_utils import predict, train_one_epoch
+from libs.utils.train_utils import PartOfEpoch, StoppedInEpoch, predict, train_one_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -91,13 +103,17 @@ def train(
     Returns:
         The run folder.
     """
-    folder = Path(folder)
+    run = Path(folder)
     if distributed.is_main():
-        prepare_folder(folder, resume=resume, overwrite=overwrite)
+        check_folder(run, resume=resume, overwrite=overwrite)
     device = select_device(config)
     seed = config["init_rand_seed"]
     generator = fix_random_seed(seed)
-    dataset = make_dataset(config["dataset_name"], True, config["train_split"], **config["dataset"])
+    start_from = None if resume is None else resume_point(resume)
+    annotations = None if start_from is None else read_as_run(config, start_from.parent)
+    given = {} if annotations is None else {"annotations": annotations}
+    dataset = make_dataset(config["dataset_name"], True, config["train_split"], **config["dataset"], **given)
+    check_events(dataset)
     config["train_cfg"]["head_empty_cls"] = dataset.get_attributes()["empty_label_ids"]
     loader = make_data_loader(dataset, True, generator, **config["loader"])
     check_parts(config)
@@ -106,50 +122,124 @@ def train(
     scheduler = make_scheduler(optimizer, config["opt"], len(loader))
     ema = ModelEma(model, config["train_cfg"]["ema_decay"], ramp=config["train_cfg"]["ema_ramp"])
     scaler = torch.amp.GradScaler(device.type, enabled=config["train_cfg"]["amp"] == "fp16")
-    epochs = total_epochs(config["opt"])
     compile_network(model, config)
 
-    start = 0
-    if resume is not None:
-        start = restore(
-            resume_point(resume), model, ema, optimizer, scheduler, iters_per_epoch=len(loader), scaler=scaler
-        )
-    elif overwrite and distributed.is_main():
-        clear_folder(folder)
-    run, folder = folder, distributed.own_folder(folder)
-    write_run_info(config, folder, names=label_names(dataset))
-    print_freq = min(print_freq, max(len(loader) - 1, 1))  # at least once an epoch
-    with RunLog(folder, key="epoch", start=start, purge_step=start * len(loader)) as log:
+    start, part = 0, None
+    if start_from is not None:
+        start, part = restore(start_from, model, ema, optimizer, scheduler, iters_per_epoch=len(loader), scaler=scaler)
+    parts = _Parts(loader, model, optimizer, scheduler, ema, scaler)
+    folder = distributed.own_folder(run)
+    with locked(folder, LOCK), stop_requests() as stop:
+        if start_from is None and overwrite and distributed.is_main():
+            clear_folder(folder)
+        write_run_info(config, folder, label_ids=label_ids(dataset), data=describe_data(config, dataset))
+        losses = _train_epochs(
+            config, folder, parts, range(start, total_epochs(config["opt"])), part, stop,
+            print_freq=min(print_freq, max(len(loader) - 1, 1)),  # at least once an epoch
+            ckpt_freq=ckpt_freq, progress=progress,
+        )  # fmt: skip
+        if losses:
+            final = {f"final/{name}": value for name, value in losses.items()}
+            write_hyper_parameters(folder, config, "training", final, step=total_epochs(config["opt"]))
+        warn_about_ema(ema)
+        distributed.from_main(None)  # the main process has written everything
+    return run
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Of supervised training."""
+
+    loader: Any
+    model: Any
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
+    ema: ModelEma
+    scaler: torch.amp.GradScaler
+
+    def state(self, epoch: int, part: PartOfEpoch | None = None) -> dict[str, Any]:
+        """A checkpoint after `epoch` whole epochs and, where training was stopped in one, `part` of the next."""
+        state = training_state(epoch, self.model, self.ema, self.optimizer, self.scheduler)
+        state["scaler"] = self.scaler.state_dict()
+        if part is not None:
+            state["part_of_epoch"] = part._asdict()
+        return state
+
+
+def _train_epochs(
+    config: dict[str, Any],
+    folder: Path,
+    parts: _Parts,
+    epochs: range,
+    part: PartOfEpoch | None,
+    stop: StopRequest,
+    *,
+    print_freq: int,
+    ckpt_freq: int,
+    progress: bool,
+) -> dict[str, float]:
+    """Trains these epochs, the first of them from `part` on, and writes records and checkpoints. Returns the losses of
+    the last one."""
+    seed, count = config["init_rand_seed"], len(parts.loader)
+    losses: dict[str, float] = {}
+    done = 0 if part is None else part.iterations
+    with RunLog(folder, key="epoch", start=epochs.start, purge_step=epochs.start * count + done) as log:
         logger.info(
             "training %d videos, %d epochs of %d iterations, on %s; run folder %s",
-            len(dataset), epochs, len(loader), device, folder,
+            len(parts.loader.dataset), epochs.stop, count, parts.model.device, folder,
         )  # fmt: skip
         run_began = time.perf_counter()
-        for epoch in range(start, epochs):
+        for epoch in epochs:
             seed_model(seed, epoch)  # drop path and dropout of this epoch
             began = time.perf_counter()
-            losses = train_one_epoch(
-                loader, model, optimizer, scheduler, epoch, model_ema=ema, print_freq=print_freq, progress=progress,
-                clip_grad_l2norm=config["train_cfg"]["clip_grad_l2norm"], tb_writer=log.writer, scaler=scaler,
-                accumulate=config["train_cfg"]["accumulate"],
-            )  # fmt: skip
-            seconds, rate = time.perf_counter() - began, scheduler.get_last_lr()[0]
+            try:
+                losses = train_one_epoch(
+                    parts.loader, parts.model, parts.optimizer, parts.scheduler, epoch, model_ema=parts.ema,
+                    clip_grad_l2norm=config["train_cfg"]["clip_grad_l2norm"], tb_writer=log.writer,
+                    print_freq=print_freq, scaler=parts.scaler, accumulate=config["train_cfg"]["accumulate"],
+                    progress=progress, part=part, stop=stop,
+                )  # fmt: skip
+            except StoppedInEpoch as stopped:
+                save_checkpoint(parts.state(epoch, stopped.part), False, str(folder), LAST)
+                logger.warning(
+                    "stopped after %d of %d iterations of epoch %d; go on with --resume %s",
+                    stopped.part.iterations, count, epoch + 1, folder,
+                )  # fmt: skip
+                raise stop.exception() from None
+            part = None
+            seconds, rate = time.perf_counter() - began, parts.scheduler.get_last_lr()[0]
             log.record({"epoch": epoch + 1, "lr": rate, "seconds": round(seconds, 3), **losses})
             logger.info(
                 "epoch %d/%d %s lr %.2e %.1f videos/s ETA %s",
-                epoch + 1, epochs, " ".join(f"{name} {value:.4f}" for name, value in losses.items()), rate,
-                len(loader) * config["loader"]["batch_size"] / max(seconds, 1e-9),
-                format_time_left(run_began, epoch + 1 - start, epochs - start),
+                epoch + 1, epochs.stop, " ".join(f"{name} {value:.4f}" for name, value in losses.items()), rate,
+                count * config["loader"]["batch_size"] / max(seconds, 1e-9),
+                format_time_left(run_began, epoch + 1 - epochs.start, len(epochs)),
             )  # fmt: skip
-            state = training_state(epoch + 1, model, ema, optimizer, scheduler) | {"scaler": scaler.state_dict()}
+            state = parts.state(epoch + 1)
             save_checkpoint(state, False, str(folder), LAST)
-            if epoch + 1 == epochs or (ckpt_freq > 0 and (epoch + 1) % ckpt_freq == 0):
+            if epoch + 1 == epochs.stop or (ckpt_freq > 0 and (epoch + 1) % ckpt_freq == 0):
+                if config["train_cfg"]["numbered_checkpoints"] == "weights":
+                    state = only_weights(state)
                 save_checkpoint(state, False, str(folder), f"epoch_{epoch + 1:03d}.pth.tar")
-    if start < epochs:
-        write_hyper_parameters(folder, config, "training", {f"final/{name}": value for name, value in losses.items()})
-    warn_about_ema(ema)
-    distributed.from_main(None)  # the main process has written everything
-    return run
+            if epoch + 1 < epochs.stop and distributed.in_any(bool(stop)):
+                logger.warning("stopped after epoch %d; go on with --resume %s", epoch + 1, folder)
+                raise stop.exception()
+    return losses
+
+
+def check_events(dataset: Any, *, what: str = "training") -> None:
+    """Raises ValueError where no event of a data set has a length: there is nothing to learn."""
+    videos = getattr(dataset, "videos", None)
+    if videos is None:
+        return  # a data set of the user's own
+    events = [event for video in videos for event in video.events]
+    if any(event.end - event.start >= MIN_DURATION for event in events):
+        return
+    found = "no event" if not events else f"{len(events)} events, none of which has a length"
+    raise ValueError(
+        f"{dataset.json_file}: nothing to learn: the {len(videos)} {what} videos of {list(dataset.split)} have "
+        f"{found}; `actionformer-nt check-data` tells more"
+    )
 
 
 def check_parts(config: dict[str, Any]) -> None:
@@ -188,6 +278,11 @@ def training_state(epoch: int, model: Any, ema: ModelEma, optimizer: Any, schedu
     }
 
 
+def only_weights(state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint without what only resuming needs."""
+    return {key: state[key] for key in ("epoch", "state_dict", "state_dict_ema", "loss_normalizer", "ema_num_updates")}
+
+
 def restore(
     path: Path,
     model: Any,
@@ -197,12 +292,16 @@ def restore(
     *,
     iters_per_epoch: int,
     scaler: torch.amp.GradScaler | None = None,
-) -> int:
-    """Loads a checkpoint of ours or of ActionFormer's into everything. Returns the number of completed epochs."""
+) -> tuple[int, PartOfEpoch | None]:
+    """Loads a checkpoint of ours or of ActionFormer's into everything. Returns the number of completed epochs, and what
+    was done of the next."""
     checkpoint = load_checkpoint(path)
     missing = [key for key in ("epoch", "state_dict_ema", "optimizer", "scheduler") if key not in checkpoint]
     if missing:
-        raise ValueError(f"{path}: cannot resume from it: keys {missing} are missing")
+        raise ValueError(
+            f"{path}: cannot resume from it: keys {missing} are missing. {LAST} has them; numbered checkpoints have "
+            "them with train_cfg.numbered_checkpoints: full"
+        )
     load_state(model, checkpoint["state_dict"], source=str(path))
     load_state(ema.module, checkpoint["state_dict_ema"], source=str(path))
     own, given = (
@@ -221,7 +320,8 @@ def restore(
     else:
         logger.warning("%s holds no loss normaliser: it restarts from train_cfg.init_loss_norm", path)
     logger.info("resumed from %s, %d completed", path, epoch)
-    return epoch
+    part = checkpoint.get("part_of_epoch")
+    return epoch, None if part is None else PartOfEpoch(**part)
 
 
 def warn_about_ema(ema: ModelEma) -> None:
@@ -270,19 +370,41 @@ def evaluate(
     path = find_checkpoint(checkpoint, epoch)
     device = select_device(config)
     fix_random_seed(0)
+    if annotations is None:
+        annotations = read_as_run(config, path.parent)
     given = {} if annotations is None else {"annotations": annotations}
     dataset = make_dataset(config["dataset_name"], False, config["val_split"], **config["dataset"], **given)
+    _check_own_classes(dataset, path.parent)
+    evaluator = None
+    if not save_only:
+        evaluator = ANETdetection(
+            dataset.json_file,
+            dataset.split,
+            tiou_thresholds=dataset.get_attributes()["tiou_thresholds"],
+            absent_labels=absent_labels,
+            annotations=annotations,
+        )
+        if not len(evaluator.ground_truth.label):
+            raise ValueError(
+                f"{dataset.json_file}: nothing to evaluate: val_split {list(dataset.split)} holds no event in "
+                f"{len(evaluator.videos)} labeled videos; --saveonly writes detections without evaluating them"
+            )
     loader = make_data_loader(dataset, False, None, **config["loader"])
     model = load_model(config, path, weights=weights).to(device)
     ext_score_file = None if save_only else config["test_cfg"]["ext_score_file"]
-    video_scores = None if ext_score_file is None else read_video_scores(ext_score_file)
-    folder = distributed.own_folder(path.parent)
-    check_writable(folder)
+    video_scores = None
+    if ext_score_file is not None:
+        video_scores = read_video_scores(
+            ext_score_file, label_ids=getattr(dataset, "label_dict", None), num_classes=_num_classes(dataset)
+        )
+    folder = distributed.own_folder(results_folder(path) if distributed.is_main() else path.parent)
     detections = predict(loader, model, progress=progress)
 
     provenance = {
         "checkpoint": str(path),
         "weights": weights,
+        "annotations": str(dataset.json_file),
+        "split": list(dataset.split),
         "commit": source_commit(),
         "command": shlex.join(sys.argv),
     }
@@ -295,42 +417,63 @@ def evaluate(
         )
         provenance["external_scores"] = ext_score_file
     names = label_names(dataset, external_scores=video_scores is not None)
-    stem = stem_of_results(folder / path.name, weights)
+    data = name_of_other_data(config, path.parent)
+    stem = stem_of_results(path, weights, data=data, folder=folder)
     files = {"detections": Path(f"{stem}_detections.json")}
     write_results(files["detections"], detections, names, provenance=provenance)
-    if save_only:
+    if evaluator is None:
         return Evaluation(detections, None, files)
 
-    attributes = dataset.get_attributes()
-    evaluator = ANETdetection(
-        dataset.json_file,
-        dataset.split[0],
-        tiou_thresholds=attributes["tiou_thresholds"],
-        absent_labels=absent_labels,
-        annotations=annotations,
-    )
     result = evaluator.evaluate_all(detections)
     files |= {"metrics": Path(f"{stem}_metrics.json"), "per_class": Path(f"{stem}_per_class.csv")}
     provenance["absent_labels"] = absent_labels
-    write_ground_truth(folder / GROUND_TRUTH, evaluator.videos, {i: n for n, i in evaluator.label_ids.items()})
-    files["metrics"].write_text(
-        json.dumps(result_to_dict(result, names) | {"provenance": provenance}, indent=1), encoding="utf-8"
-    )
+    truth = f"{stem}_{GROUND_TRUTH}" if data else folder / GROUND_TRUTH
+    write_ground_truth(truth, evaluator.videos, names_of(evaluator.label_ids))
+    metrics = result_to_dict(result, names) | {"provenance": provenance}
+    write_text(files["metrics"], json.dumps(metrics, indent=1))
     write_table(files["per_class"], result, names)
     found = {f"mAP/{t:.2f}": m for t, m in zip(result.tiou, result.mAP.tolist(), strict=True)}
     average = {"mAP/average": result.average_mAP}
-    write_hyper_parameters(folder, config, stem.name, average | found)
+    write_hyper_parameters(folder, config, stem.name, average | found, step=steps_done(path))
     fused = ", external scores" if ext_score_file else ""
-    title = f"{Path(dataset.json_file).stem} {dataset.split[0]} ({weights} weights{fused})"
+    title = f"{Path(dataset.json_file).stem} {', '.join(dataset.split)} ({weights} weights{fused})"
     print(format_result(result, title=title))
     return Evaluation(detections, result, files)
+
+
+def _check_own_classes(dataset: Any, folder: Path) -> None:
+    """Of a data set of the user's own, which reads its own labels: they must be the run's."""
+    known, own = read_label_ids(folder), getattr(dataset, "label_dict", None)
+    if known and own and not isinstance(dataset, TALDataset):
+        shared = {name: i for name, i in own.items() if known.get(name) != i}
+        if shared:
+            check_classes(own, known, what="the data set", source=str(folder / CLASSES))
+
+
+def _num_classes(dataset: Any) -> int | None:
+    return None if getattr(dataset, "class_agnostic", False) else getattr(dataset, "num_classes", None)
+
+
+def steps_done(checkpoint: Path) -> int:
+    """Epochs, or iterations of semi-supervised training, that a checkpoint has behind it."""
+    return int(load_checkpoint(checkpoint).get("epoch", 0))
+
+
+def label_ids(dataset: Any) -> dict[str, int]:
+    """Class name -> id; empty where one class stands for all."""
+    return {} if getattr(dataset, "class_agnostic", False) else dict(getattr(dataset, "label_dict", {}))
+
+
+def names_of(label_ids: dict[str, int]) -> dict[int, str]:
+    """Class id -> name; of several names of one id the first."""
+    return {i: name for name, i in reversed(label_ids.items())}
 
 
 def label_names(dataset: Any, *, external_scores: bool = False) -> dict[int, str]:
     """Class id -> name; empty where one class stands for all, unless external scores tell them apart."""
     if getattr(dataset, "class_agnostic", False) and not external_scores:
         return {}
-    return {i: name for name, i in getattr(dataset, "label_dict", {}).items()}
+    return names_of(getattr(dataset, "label_dict", {}))
 
 
 def load_model(config: dict[str, Any], path: str | Path, *, weights: str = "ema") -> Any:

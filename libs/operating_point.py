@@ -12,10 +12,18 @@ import numpy as np
 
 from libs import engine
 from libs.datasets import make_data_loader, make_dataset
-from libs.run_folder import check_writable, stem_of_results
+from libs.run_folder import results_folder, stem_of_results, unwritable_instead
+from libs.run_identity import read_as_run, read_label_ids
 from libs.utils.annotations import Annotations
 from libs.utils.evaluation import GroundTruth, ground_truth
-from libs.utils.thresholds import Thresholds, best_thresholds, read_thresholds, write_thresholds
+from libs.utils.results import Detections
+from libs.utils.thresholds import (
+    Thresholds,
+    best_thresholds,
+    classes_of_thresholds,
+    read_thresholds,
+    write_thresholds,
+)
 from libs.utils.train_utils import predict
 
 logger = logging.getLogger(__name__)
@@ -31,17 +39,26 @@ def stored_thresholds(
     config: dict[str, Any], checkpoint: Path, *, weights: str = "ema", split: Sequence[str] | None = None
 ) -> Thresholds | None:
     """The thresholds beside a checkpoint file; None where there are none, or where they belong to other weights, other
-    settings of `test_cfg` or, if `split` is given, to another labeled set."""
-    path = thresholds_file(checkpoint, weights)
-    if not path.is_file():
+    settings of `test_cfg`, other classes than the run's or, if `split` is given, to another labeled set."""
+    path = next((p for p in _places(checkpoint, weights) if p.is_file()), None)
+    if path is None:
         return None
     thresholds, made_from = read_thresholds(path)
     now = _made_from(config, checkpoint, weights, split or made_from.get("split") or ())
-    if made_from == now:
-        return thresholds
     different = sorted(key for key in now if made_from.get(key) != now[key])
+    known = read_label_ids(checkpoint.parent)
+    if known and any(known.get(name) != i for name, i in classes_of_thresholds(path).items()):
+        different.append("set of classes")
+    if not different:
+        return thresholds
     logger.info("%s: made with another %s: not used", path, ", ".join(different))
     return None
+
+
+def _places(checkpoint: Path, weights: str) -> list[Path]:
+    """Where the thresholds of a checkpoint may lie: beside it, or where they went because that is read-only."""
+    beside = thresholds_file(checkpoint, weights)
+    return [beside, unwritable_instead(checkpoint) / beside.name]
 
 
 def choose_thresholds(
@@ -67,18 +84,23 @@ def choose_thresholds(
         ValueError, FileNotFoundError: features or events that are missing; a detector that finds nothing.
     """
     split = list(split or config["val_split"])
-    check_writable(checkpoint.parent)
+    folder = results_folder(checkpoint)
+    if annotations is None:
+        annotations = read_as_run(config, checkpoint.parent)
     given: dict[str, Any] = {} if annotations is None else {"annotations": annotations}
     given |= {} if video_ids is None else {"video_ids": video_ids}
     dataset = make_dataset(config["dataset_name"], False, split, **config["dataset"], **given)
     loader = make_data_loader(dataset, False, None, **config["loader"])
     model = engine.load_model(config, checkpoint, weights=weights).to(engine.select_device(config))
     detections = predict(loader, model, progress=progress, desc="choosing thresholds")
-    truth = ground_truth(dataset.videos)
+    labeled = frozenset(video.id for video in dataset.videos if video.labeled)
+    judged = np.array([video in labeled for video in detections.video_id], dtype=bool)
+    detections = Detections(*(column[judged] for column in detections))
+    truth = ground_truth([video for video in dataset.videos if video.labeled])
     if dataset.class_agnostic:
         truth = GroundTruth(**truth._asdict() | {"label": np.zeros_like(truth.label)})
     thresholds = best_thresholds(truth, detections, tiou=TIOU)
-    path, names = thresholds_file(checkpoint, weights), engine.label_names(dataset)
+    path, names = folder / thresholds_file(checkpoint, weights).name, engine.label_names(dataset)
     write_thresholds(path, thresholds, names, _made_from(config, checkpoint, weights, split))
     logger.info(
         "thresholds per class from %d events of %s: F1 %.3f with one for all; written to %s",

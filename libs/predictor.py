@@ -6,6 +6,7 @@ table = predictor("my_video.npy", fps=30, threshold=0.3)
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
-from libs import engine, run_folder
+from libs import engine, run_identity
 from libs.core import load_config
 from libs.datasets.loader import identity
 from libs.datasets.presets import PRESETS
@@ -28,6 +29,10 @@ from libs.utils.results import Detections, to_table
 from libs.utils.thresholds import Thresholds
 from libs.utils.train_utils import predict
 
+FPS_TOLERANCE = 0.01  # 29.97 and 30 are the same
+
+logger = logging.getLogger(__name__)
+
 
 class Predictor:
     """
@@ -36,12 +41,19 @@ class Predictor:
         model: on its device, in evaluation mode.
         names: class id -> name; ids without a name are shown as numbers.
         thresholds: what `threshold="auto"` means.
+        fps: the lowest and the highest frame rate of the training videos; None: not known.
     """
 
     def __init__(
-        self, config: dict[str, Any], model: Any, *, names: dict[int, str], thresholds: Thresholds | None = None
+        self,
+        config: dict[str, Any],
+        model: Any,
+        *,
+        names: dict[int, str],
+        thresholds: Thresholds | None = None,
+        fps: tuple[float, float] | None = None,
     ) -> None:
-        self.config, self.model, self.names, self.thresholds = config, model, names, thresholds
+        self.config, self.model, self.names, self.thresholds, self.fps = config, model, names, thresholds, fps
 
     @classmethod
     def from_checkpoint(
@@ -67,7 +79,7 @@ class Predictor:
         """
         path = find_checkpoint(path, epoch)
         if config is None:
-            config = path.parent / run_folder.CONFIG
+            config = path.parent / run_identity.CONFIG
             if not config.is_file():
                 raise FileNotFoundError(f"no configuration beside the checkpoint, {config}: give one")
         if not isinstance(config, dict):
@@ -76,7 +88,8 @@ class Predictor:
         if topk > 0:
             config["test_cfg"]["max_seg_num"] = topk
         model = engine.load_model(config, path, weights=weights).to(engine.select_device(config))
-        return cls(config, model, names=class_names(config, path.parent), thresholds=thresholds)
+        fps = run_identity.trained_fps(config, path.parent)
+        return cls(config, model, names=class_names(config, path.parent), thresholds=thresholds, fps=fps)
 
     def __call__(
         self,
@@ -106,6 +119,7 @@ class Predictor:
             FileNotFoundError, ValueError: see `find_features`, `make_video`.
         """
         timing = Timing(fps, duration, feat_stride, num_frames)
+        self._compare_fps(fps)
         if isinstance(features, (str, os.PathLike)):
             ((name, source),) = self._find([features]).items()
             name, feats = video_id or name, source.read()
@@ -131,6 +145,7 @@ class Predictor:
         Returns:
             Durations of all videos in seconds, by their ids, and the detections.
         """
+        self._compare_fps(timing.fps)
         videos = UnannotatedVideos(self._find(paths, more_folders), self.config["dataset"], timing)
         loader = DataLoader(videos, batch_size=self.config["loader"]["eval_batch_size"], collate_fn=identity)
         found = predict(loader, self.model, progress=progress, desc="predicting")
@@ -142,7 +157,7 @@ class Predictor:
         if threshold is None:
             return detections
         if threshold != "auto":
-            kept = detections.score >= float(threshold)
+            kept = detections.score >= _score(threshold)
         elif self.thresholds is None:
             raise ValueError(
                 "threshold 'auto': no thresholds are stored beside this checkpoint; `actionformer-nt predict "
@@ -152,14 +167,36 @@ class Predictor:
             kept = self.thresholds.keep(detections)
         return Detections(*(column[kept] for column in detections))
 
+    def _compare_fps(self, fps: Any) -> None:
+        """Warns of a frame rate that no training video had: features and times would not fit."""
+        if self.fps is None or not isinstance(fps, int | float):
+            return
+        low, high = self.fps
+        if not low * (1 - FPS_TOLERANCE) <= fps <= high * (1 + FPS_TOLERANCE):
+            trained = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+            logger.warning(
+                "fps %g, but %s in training: times are right only if the features are of clips as long as training's",
+                fps, trained,
+            )  # fmt: skip
+
     def _find(self, paths: Sequence[Any], more_folders: Sequence[Any] = ()) -> Any:
         data = self.config["dataset"]
-        return find_features(paths, channels=data["input_dim"], prefix=data["file_prefix"], more_folders=more_folders)
+        return find_features(
+            paths, channels=data["input_dim"], prefix=data["file_prefix"], ext=data["file_ext"],
+            more_folders=more_folders,
+        )  # fmt: skip
+
+
+def _score(threshold: float | str) -> float:
+    """A threshold that a score can reach or miss."""
+    if isinstance(threshold, str) or not 0 <= threshold <= 1:
+        raise ValueError(f"threshold {threshold!r}: expected a score from 0 to 1, or 'auto'")
+    return float(threshold)
 
 
 def class_names(config: dict[str, Any], folder: Path) -> dict[int, str]:
     """Class id -> name: from what training left in the run folder, else from the annotation file if it is at hand."""
-    names = run_folder.read_classes(folder)
+    names = run_identity.read_classes(folder)
     if names is not None:
         return names
     data, preset = config["dataset"], PRESETS.get(config["dataset_name"])

@@ -1,9 +1,10 @@
 """The folder of a run: what it holds, and how it is written.
 
 `config.yaml` (resolved), `classes.json` (class name -> id), `run.json` (an entry per start: seed, commit, command,
-versions), `log.txt`, `metrics.jsonl` (a record an epoch, or every so many iterations), `logs/` (TensorBoard),
+versions, data), `log.txt`, `metrics.jsonl` (a record an epoch, or every so many iterations), `logs/` (TensorBoard),
 `epoch_NNN.pth.tar` and `last.pth.tar`. An evaluation adds its detections, metrics and table, and `ground_truth.json`; a
-semi-supervised run `samples/`; `predict --threshold auto` the thresholds of a checkpoint.
+semi-supervised run `samples/`; `predict --threshold auto` the thresholds of a checkpoint. `run.lock` is held by the
+process that trains; the system frees it when that process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -25,15 +27,15 @@ from torch.utils.tensorboard.summary import hparams
 
 from libs.core import dump_config
 from libs.core.config import DERIVED_SECTIONS
-from libs.core.files import load_json
+from libs.core.files import load_json, write_text
+from libs.run_identity import CLASSES, CONFIG, check_classes, read_label_ids, tell_changed_data
 from libs.utils.checkpoint import find_checkpoint
 
 logger = logging.getLogger(__name__)
 
 LAST = "last.pth.tar"
-CONFIG = "config.yaml"
-CLASSES = "classes.json"
 GROUND_TRUTH = "ground_truth.json"  # of the videos that an evaluation looked at, an annotation file
+LOCK = "run.lock"
 SAMPLES = "samples"  # folder of what a semi-supervised run samples on its way
 
 
@@ -49,8 +51,8 @@ def resume_point(path: str | Path) -> Path:
     return last if last.is_file() else find_checkpoint(path)
 
 
-def prepare_folder(folder: str | Path, *, resume: str | Path | None = None, overwrite: bool = False) -> Path:
-    """Makes a run folder that can be written to.
+def check_folder(folder: str | Path, *, resume: str | Path | None = None, overwrite: bool = False) -> None:
+    """Whether a run may use this folder. Nothing is made yet: a mistake that shows later leaves no empty folder.
 
     Raises:
         ValueError: it holds a run already; OSError: it cannot be written (names it).
@@ -61,17 +63,37 @@ def prepare_folder(folder: str | Path, *, resume: str | Path | None = None, over
         raise ValueError(
             f"{folder} already holds a run: go on with --resume {folder}, choose another --output, or --overwrite it"
         )
-    return folder
 
 
 def check_writable(folder: Path) -> None:
+    """Raises OSError where a folder, or the nearest one above it that exists, cannot be written."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".write-test"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=there):
+            pass
     except OSError as error:
         raise OSError(f"output folder {folder} cannot be written: {error.strerror}") from None
+
+
+def results_folder(checkpoint: Path) -> Path:
+    """Where what is made with a checkpoint file goes: beside it or, where that folder is read-only, into one of its
+    name below the current folder, with a warning."""
+    try:
+        check_writable(checkpoint.parent)
+        return checkpoint.parent
+    except OSError as error:
+        instead = unwritable_instead(checkpoint)
+        check_writable(instead)
+        instead.mkdir(exist_ok=True)
+        logger.warning("%s; results go to %s", error, instead)
+        return instead
+
+
+def unwritable_instead(checkpoint: Path) -> Path:
+    """The folder that stands in for a read-only one, see `results_folder`."""
+    return Path.cwd() / f"{checkpoint.resolve().parent.name}_results"
 
 
 def clear_folder(folder: Path) -> None:
@@ -85,7 +107,8 @@ def clear_folder(folder: Path) -> None:
         "metrics.jsonl",
         "log.txt",
         "run.json",
-        GROUND_TRUTH,
+        CLASSES,
+        "*" + GROUND_TRUTH,
     )
     for old in [path for name in names for path in folder.glob(name)]:
         old.unlink()
@@ -93,27 +116,40 @@ def clear_folder(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def stem_of_results(checkpoint: Path, weights: str) -> Path:
-    """Beginning of the path of everything that is made with a checkpoint."""
-    return checkpoint.parent / f"{checkpoint.name.removesuffix('.pth.tar')}_{weights}"
+def stem_of_results(checkpoint: Path, weights: str, *, data: str = "", folder: Path | None = None) -> Path:
+    """Beginning of the path of everything that is made with a checkpoint.
+
+    Args:
+        data: see `name_of_other_data`.
+        folder: instead of the checkpoint's, see `results_folder`.
+    """
+    stem = f"{checkpoint.name.removesuffix('.pth.tar')}_{weights}"
+    return (checkpoint.parent if folder is None else folder) / (stem + (f"_{data}" if data else ""))
 
 
-def read_classes(folder: Path) -> dict[int, str] | None:
-    """Class id -> name of a run; None where the folder does not say."""
-    path = folder / CLASSES
-    return {i: name for name, i in load_json(path).items()} if path.is_file() else None
+def write_run_info(
+    config: dict[str, Any], folder: Path, *, label_ids: dict[str, int], data: dict[str, Any] | None = None
+) -> None:
+    """`config.yaml`, `classes.json` (class name -> id), and `run.json`: a list with an entry for each start of the run.
 
+    Args:
+        data: what `describe_data` says of the training data.
 
-def write_run_info(config: dict[str, Any], folder: Path, *, names: dict[int, str]) -> None:
-    """`config.yaml`, `classes.json` (from id -> name), and `run.json`: a list with an entry for each start of the
-    run."""
-    (folder / CLASSES).write_text(json.dumps({name: i for i, name in names.items()}, indent=1) + "\n", encoding="utf-8")
+    Raises:
+        ValueError: the folder is of a run with other classes.
+    """
+    known = read_label_ids(folder)
+    if known is None:
+        write_text(folder / CLASSES, json.dumps(label_ids, indent=1) + "\n")
+    else:
+        check_classes(label_ids, known, what="the training data", source=str(folder / CLASSES))
     path, old = folder / "run.json", folder / CONFIG
     before = old.read_text(encoding="utf-8") if old.is_file() else None
     dump_config(config, old)
-    starts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    starts = load_json(path) if path.is_file() else []
     if starts and before != old.read_text(encoding="utf-8"):
         logger.warning("%s: the configuration differs from that of the last start and replaces it", folder)
+    tell_changed_data((starts[-1] if starts else {}).get("data") or {}, data or {}, folder)
     info = {
         "command": shlex.join(sys.argv),
         "seed": config["init_rand_seed"],
@@ -123,8 +159,9 @@ def write_run_info(config: dict[str, Any], folder: Path, *, names: dict[int, str
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "data": data,
     }
-    path.write_text(json.dumps([*starts, info], indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps([*starts, info], indent=2) + "\n")
 
 
 def source_commit() -> str | None:
@@ -141,9 +178,11 @@ def source_commit() -> str | None:
         return None
 
 
-def write_hyper_parameters(folder: Path, config: dict[str, Any], name: str, metrics: dict[str, float]) -> None:
-    """An entry in TensorBoard's table of hyper-parameters: the values of a configuration and what came out, under
-    `logs/<name>`. A folder that is not a run's stays without."""
+def write_hyper_parameters(
+    folder: Path, config: dict[str, Any], name: str, metrics: dict[str, float], *, step: int
+) -> None:
+    """An entry in TensorBoard's table of hyper-parameters: the values of a configuration and what came out at `step`
+    (epoch or iteration), under `logs/<name>`. A folder that is not a run's stays without."""
     logs = folder / "logs"
     if not logs.is_dir():
         return
@@ -152,7 +191,7 @@ def write_hyper_parameters(folder: Path, config: dict[str, Any], name: str, metr
         for summary in hparams(_flatten(config), metrics):
             writer.file_writer.add_summary(summary)
         for metric, value in metrics.items():
-            writer.add_scalar(metric, value)
+            writer.add_scalar(metric, value, step)
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -38,7 +38,7 @@ def test_simulate_train_eval_evaluate(make_data, tmp_path, capsys):
 
 
 def test_resume_by_folder_alone(make_data, tmp_path):
-    path = make_data()
+    path = make_data(train_cfg={"numbered_checkpoints": "full"})
     assert main(["-q", "train", str(path), "--output", "x", "-c", "2"]) == 0
     (tmp_path / "ckpt" / "tiny_x" / "last.pth.tar").unlink()
     (tmp_path / "ckpt" / "tiny_x" / "epoch_003.pth.tar").unlink()

@@ -71,7 +71,7 @@ def test_what_a_run_leaves_behind(make_data, tmp_path):
     folder = train(path, tmp_path / "run", ckpt_freq=2)
     names = {p.name for p in folder.iterdir()}
     assert names == {
-        "config.yaml", "classes.json", "run.json", "log.txt", "metrics.jsonl", "logs",
+        "config.yaml", "classes.json", "run.json", "log.txt", "metrics.jsonl", "logs", "run.lock",
         "last.pth.tar", "epoch_002.pth.tar", "epoch_003.pth.tar",
     }  # fmt: skip
     assert load_config(folder / "config.yaml") == load_config(path)
@@ -82,9 +82,12 @@ def test_what_a_run_leaves_behind(make_data, tmp_path):
     text = (folder / "log.txt").read_text()
     line = r"epoch \d/3 cls_loss [\d.]+ reg_loss [\d.]+ final_loss [\d.]+ lr \S+ [\d.]+ videos/s ETA \d\d:\d\d:\d\d"
     assert text.count("epoch ") == len(re.findall(line, text)) == 3
-    checkpoint = load_checkpoint(folder / "epoch_003.pth.tar")
-    assert checkpoint["epoch"] == 3 and checkpoint["scheduler"]["last_epoch"] == 6
+    last, checkpoint = (load_checkpoint(folder / f"{name}.pth.tar") for name in ("last", "epoch_003"))
+    assert last["epoch"] == 3 and last["scheduler"]["last_epoch"] == 6 and "optimizer" in last
     assert all(name.startswith("module.") for name in checkpoint["state_dict"])
+    assert checkpoint.keys() == {"epoch", "state_dict", "state_dict_ema", "loss_normalizer", "ema_num_updates"}
+    for key in ("state_dict", "state_dict_ema"):
+        assert all(torch.equal(value, last[key][name]) for name, value in checkpoint[key].items())
 
 
 def test_tensorboard_has_the_tags_of_actionformer(make_data, tmp_path):
@@ -141,10 +144,14 @@ def test_kill_in_the_middle_of_an_epoch_and_resume_with_other_workers(make_data,
 
 
 def test_resume_from_a_numbered_checkpoint(make_data, tmp_path):
-    path = make_data(opt={"epochs": 3, "warmup_epochs": 1})
+    path = make_data(opt={"epochs": 3, "warmup_epochs": 1}, train_cfg={"numbered_checkpoints": "full"})
     whole = train(path, tmp_path / "whole", ckpt_freq=1)
     half = train(path, tmp_path / "half", resume=whole / "epoch_002.pth.tar")
     assert_same_end(whole, half)
+    train(make_data(), tmp_path / "small", ckpt_freq=1)
+    with pytest.raises(ValueError, match=r"epoch_002\.pth\.tar: cannot resume.*last\.pth\.tar has them.*: full"):
+        train(make_data(), tmp_path / "again", resume=tmp_path / "small" / "epoch_002.pth.tar")
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_checkpoint_without_our_own_keys_resumes_too(make_data, tmp_path, caplog):
@@ -200,9 +207,8 @@ def test_a_training_video_without_events_is_background(make_data, tmp_path, even
         {"a": [event(1, 2, 0)], "b": [], "c": [event(1, 2, 1)], "d": []}, subsets=dict.fromkeys("abcd", "training")
     )
     train(path, tmp_path / "run")
-    nothing = make_data({v: [] for v in "ab"}, subsets=dict.fromkeys("ab", "training"), name="nothing")
-    losses = json.loads((train(nothing, tmp_path / "none") / "metrics.jsonl").read_text().splitlines()[-1])
-    assert losses["reg_loss"] == 0 and losses["cls_loss"] > 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["reg_loss"] > 0 and line["cls_loss"] > 0 for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +296,7 @@ def test_bucketing_trains(make_data, tmp_path):
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_mixed_precision_trains_and_resumes(make_data, tmp_path, amp):
-    path = make_data(train_cfg={"amp": amp})
+    path = make_data(train_cfg={"amp": amp, "numbered_checkpoints": "full"})
     folder = train(path, tmp_path / "run", ckpt_freq=2)
     resumed = train(path, tmp_path / "resumed", resume=folder / "epoch_002.pth.tar")
     assert_same_end(folder, resumed)

@@ -142,7 +142,47 @@ def test_command(make_run, tmp_path, capsys):
     assert {
         len(found) for found in json.loads((tmp_path / "two" / "predictions.json").read_text())["results"].values()
     } == {2}
-    assert [p.name for p in (tmp_path / "two").iterdir()] == ["predictions.json"]
+    assert {p.name for p in (tmp_path / "two").iterdir()} == {"predictions.json", ".written.json"}
+
+
+def test_a_second_prediction_leaves_no_file_of_the_first(make_run, tmp_path):
+    path, folder = make_run()
+    features, out = path.parent / "features", tmp_path / "out"
+    arguments = ["-q", "predict", str(path), str(folder), "--fps", "30", "--out", str(out)]
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    assert main([*arguments, str(features / "v0.npy"), str(features / "v1.npy")]) == 0
+    assert main([*arguments, str(features / "v1.npy"), "--formats", "srt"]) == 0
+    assert {p.name for p in out.iterdir()} == {"v1.srt", ".written.json", "notes.txt"}
+
+
+def test_a_frame_rate_that_is_not_the_runs(make_data, tmp_path, capsys):
+    path = make_data()
+    assert main(["-q", "train", str(path), "--output", "x"]) == 0
+    folder, features = tmp_path / "ckpt" / "tiny_x", path.parent / "features"
+    for fps, told in (("30", False), ("25", True)):
+        capsys.readouterr()
+        command = ["-q", "predict", str(path), str(folder), str(features), "--fps", fps, "--formats", "csv"]
+        assert main([*command, "--out", str(tmp_path / "out")]) == 0
+        error = capsys.readouterr().err
+        assert ("fps 25" in error and "30 in training" in error) == told, error
+
+
+def test_arguments_of_another_type_are_told(make_run):
+    path, folder = make_run()
+    predictor = Predictor.from_checkpoint(folder)
+    source = path.parent / "features" / "v5.npy"
+    for options, words in (
+        ({"fps": "25"}, "fps '25': expected a number, found a str"),
+        ({"fps": 30, "num_frames": -1}, "num_frames -1: expected a positive number"),
+        ({"fps": 30, "threshold": 30}, "threshold 30: expected a score from 0 to 1"),
+        ({"fps": 30, "threshold": "high"}, "threshold 'high': expected a score"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            predictor(source, **options)
+    assert len(predictor(source, fps=np.float32(30), num_frames=0, threshold=0)) > 0
+    with pytest.raises(SystemExit):
+        main(["predict", "c", "k", "f", "--threshold", "30"])
 
 
 def test_thresholds_are_chosen_once_and_only_for_this_checkpoint(make_run, easy_events, tmp_path, capsys):
@@ -229,7 +269,7 @@ def test_mistakes_name_what_is_wrong(make_run, tmp_path):
 
 def test_class_names_come_from_the_run_folder(make_run):
     path, folder = make_run()
-    run_folder.write_run_info(load_config(path), folder, names={0: "jump", 1: "run"})
+    run_folder.write_run_info(load_config(path), folder, label_ids={"jump": 0, "run": 1})
     (path.parent / "annotations.json").unlink()
     assert Predictor.from_checkpoint(folder).names == {0: "jump", 1: "run"}
     (folder / run_folder.CLASSES).unlink()

@@ -7,6 +7,7 @@ picture of its timeline (.png).
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from .options import add_overrides
 
 EXAMPLE = "actionformer-nt predict configs/demo.yaml demo/runs/demo_supervised my_video.npy --fps 30 --threshold auto"
 FORMATS = ("json", "csv", "srt", "png")
+WRITTEN = ".written.json"  # names of the files of the last call, in its output folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="YAML configuration; training leaves one in the run folder, config.yaml")
     parser.add_argument("ckpt", help="checkpoint, or folder of checkpoints")
-    parser.add_argument("features", nargs="+", help="feature files (.npy, .npz, .csv, .hdf5) or folders of them")
+    parser.add_argument("features", nargs="+", help="feature files (.npy, .npz, .pt, .csv, .hdf5) or folders of them")
     parser.add_argument("--fps", type=float, help="frames per second of the videos (default: dataset.default_fps)")
     parser.add_argument("--feat-stride", type=float, help="frames from one feature to the next (default: dataset's)")
     parser.add_argument("--num-frames", type=float, help="frames that one feature looks at (default: dataset's)")
@@ -48,9 +50,12 @@ def parse_threshold(text: str) -> float | str:
     if text == "auto":
         return text
     try:
-        return float(text)
+        value = float(text)
+        if not 0 <= value <= 1:
+            raise ValueError
+        return value
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is neither a score nor auto") from None
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a score from 0 to 1 nor auto") from None
 
 
 def run(args: argparse.Namespace) -> None:
@@ -90,24 +95,49 @@ def _write(
     from libs.utils.subtitles import to_srt
 
     out, formats = args.out, args.formats
+    out.mkdir(parents=True, exist_ok=True)
+    _remove_earlier(out)
+    each = [kind for kind in ("srt", "png") if kind in formats]
+    files = [f"predictions.{kind}" for kind in ("json", "csv") if kind in formats]
+    _remember(out, [*files, *(f"{video}.{kind}" for video in videos for kind in each)])
     if "json" in formats:
         provenance = {"checkpoint": str(checkpoint), "weights": args.weights, "threshold": args.threshold}
-        write_results(out / "predictions.json", kept, names, videos=videos, provenance=provenance)
+        write_results(out / "predictions.json", kept, names, videos=list(videos), provenance=provenance)
     if "csv" in formats:
-        table.to_csv(out / "predictions.csv", index=False, float_format="%.4f")
-    each = [kind for kind in ("srt", "png") if kind in formats]
+        table.to_csv(out / "predictions.csv", index=False, float_format="%.4f", encoding="utf-8")
     if each:
         own = dict(iter(table.groupby("video", sort=False)))
         for video in tqdm(videos, desc="writing", unit="video", leave=False, disable=True if args.quiet else None):
-            rows, stem = own.get(video, table.iloc[:0]), video.replace("/", "_")
+            rows = own.get(video, table.iloc[:0])
+            (out / video).parent.mkdir(parents=True, exist_ok=True)
             if "srt" in each:
-                (out / f"{stem}.srt").write_text(to_srt(rows), encoding="utf-8")
+                (out / f"{video}.srt").write_text(to_srt(rows), encoding="utf-8")
             if "png" in each:
                 from libs.utils.timeline import save_timeline
 
-                save_timeline(out / f"{stem}.png", rows, title=video, duration=videos[video])
-    files = [f"predictions.{kind}" for kind in ("json", "csv") if kind in formats] + [f"*.{kind}" for kind in each]
-    print(f"{out}: {', '.join(files)}")
+                save_timeline(out / f"{video}.png", rows, title=video, duration=videos[video])
+    print(f"{out}: {', '.join(files + [f'*.{kind}' for kind in each])}")
+
+
+def _remember(out: Path, files: list[str]) -> None:
+    """Notes what is going to be written, so that the next call can remove it."""
+    from libs.core.files import write_text
+
+    write_text(out / WRITTEN, json.dumps(files) + "\n")
+
+
+def _remove_earlier(out: Path) -> None:
+    """Removes what an earlier call has written here: files of other videos must not stand beside the new ones."""
+    from libs.core.files import load_json
+
+    if not (out / WRITTEN).is_file():
+        return
+    earlier = [out / name for name in load_json(out / WRITTEN) if ".." not in Path(name).parts]
+    for path in earlier:
+        path.unlink(missing_ok=True)
+    for folder in sorted({path.parent for path in earlier} - {out}, reverse=True):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _visible(config: dict[str, Any], split: list[str] | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ EXAMPLE = "actionformer-nt splits thumos14.json --subset validation --out config
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("annotations", help="annotation JSON; its labels are read here and nowhere else")
-    parser.add_argument("--subset", required=True, help="training subset")
+    parser.add_argument("--subset", required=True, nargs="+", help="training subsets")
     parser.add_argument("--out", required=True, help="split file to write")
     parser.add_argument("--kind", choices=("stratified", "uniform"), default="stratified", help="how videos are drawn")
     parser.add_argument("--ratios", default="0.1,0.2,0.4,0.6", help="labeled shares that must be possible")
@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="take this JSON list {labeled: [ids], unlabeled: [ids]} instead; without unlabeled: all others",
     )
+    parser.add_argument(
+        "--marked", action="store_true", help='take the marks in the file instead: all but those with "labeled": false'
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -30,12 +33,16 @@ def run(args: argparse.Namespace) -> None:
     from libs.utils.annotations import read_annotations
 
     annotations = read_annotations(args.annotations)
+    if args.published and args.marked:
+        raise ValueError("--published and --marked: give one of them")
     if args.published:
-        content = splits.published_split(annotations, [args.subset], load_json(args.published), args.published)
+        content = splits.published_split(annotations, args.subset, load_json(args.published), args.published)
+    elif args.marked:
+        content = splits.marked_split(annotations, args.subset)
     else:
         ratios = parse_numbers(args.ratios, "--ratios")
         content = splits.make_splits(
-            annotations, [args.subset], kind=args.kind, ratios=ratios, folds=args.folds, seed=args.seed
+            annotations, args.subset, kind=args.kind, ratios=ratios, folds=args.folds, seed=args.seed
         )
     splits.write_splits(args.out, content)
     print(f"{args.out}: {content['kind']}, {len(content['videos'])} videos, hash {content['hash']}")

@@ -102,7 +102,7 @@ def about(config: dict[str, Any], folder: Path) -> list[list[str]]:
         split = semi["split"]
         rows += [
             ["method", semi["method"]],
-            ["labeled share", f"{split['ratio']:g}, fold {split['fold']} of {Path(split['file']).name}"],
+            ["labeled share", f"{_ratio(split)}, fold {split['fold']} of {Path(split['file']).name}"],
             ["iterations", f"{semi['burn_in']} burn-in, {semi['iterations']} self-training"],
         ]
     rows.append(["seed", str(config["init_rand_seed"])])
@@ -112,6 +112,10 @@ def about(config: dict[str, Any], folder: Path) -> list[list[str]]:
     if scores := config["test_cfg"].get("ext_score_file"):
         rows.append(["external scores", str(scores)])
     return rows
+
+
+def _ratio(split: dict[str, Any]) -> str:
+    return "as listed" if split.get("ratio") is None else f"{split['ratio']:g}"
 
 
 def read_curves(path: Path) -> dict[str, Any] | None:

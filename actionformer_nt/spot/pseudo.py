@@ -14,7 +14,7 @@ from libs.utils import distributed
 from .losses import class_loss, mask_loss
 from .network import SpotOutput
 from .schema import LossSection, PseudoSection
-from .targets import assign_targets
+from .targets import quantise
 
 
 class SpotPseudo(NamedTuple):
@@ -80,14 +80,15 @@ class BackgroundAlignment:
         self.shift += self.RATE * (self.share - sums["background"] / max(sums["snippets"], 1))
 
 
-def background_share(dataset: TALDataset, *, num_classes: int) -> float:
-    """Share of snippets without an event over all snippets of a data set's videos."""
+def background_share(dataset: TALDataset) -> float:
+    """Share of snippets without an event over all snippets of a data set's videos, however long these are."""
     background, snippets = 0, 0
     for i in range(len(dataset)):
-        segments, labels = (torch.from_numpy(column) for column in dataset.events(i))
-        length = dataset.num_steps(i)
-        found = assign_targets([segments], [labels], [length], num_steps=length, num_classes=num_classes)
-        background += int((found.classes == num_classes).sum())
+        length = dataset.grid(i).length
+        ranges, on_grid = quantise(torch.from_numpy(dataset.events(i)[0]), length)
+        step = torch.arange(length)
+        inside = (step >= ranges[:, :1]) & (step < ranges[:, 1:]) & on_grid[:, None]  # (N, T)
+        background += length - int(inside.any(dim=0).sum())
         snippets += length
     return background / max(snippets, 1)
 

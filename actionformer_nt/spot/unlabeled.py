@@ -37,8 +37,7 @@ class SpotUnlabeled:
     def __init__(self, config: dict[str, Any], labeled: TALDataset) -> None:
         self.alignment = None
         if config["model"]["pseudo"]["align"]:
-            num_classes = config["dataset"]["num_classes"]
-            self.alignment = BackgroundAlignment(background_share(labeled, num_classes=num_classes))
+            self.alignment = BackgroundAlignment(background_share(labeled))
 
     @torch.no_grad()
     def pseudo_labels(self, teacher: Any, videos: list[dict[str, Any]]) -> list[SpotPseudo]:

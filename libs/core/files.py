@@ -8,6 +8,14 @@ from pathlib import Path
 from typing import Any
 
 
+class RepeatedKeysError(ValueError):
+    """A JSON object in which keys stand more than once: `keys`."""
+
+    def __init__(self, message: str, keys: list[str]) -> None:
+        super().__init__(message)
+        self.keys = keys
+
+
 def load_json(path: str | os.PathLike) -> Any:
     """The content of a JSON file, with or without a byte-order mark.
 
@@ -21,9 +29,9 @@ def load_json(path: str | os.PathLike) -> Any:
     try:
         with open(path, encoding="utf-8-sig") as file:
             return json.load(file, object_pairs_hook=_unique)
-    except _RepeatedKeys as error:
-        raise ValueError(
-            f"{os.fspath(path)}: {error} more than once in one object; merge the entries or remove one"
+    except RepeatedKeysError as error:
+        raise RepeatedKeysError(
+            f"{os.fspath(path)}: {error} more than once in one object; merge the entries or remove one", error.keys
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{os.fspath(path)}: broken JSON: {error}") from error
@@ -37,15 +45,12 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     os.replace(part, path)
 
 
-class _RepeatedKeys(Exception):  # noqa: N818 (never leaves this file)
-    pass
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         repeated = sorted({key for key in keys if keys.count(key) > 1})
         named = ", ".join(repr(key) for key in repeated[:5]) + (", ..." if len(repeated) > 5 else "")
-        raise _RepeatedKeys(f"the key{'s' if len(repeated) > 1 else ''} {named} stand{'' if repeated[1:] else 's'}")
+        plural = len(repeated) > 1
+        raise RepeatedKeysError(f"the key{'s' * plural} {named} stand{'' if plural else 's'}", repeated)
     return found

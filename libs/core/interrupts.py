@@ -13,7 +13,9 @@ logger = logging.getLogger(__name__)
 
 
 class TerminatedError(KeyboardInterrupt):
-    """SIGTERM ended the run; like KeyboardInterrupt it is no error that a command could explain away."""
+    """SIGTERM ended the run; like Ctrl-C it is no error."""
+
+    exit_status = 128 + signal.SIGTERM
 
 
 class StopRequest:

@@ -52,7 +52,7 @@ class DatasetSection(Section):
     file_prefix: str | None
     file_ext: str
     feat_stride: Number = 16  # frames from one feature to the next; <= 0: spread over the video (ActivityNet)
-    num_frames: Positive = 32  # frames that one feature looks at
+    num_frames: NonNegative = 32  # frames that one feature looks at; 0: row x stands for frame x * feat_stride
     default_fps: Positive | None = None  # None: read `fps` of every video
     input_dim: Count | list[Count] = 2304
     num_classes: Count = 97
@@ -100,6 +100,7 @@ class TrainSection(Section):
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.999
     amp: Literal["off", "bf16", "fp16"] = "off"  # precision of the network, in evaluation too; the rest stays 32 bits
     compile: bool = False  # the network of training by torch.compile
+    numbered_checkpoints: Literal["weights", "full"] = "weights"  # full: with what resuming from one of them needs
     ema_ramp: bool = False  # decay min(ema_decay, (1 + t) / (10 + t)) instead of ema_decay from the first step
 
 

@@ -41,7 +41,8 @@ class TALDataset(Dataset):
 
     Args:
         preset: what the benchmark's reader does.
-        is_training: crop randomly, and return segments in grid steps.
+        is_training: crop randomly, and return segments in grid steps. Videos marked `"labeled": false` are left out
+            unless `video_ids` names them.
         split: subsets, in lower case.
         seed: of the random crops; the crop of a video depends on (seed, epoch, index) only.
         annotations: instead of reading `json_file`.
@@ -111,10 +112,25 @@ class TALDataset(Dataset):
             videos = [video for video in videos if video.id in video_ids]
             if not videos:
                 raise ValueError(f"{json_file}: none of the {len(video_ids)} videos asked for is in {list(self.split)}")
+        elif is_training:
+            videos = self._labeled(videos)
         self.videos = self._present(videos, missing_features or preset.missing_features)
         for video in self.videos:  # fail now, not in the middle of an epoch
             self._fps(video), self._duration(video)
         self.features.length(self.videos[0].id)  # its shape stands for the others', which are checked when read
+
+    def _labeled(self, videos: list[Video]) -> list[Video]:
+        labeled = [video for video in videos if video.labeled]
+        if not labeled:
+            raise ValueError(
+                f"{self.json_file}: all {len(videos)} videos of {list(self.split)} are marked labeled: false"
+            )
+        if len(labeled) < len(videos):
+            logger.info(
+                "split %s: %d of %d videos are marked labeled: false and left out",
+                list(self.split), len(videos) - len(labeled), len(videos),
+            )  # fmt: skip
+        return labeled
 
     def _check_labels(self) -> list[int]:
         """Ids of the configuration that no label has. Raises where labels do not fit `num_classes`."""
@@ -127,6 +143,8 @@ class TALDataset(Dataset):
                 f"{self.json_file}: label ids outside [0, dataset.num_classes={self.num_classes}): {outside}; "
                 f"num_classes must be at least {max(ids) + 1} and ids must not be negative"
             )
+        if not ids:
+            return []  # nothing is annotated: training and evaluation say so, and every class may be detected
         if self.preset.all_classes and len(ids) != self.num_classes:
             raise ValueError(
                 f"{self.json_file}: {len(ids)} different labels, but dataset.num_classes is {self.num_classes}; set "

@@ -3,41 +3,36 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from .cache import ArrayCache
+from .formats import (
+    EXTENSIONS,
+    FeatureError,
+    array_shape,
+    file_format,
+    files_below,
+    hdf5_keys,
+    is_hdf5,
+    open_hdf5,
+    read_array,
+)
 
-NPZ_KEY = "feats"
-EXTENSIONS = (".npy", ".npz", ".csv")
-
-
-class FeatureError(ValueError):
-    """Features that cannot be used. `kind` names the problem in a word."""
-
-    def __init__(self, message: str, kind: str = "unreadable") -> None:  # a loader passes the message alone
-        super().__init__(message)
-        self.kind = kind
-
-
-def is_hdf5(folder: str | os.PathLike) -> bool:
-    """Whether this is one HDF5 file with a data set per video, instead of a folder."""
-    return ".hdf5" in os.fspath(folder)
+__all__ = ["EXTENSIONS", "FeatureError", "FeatureFiles", "file_format", "files_below", "is_hdf5"]
 
 
 class FeatureFiles:
     """The features of videos: one file each, or one HDF5 file; several folders are concatenated on channels.
 
     Args:
-        folders: where the files are; a path that contains ".hdf5" is one file with a data set per video.
-        prefix, ext: a file is called prefix + video id + ext. `.npy` and `.npz` (array `feats`) hold T x C; `.csv`
-            holds a header row, then T rows of C numbers.
+        folders: where the files are; a file `.hdf5` or `.h5` holds a data set per video.
+        prefix, ext: a file is called prefix + video id + ext; the end of ext decides the format. `.npy`, `.npz` (array
+            `feats`, or the only one) and `.pt` (a tensor) hold T x C; `.csv` holds T rows of C numbers, with or
+            without a header row.
         channels: expected number of channels in each folder, or in all together (one number).
         cache_bytes: whole videos are kept in memory up to so many bytes, in 16 bits where that loses nothing.
     """
@@ -55,13 +50,13 @@ class FeatureFiles:
         self.folders = [folders] if isinstance(folders, str) else list(folders)
         self.prefix, self.ext = prefix or "", ext
         self.channels = [channels] if isinstance(channels, int) else list(channels)
+        self.format = ""
         if is_hdf5(self.folders[0]):
             return
-        if ext not in EXTENSIONS:
-            raise ValueError(
-                f"dataset.file_ext: '{ext}' is not supported; use one of {list(EXTENSIONS)} or a folder ending in "
-                "'.hdf5'"
-            )
+        try:
+            self.format = file_format(ext)
+        except ValueError as error:
+            raise ValueError(f"dataset.file_ext: {error}") from None
         for folder in self.folders:
             if not os.path.isdir(folder):
                 raise FileNotFoundError(f"dataset.feat_folder: folder not found: {folder}")
@@ -76,16 +71,17 @@ class FeatureFiles:
         """Whether every folder has this video."""
         for folder in self.folders:
             if is_hdf5(folder):
-                if self.prefix + video_id not in _hdf5_keys(folder):
+                if self.prefix + video_id not in hdf5_keys(folder):
                     return False
             elif not self.path(video_id, folder).is_file():
                 return False
         return True
 
     def ids(self) -> list[str]:
-        """Videos that the first folder holds a file (or data set) of, sorted. Files without the prefix are left out."""
+        """Videos that the first folder, or a folder within it, holds a file (or data set) of, sorted. Files without the
+        prefix are left out. An id of a file in a nested folder has the folder's name in it, "day1/camera2"."""
         folder, end = self.folders[0], "" if is_hdf5(self.folders[0]) else self.ext
-        names = _hdf5_keys(folder) if is_hdf5(folder) else os.listdir(folder)
+        names = hdf5_keys(folder) if is_hdf5(folder) else files_below(folder)
         return sorted(
             name[len(self.prefix) : len(name) - len(end)]
             for name in names
@@ -167,8 +163,8 @@ class FeatureFiles:
 
     def _shape(self, video_id: str, folder: str) -> tuple[int, ...]:
         path = self.path(video_id, folder)
-        if self.ext == ".npz" and not is_hdf5(folder) and path.is_file():
-            shape = _npz_shape(path)
+        if not is_hdf5(folder) and path.is_file():
+            shape = array_shape(path, self.format)
         else:
             with self._array(video_id, folder) as array:
                 shape = array.shape
@@ -197,7 +193,7 @@ class FeatureFiles:
         """Something that can be sliced: a memory map, an array or an HDF5 data set."""
         path = self.path(video_id, folder)
         if is_hdf5(folder):
-            with _open_hdf5(folder) as file:
+            with open_hdf5(folder) as file:
                 key = self.prefix + video_id
                 if key not in file:
                     raise FileNotFoundError(f"{folder}: no data set '{key}' for video '{video_id}'")
@@ -207,21 +203,7 @@ class FeatureFiles:
             return
         if not path.is_file():
             raise FileNotFoundError(f"feature file of video '{video_id}' not found: {path}")
-        try:
-            if self.ext == ".npz":
-                with np.load(path) as archive:
-                    if NPZ_KEY not in archive:
-                        raise ValueError(f"no array '{NPZ_KEY}' in it, only {list(archive)}")
-                    array = archive[NPZ_KEY]
-                if not isinstance(array, np.ndarray):
-                    raise ValueError(f"'{NPZ_KEY}' is not an array")
-            elif self.ext == ".csv":
-                array = pd.read_csv(path).to_numpy(np.float32)
-            else:
-                array = np.load(path, mmap_mode="r")
-        except Exception as error:  # numpy and zipfile raise many kinds on damaged files
-            raise FeatureError(kind="damaged-file", message=f"{path}: damaged or not a feature file: {error}") from None
-        yield array
+        yield read_array(path, self.format)
 
 
 def _compact(feats: np.ndarray) -> np.ndarray:
@@ -229,35 +211,3 @@ def _compact(feats: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         half = feats.astype(np.float16)
     return half if np.array_equal(half, feats) else feats
-
-
-def _npz_shape(path: Path) -> tuple[int, ...]:
-    """Shape of the array in an .npz, from its header alone."""
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{NPZ_KEY}.npy") as file:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            return read(file)[0]
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise FeatureError(
-            kind="damaged-file", message=f"{path}: damaged or without an array '{NPZ_KEY}': {error}"
-        ) from None
-
-
-@lru_cache(maxsize=8)
-def _hdf5_keys(path: str) -> frozenset[str]:
-    with _open_hdf5(path) as file:
-        return frozenset(file)
-
-
-def _open_hdf5(path: str):
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"dataset.feat_folder: HDF5 file not found: {path}")
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        raise ValueError(f"{path}: reading HDF5 needs the package h5py: pip install 'actionformer-nt[hdf5]'") from None
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"{path}: damaged or not an HDF5 file: {error}") from None

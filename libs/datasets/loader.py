@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from libs.core.interrupts import ignore_interrupts
 from libs.utils import distributed
 from libs.utils.seeding import derive_seed
 
@@ -34,16 +35,18 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         if size < batch_size:
             raise ValueError(f"loader.batch_size: {batch_size} is larger than the {size} training videos")
         self.lengths, self.size, self.batch_size, self.seed = lengths, size, batch_size, seed
-        self.bucketing, self.epoch = bucketing, 0
+        self.bucketing, self.epoch, self.start = bucketing, 0, 0
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, *, start: int = 0) -> None:
+        """The next iteration is this epoch, from batch `start` on."""
+        self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
         return self.size // self.batch_size
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         epoch, self.epoch = self.epoch, self.epoch + 1
+        start, self.start = self.start, 0
         generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, "order"))
         order = torch.randperm(self.size, generator=generator).tolist()[: len(self) * self.batch_size]
         if self.bucketing:
@@ -53,7 +56,7 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         if self.bucketing:
             batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-        for batch in batches:
+        for batch in batches[start:]:
             yield [SampleKey(index, epoch) for index in distributed.share(batch)]
 
 
@@ -88,7 +91,10 @@ def make_data_loader(
         batch_size: of training; evaluation uses `eval_batch_size`, in the order of the annotation file.
     """
     num_workers = min(num_workers, os.cpu_count() or 1)  # more get in each other's way; results do not depend on it
-    shared = {"num_workers": num_workers, "collate_fn": identity, "persistent_workers": num_workers > 0}
+    shared = {
+        "num_workers": num_workers, "collate_fn": identity, "persistent_workers": num_workers > 0,
+        "worker_init_fn": ignore_interrupts,
+    }  # fmt: skip
     if not is_training:
         mine = distributed.share(range(len(dataset)))
         return DataLoader(dataset, batch_size=eval_batch_size, sampler=mine, **shared)

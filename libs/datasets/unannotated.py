@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
-from .features import EXTENSIONS, FeatureFiles, is_hdf5
+from .features import EXTENSIONS, FeatureFiles, file_format, files_below, is_hdf5
 from .grid import GridRule, resize
 
 
@@ -61,47 +61,58 @@ def find_features(
     *,
     channels: int | Sequence[int],
     prefix: str | None = None,
+    ext: str = ".npy",
     more_folders: Sequence[str | os.PathLike] = (),
 ) -> dict[str, Source]:
     """Feature files and folders of them -> video id -> source, in the order given, folders in the order of names.
 
     Args:
-        paths: files `.npy`, `.npz`, `.csv`, folders that hold such files, HDF5 files.
+        paths: files of a format in `EXTENSIONS`, folders that hold such files, also in folders of their own (whose
+            names are then part of the id, "day1/camera2"), HDF5 files.
         channels: see `FeatureFiles`.
-        prefix: what is not part of a video's id in the name of its file.
+        prefix, ext: what is not part of a video's id in the name of its file; another ending may be a format's.
         more_folders: folders (or HDF5 files) with further features of the same videos, concatenated on channels.
 
     Raises:
-        FileNotFoundError: no such path, or nothing in it; ValueError: another extension, two files of one id.
+        FileNotFoundError: no such path, or nothing in it; ValueError: another format, two files of one id.
     """
     found: dict[str, Source] = {}
     places: dict[str, Path] = {}
     for path in (Path(p) for p in paths):
-        for file, name in _expand(path, prefix):
+        for folder, name, ending in _expand(path, prefix, ext):
             video_id = name.removeprefix(prefix or "")
+            file = folder / f"{name}{ending}" if ending else folder
             if video_id in found:
                 raise ValueError(f"two feature files of video '{video_id}': {places[video_id]} and {file}")
-            folders = [str(file if is_hdf5(file) else file.parent), *map(str, more_folders)]
+            folders = [str(folder), *map(str, more_folders)]
             places[video_id] = file
-            found[video_id] = Source(FeatureFiles(folders, ext=file.suffix, channels=channels), name)
+            found[video_id] = Source(FeatureFiles(folders, ext=ending or ext, channels=channels), name)
     return found
 
 
-def _expand(path: Path, prefix: str | None) -> list[tuple[Path, str]]:
-    """(file, name in it) of everything that a path means."""
+def _expand(path: Path, prefix: str | None, ext: str) -> list[tuple[Path, str, str]]:
+    """(folder or HDF5 file, name in it, ending of the name) of everything that a path means."""
     if is_hdf5(path):
         files = FeatureFiles(str(path), prefix=prefix, channels=1)
-        return [(path, (prefix or "") + video_id) for video_id in files.ids()]
+        return [(path, (prefix or "") + video_id, "") for video_id in files.ids()]
     if path.is_dir():
-        inside = sorted(file for file in path.iterdir() if file.suffix in EXTENSIONS)
+        inside = sorted(name for name in files_below(path) if name.lower().endswith(EXTENSIONS))
         if not inside:
             raise FileNotFoundError(f"no feature file ({', '.join(EXTENSIONS)}) in folder {path}")
-        return [(file, file.stem) for file in inside]
+        return [(path, *_split_ending(name, ext)) for name in inside]
     if not path.is_file():
         raise FileNotFoundError(f"neither a feature file nor a folder of them: {path}")
-    if path.suffix not in EXTENSIONS:
-        raise ValueError(f"{path}: features are read from {', '.join(EXTENSIONS)} or .hdf5, not '{path.suffix}'")
-    return [(path, path.stem)]
+    try:
+        file_format(path.name)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return [(path.parent, *_split_ending(path.name, ext))]
+
+
+def _split_ending(name: str, ext: str) -> tuple[str, str]:
+    """The name without the configuration's ending, if it has that, else without its format's."""
+    ending = ext if name.endswith(ext) and not name.endswith("/" + ext) else Path(name).suffix
+    return name.removesuffix(ending), ending
 
 
 def make_video(video_id: str, feats: np.ndarray, section: dict[str, Any], timing: Timing) -> dict[str, Any]:
@@ -115,9 +126,14 @@ def make_video(video_id: str, feats: np.ndarray, section: dict[str, Any], timing
         ValueError: features of another shape or not finite; a time that is missing or not positive; names the video.
     """
     _check_features(video_id, feats, section["input_dim"])
-    for name in ("fps", "duration", "num_frames"):
+    for name in Timing._fields:
         value = getattr(timing, name)
-        if value is not None and not 0 < value < float("inf"):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            raise ValueError(f"{name} {value!r}: expected a number, found a {type(value).__name__}")
+        least = 0 if name == "num_frames" else np.nextafter(0, 1)
+        if name != "feat_stride" and not least <= value < float("inf"):
             raise ValueError(f"{name} {value}: expected a positive number")
     rule = GridRule(
         feat_stride=section["feat_stride"] if timing.feat_stride is None else timing.feat_stride,

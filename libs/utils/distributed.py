@@ -115,6 +115,11 @@ def total_count(count: int) -> int:
     return int(total({"": count})[""])
 
 
+def in_any(flag: bool) -> bool:
+    """Whether it is true in any process: all of them stop together, or none."""
+    return flag if world_size() == 1 else total({"": float(flag)})[""] > 0
+
+
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Gradients summed over the processes; one that a process lacks counts as zero."""
     if world_size() == 1:

@@ -98,7 +98,7 @@ def make_scheduler(
         warmup_epochs=warmup * num_iters_per_epoch,
         max_epochs=(opt["epochs"] + warmup) * num_iters_per_epoch,
         milestones=[step * num_iters_per_epoch for step in opt["schedule_steps"]] if multistep else None,
-        gamma=opt["schedule_gamma"],
+        gamma=opt.get("schedule_gamma", 0.1),  # raw ActionFormer dicts with a cosine have none
         eta_min=1e-8 if opt["warmup"] else 0.0,
     )
 

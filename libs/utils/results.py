@@ -89,7 +89,7 @@ def as_detections(
         raise ValueError(f"predictions: columns {missing} are missing; expected {list(columns)}")
     video, start, end, label, score = (np.asarray(predictions[name]) for name in columns)
     if label.dtype.kind not in "iu":
-        label = _resolve(label.ravel().tolist(), None, label_ids, ids, "predictions")
+        label = np.array(_resolve(label.ravel().tolist(), None, label_ids, ids, "predictions"), dtype=np.int64)
     return make_detections(video, start, end, label, score)
 
 

@@ -90,6 +90,11 @@ def write_thresholds(
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
+def classes_of_thresholds(path: str | os.PathLike) -> dict[str, int]:
+    """Name -> id of the classes that have a threshold of their own in a file that `read_thresholds` reads."""
+    return {name: int(point["label_id"]) for name, point in load_json(path)["classes"].items()}
+
+
 def read_thresholds(path: str | os.PathLike) -> tuple[Thresholds, dict[str, Any]]:
     """Returns the thresholds and what they were made from.
 

@@ -5,21 +5,41 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from .distributed import gather_shares, share, sum_gradients, total
+from libs.core.interrupts import StopRequest
+
+from .distributed import gather, gather_shares, in_any, rank, share, sum_gradients, total, world_size
 from .optim import ModelEma
 from .results import Detections, concatenate, make_detections, write_results
 from .score_fusion import fuse_scores, read_video_scores
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class PartOfEpoch(NamedTuple):
+    """What was done of an epoch in which training was stopped."""
+
+    iterations: int
+    totals: dict[str, float]  # sums of the losses
+    rng_states: list[Tensor]  # of torch, one a process
+
+
+class StoppedInEpoch(Exception):  # noqa: N818 (not an error)
+    """Somebody has asked training to stop; `part` is what was done."""
+
+    def __init__(self, part: PartOfEpoch) -> None:
+        super().__init__(part.iterations)
+        self.part = part
 
 
 class NonFiniteLossError(RuntimeError):
@@ -40,6 +60,8 @@ def train_one_epoch(
     accumulate: int = 1,
     scaler: torch.amp.GradScaler | None = None,
     progress: bool = True,
+    part: PartOfEpoch | None = None,
+    stop: StopRequest | None = None,
 ) -> dict[str, float]:
     """Trains on every batch of `train_loader` once; the schedule advances with every iteration.
 
@@ -51,28 +73,36 @@ def train_one_epoch(
             The loss normaliser then follows the parts.
         scaler: of the loss, for float16; where a gradient overflows, it skips the step and lowers the scale.
         progress: show a bar (on a terminal).
+        part: what was done of this epoch before an interruption; needs a loader of `make_data_loader`.
+        stop: asked after every iteration.
 
     Returns:
         Mean of every loss over the epoch.
 
     Raises:
+        StoppedInEpoch: `stop` said so before the last iteration.
         NonFiniteLossError: names the iteration, the losses and the videos of the batch.
     """
+    first = done = 0 if part is None else part.iterations
     if set_epoch := getattr(train_loader.batch_sampler, "set_epoch", None):
-        set_epoch(curr_epoch)
+        set_epoch(curr_epoch, **({"start": done} if done else {}))
     model.train()
     scaler = torch.amp.GradScaler(enabled=False) if scaler is None else scaler
     num_iters = len(train_loader)
-    totals: dict[str, float] = {}
+    totals: dict[str, float] = {} if part is None else dict(part.totals)
+    if part is not None and len(part.rng_states) == world_size():
+        torch.set_rng_state(part.rng_states[rank()])
     start = time.perf_counter()
     bar = tqdm(
-        train_loader, desc=f"epoch {curr_epoch + 1}", unit="batch", leave=False, disable=None if progress else True
-    )
-    for i, video_list in enumerate(bar):
+        until_stopped(train_loader, stop), total=num_iters, initial=done, desc=f"epoch {curr_epoch + 1}", unit="batch",
+        leave=False, disable=None if progress else True,
+    )  # fmt: skip
+    stopped = False
+    for i, video_list in enumerate(bar, start=done):
         optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
-        for first in range(accumulate):
-            losses = model(video_list[first::accumulate])
+        for k in range(accumulate):
+            losses = model(video_list[k::accumulate])
             scaler.scale(losses["final_loss"] / accumulate).backward()
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(loss.detach()) / accumulate
@@ -101,11 +131,32 @@ def train_one_epoch(
                 tb_writer.add_scalar("train/final_loss", values["final_loss"], step)
             logger.debug(
                 "epoch %03d [%d/%d] %.3f s/iteration, loss %.4f (%.4f) %s",
-                curr_epoch, i, num_iters, (time.perf_counter() - start) / (i + 1),
+                curr_epoch, i, num_iters, (time.perf_counter() - start) / (i + 1 - first),
                 values["final_loss"], totals["final_loss"] / (i + 1),
                 " ".join(f"{name} {value:.4f} ({totals[name] / (i + 1):.4f})" for name, value in terms.items()),
             )  # fmt: skip
+        done = i + 1
+        if stop is not None and done < num_iters and (stopped := in_any(bool(stop))):
+            break
+    if (stopped or stop) and done < num_iters:
+        raise StoppedInEpoch(PartOfEpoch(done, totals, gather(torch.get_rng_state())))
     return {name: total / num_iters for name, total in totals.items()}
+
+
+def until_stopped(loader: Iterable[T], stop: StopRequest | None) -> Iterator[T]:
+    """The batches of a loader. If a stop is asked for while one is awaited, the loader's workers may be gone with the
+    same signal: then this is the end instead of an error, unless other processes wait for this one."""
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError:
+            if stop and world_size() == 1:
+                return
+            raise
+        yield batch
 
 
 def check_finite(values: dict[str, float], video_list: list[dict[str, Any]], epoch: int, iteration: int) -> None:
@@ -188,7 +239,9 @@ def valid_one_epoch(
     if evaluator is None:
         return 0.0
     if ext_score_file is not None:
-        detections = fuse_scores(detections, read_video_scores(ext_score_file), num_pred=num_pred, topk=topk)
+        dataset = val_loader.dataset
+        scores = read_video_scores(ext_score_file, label_ids=getattr(dataset, "label_dict", None))
+        detections = fuse_scores(detections, scores, num_pred=num_pred, topk=topk)
     _, average_map, _ = evaluator.evaluate(detections, verbose=True)
     if tb_writer is not None:
         tb_writer.add_scalar("validation/mAP", average_map, curr_epoch)

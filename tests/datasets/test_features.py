@@ -90,7 +90,7 @@ def test_bad_files_are_named(tmp_path, rows):
 
 def test_bad_archives(tmp_path, rows):
     features = FeatureFiles(str(tmp_path), prefix=None, ext=".npz", channels=6)
-    np.savez(tmp_path / "other.npz", x=rows)
+    np.savez(tmp_path / "other.npz", rgb=rows, flow=rows)
     (tmp_path / "noise.npz").write_bytes(b"PK?")
     with zipfile.ZipFile(tmp_path / "odd.npz", "w") as archive:
         archive.writestr("feats.npy", b"nothing")

@@ -90,7 +90,10 @@ def test_background_share_counts_snippets(make_data, event):
         for step in range(20):  # a snippet is an action's if an event, its ends rounded to borders, covers it
             inside += any(math.floor(a + 1) <= step < math.floor(b + 1) for a, b in segments)
     assert 0 < inside < 60
-    assert background_share(dataset, num_classes=2) == pytest.approx(1 - inside / (20 * len(dataset)))
+    assert background_share(dataset) == pytest.approx(1 - inside / (20 * len(dataset)))
+    config["dataset"]["max_seq_len"] = 8  # training sees crops, but the share is that of whole videos
+    short = make_dataset(config["dataset_name"], True, ["training"], **config["dataset"])
+    assert background_share(short) == background_share(dataset)
 
 
 def test_padding_is_never_confident():

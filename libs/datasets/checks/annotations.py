@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from libs.utils.annotations import MIN_DURATION, PAST_END, duplicate_mask
+from libs.core.files import RepeatedKeysError, load_json
+from libs.utils.annotations import MIN_DURATION, PAST_END, duplicate_mask, is_unlabeled, misplaced_events
+from libs.utils.labels import label_number, label_text, whole_number
 
 from .findings import Findings
+from .names import close_names
 
 
 @dataclass
@@ -23,6 +24,7 @@ class RawVideo:
     duration: float | None  # seconds
     fps: float | None
     events: list[tuple[float, float, str]] = field(default_factory=list)  # start, end (seconds), class name
+    labeled: bool = True
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Labels:
     """Class names and ids as the file gives them."""
 
     ids: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))  # name -> its ids
+    whole: dict[str, int] = field(default_factory=dict)  # name -> number, of labels that are whole numbers
     without_id: dict[str, str] = field(default_factory=dict)  # name -> first video
     listed: list[str] | None = None  # the file's list `classes`
     first: dict[str, str] = field(default_factory=dict)  # name -> first video
@@ -37,7 +40,7 @@ class Labels:
     def numbers(self) -> dict[str, int]:
         """name -> id, by the rules of `read_annotations`."""
         if any(self.ids.values()):
-            return {name: min(ids) for name, ids in self.ids.items() if ids}
+            return {name: min(ids) for name, ids in self.ids.items() if ids}  # numbers without one are ids themselves
         names = self.listed if self.listed is not None else sorted(self.without_id)
         return {name: i for i, name in enumerate(names)}
 
@@ -53,6 +56,8 @@ def scan_annotations(path: str, findings: Findings) -> tuple[list[RawVideo], Lab
         return [], labels
     if isinstance(content.get("classes"), list):
         labels.listed = [str(name) for name in content["classes"]]
+        for name in sorted({name for name in labels.listed if labels.listed.count(name) > 1}):
+            findings.add("error", "repeated-class", name, "stands more than once in the file's list 'classes'")
     for video_id, entry in database.items():
         if not isinstance(entry, dict) or "subset" not in entry:
             findings.add("error", "video-entry", video_id, "not an object with the key 'subset'")
@@ -61,7 +66,23 @@ def scan_annotations(path: str, findings: Findings) -> tuple[list[RawVideo], Lab
             video_id, str(entry["subset"]).lower(),
             *(_positive(video_id, key, entry.get(key), findings) for key in ("duration", "fps")),
         )  # fmt: skip
+        try:
+            video.labeled = not is_unlabeled(path, video_id, entry)
+        except ValueError:
+            findings.add("error", "video-entry", video_id, f"labeled {entry['labeled']!r} is neither true nor false")
+        if keys := misplaced_events(entry):
+            findings.add(
+                "error", "other-key", video_id, f"no 'annotations', but events under {keys}",
+                advice="rename the key to 'annotations'",
+            )  # fmt: skip
         events = entry.get("annotations") or []
+        if events and not video.labeled:
+            findings.add(
+                "warning", "unlabeled-with-events", video_id,
+                f"labeled: false, but {len(events)} events, which are not read",
+                advice="leave out the mark where a video is annotated",
+            )  # fmt: skip
+            events = []
         if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
             findings.add("error", "video-entry", video_id, "'annotations' is not a list of objects")
             events = []
@@ -74,29 +95,20 @@ def scan_annotations(path: str, findings: Findings) -> tuple[list[RawVideo], Lab
 
 
 def _load(path: str, findings: Findings) -> Any:
-    repeated: list[str] = []
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(items)
-        if len(found) < len(items):
-            keys = [key for key, _ in items]
-            repeated.extend(sorted({key for key in keys if keys.count(key) > 1}))
-        return found
-
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=pairs)
+        return load_json(path)
+    except RepeatedKeysError as error:
+        for key in error.keys:
+            findings.add(
+                "error", "repeated-key", key, "this key stands twice in one object",
+                advice="merge the entries of a video",
+            )  # fmt: skip
     except OSError as error:
-        findings.add("error", "annotation-file", path, error.strerror or str(error), advice="see dataset.json_file")
-        return None
+        findings.add("error", "annotation-file", path, "No such file" if error.errno is None else str(error.strerror),
+                     advice="see dataset.json_file")  # fmt: skip
     except ValueError as error:
         findings.add("error", "annotation-file", path, f"not JSON: {error}")
-        return None
-    for key in repeated:
-        findings.add(
-            "error", "repeated-key", key, "this key stands twice in one object; only the last is read",
-            advice="merge the entries of a video",
-        )  # fmt: skip
-    return content
+    return None
 
 
 def _positive(video_id: str, key: str, value: Any, findings: Findings) -> float | None:
@@ -150,16 +162,25 @@ def _scan_label(video_id: str, event: dict[str, Any], labels: Labels, findings: 
     if name is None and number is None:
         findings.add("error", "no-label", video_id, f"event {event.get('segment')} has neither 'label' nor 'label_id'")
         return None
-    if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
-        findings.add("error", "label-id", video_id, f"label_id {number!r} is not an integer")
+    try:
+        if number is not None:
+            number = label_number(number, "")
+    except ValueError as error:
+        findings.add("error", "label-id", video_id, str(error).removeprefix(": "))
         return None
-    name = str(number) if name is None else str(name)
-    labels.first.setdefault(name, video_id)
+    try:
+        text = str(number) if name is None else label_text(name, "")
+    except ValueError as error:
+        findings.add("error", "label-type", video_id, str(error).removeprefix(": "))
+        return None
+    labels.first.setdefault(text, video_id)
     if number is None:
-        labels.without_id.setdefault(name, video_id)
+        labels.without_id.setdefault(text, video_id)
+        if (whole := whole_number(name)) is not None:
+            labels.whole[text] = whole
     else:
-        labels.ids[name].add(number)
-    return name
+        labels.ids[text].add(number)
+    return text
 
 
 def _find_duplicates(video: RawVideo, findings: Findings) -> None:
@@ -188,19 +209,25 @@ def _check_labels(labels: Labels, findings: Findings) -> None:
         if len(names) > 1:
             findings.add("warning", "id-with-two-labels", f"label_id {number}", f"labels {sorted(names)}")
     with_id = {name for name, numbers in labels.ids.items() if numbers}
+    used = {number for numbers in labels.ids.values() for number in numbers}
     for name, video_id in labels.without_id.items():
-        if with_id and name not in with_id:
+        if with_id and name not in with_id and labels.whole.get(name) not in used:
             findings.add("error", "label-without-id", name, f"no label_id in '{video_id}', while other labels have one")
         elif not with_id and labels.listed is not None and name not in labels.listed:
             findings.add("error", "label-not-listed", name, f"in '{video_id}', but not in the file's list 'classes'")
-    same = defaultdict(list)
-    for name in labels.first:
-        same["".join(name.casefold().split())].append(name)
-    for names in same.values():
-        if len(names) > 1:
-            findings.add(
-                "warning",
-                "similar-labels",
-                names[1],
-                f"differs from {names[0]!r} in case or spaces alone: {names[1]!r}",
-            )
+
+
+def check_similar(labels: Labels, counts: dict[str, dict[str, int]], findings: Findings) -> None:
+    """Names that differ so little that they may be one class, with their events; the rarer one is where.
+
+    Args:
+        counts: split -> class name -> events.
+    """
+    for pair in close_names(sorted(labels.first)):
+        first, second = sorted(pair, key=lambda name: -sum(found.get(name, 0) for found in counts.values()))
+        events = [", ".join(f"{counts[split].get(name, 0)} in {split}" for split in counts) for name in (first, second)]
+        findings.add(
+            "warning", "similar-labels", second,
+            f"{second!r} ({events[1]}) differs little from {first!r} ({events[0]})",
+            advice="one class under two names? give them one",
+        )  # fmt: skip

@@ -14,12 +14,13 @@ from libs.datasets import make_dataset
 from libs.datasets.features import FeatureFiles
 from libs.datasets.grid import GridRule
 from libs.datasets.presets import PRESETS, Preset
+from libs.utils.annotations import MIN_DURATION
 
 from . import pyramid
-from .annotations import Labels, RawVideo, scan_annotations
+from .annotations import Labels, RawVideo, check_similar, scan_annotations
 from .features import find_extra, scan_features
 from .findings import LEVELS, Findings
-from .timing import VideoLength, check_lengths
+from .timing import VideoLength, check_ends, check_lengths
 
 
 @dataclass
@@ -83,9 +84,31 @@ def _check_splits(
                 findings.add("error", "no-videos", subset, f"{name}_split, but the file has {dict(there)}")
     for subset in set(config["train_split"]) & set(config["val_split"]):
         findings.add("warning", "same-subset", subset, "for training and for evaluation")
-    empty = [video for part in splits.values() for video in part if not video.events]
-    for video in empty:
-        findings.add("note", "no-events", video.id, f"nothing annotated ({video.subset}): all background")
+    for name, part in splits.items():
+        _check_events(f"{name}_split", part, findings)
+    for video in {video.id: video for part in splits.values() for video in part}.values():
+        if not video.labeled:
+            findings.add(
+                "note", "unlabeled", video.id, f"labeled: false ({video.subset})",
+                advice="left out of supervised training and of evaluation; self-training may use it",
+            )  # fmt: skip
+        elif not video.events:
+            findings.add("note", "no-events", video.id, f"nothing annotated ({video.subset}): all background")
+
+
+def _check_events(split: str, videos: list[RawVideo], findings: Findings) -> None:
+    """A split must hold something to learn, or to evaluate."""
+    if not videos:
+        return  # a finding already
+    events = [event for video in videos if video.labeled for event in video.events]
+    if any(end - start >= MIN_DURATION for start, end, _ in events):
+        return
+    found = f"{len(events)} events, none of which has a length" if events else "no event"
+    findings.add(
+        "error", "nothing-to-learn" if split == "train_split" else "nothing-to-evaluate", split,
+        f"{found} in {sum(v.labeled for v in videos)} labeled videos",
+        advice="events stand under 'annotations' of each video, as {'segment': [start, end], 'label': name}",
+    )  # fmt: skip
 
 
 def _check_classes(
@@ -105,9 +128,10 @@ def _check_classes(
             findings.add(
                 "error" if preset.all_classes else "note", "class-without-label", f"label_id {unused[0]}",
                 f"{len(unused)} of dataset.num_classes={count} have no label: {unused[:10]}",
-                advice=f"dataset.num_classes: {len(set(numbers.values()))}" if preset.all_classes else "",
+                advice=f"dataset.num_classes: {len(set(numbers.values()))}" if preset.all_classes and numbers else "",
             )  # fmt: skip
     seen = {name: Counter(event[2] for video in part for event in video.events) for name, part in splits.items()}
+    check_similar(labels, {f"{name}_split": dict(found) for name, found in seen.items()}, findings)
     for label in sorted(labels.first):
         for name, other in (("train", "val"), ("val", "train")):
             if splits[name] and not seen[name][label] and seen[other][label]:
@@ -163,6 +187,8 @@ def _check_grid(
     if rule.regular:
         lengths = [VideoLength(v.id, steps[v.id], v.duration, fps[v.id]) for v in known if v.id in steps]
         check_lengths(lengths, findings, stride=data["feat_stride"], num_frames=data["num_frames"])
+        ends = {v.id: max((stop for _, stop, _ in v.events), default=0.0) for v in known}
+        check_ends(lengths, ends, findings)
     grids = {}
     for video in known:
         count = steps.get(video.id)
@@ -212,7 +238,7 @@ def _summary(
     if not len(steps):
         return
     share = pyramid.check_short(steps, where, findings)
-    report.facts["events shorter than two grid steps"] = f"{100 * share:.1f} %"
+    report.facts["events shorter than two grid steps"] = pyramid.percent(share)
     steps, where = in_steps(training)
     has_pyramid = config["model_name"] == "LocPointTransformer"
     levels = 1
@@ -230,8 +256,8 @@ def _summary(
         multiple = pyramid.multiple_of(model, max(levels, model["backbone_arch"][2] + 1)) if has_pyramid else 1
         best = pyramid.recommended_length(lengths, multiple)
         report.facts["max_seq_len"] = (
-            f"{now} holds {100 * np.mean(lengths <= now):.0f} % of the training videos, {best} would hold "
-            f"{100 * np.mean(lengths <= best):.0f} % (longest {lengths.max()} steps)"
+            f"{now} holds {pyramid.percent(np.mean(lengths <= now))} of the training videos, {best} would hold "
+            f"{pyramid.percent(np.mean(lengths <= best))} (longest {lengths.max()} steps)"
         )
 
 

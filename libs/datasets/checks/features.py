@@ -9,7 +9,7 @@ from typing import NamedTuple
 import joblib
 from tqdm import tqdm
 
-from libs.datasets.features import EXTENSIONS, FeatureError, FeatureFiles, is_hdf5
+from libs.datasets.features import EXTENSIONS, FeatureError, FeatureFiles, files_below, is_hdf5
 
 from .findings import Findings
 
@@ -90,8 +90,8 @@ def _other_names(files: FeatureFiles) -> str:
     folder = files.folders[0]
     if is_hdf5(folder) or files.ids():
         return ""
-    endings = Counter(path.suffix for path in Path(folder).iterdir() if path.suffix in EXTENSIONS)
-    if not endings:
+    names = sorted(name for name in files_below(folder) if Path(name).suffix in EXTENSIONS)
+    if not names:
         return f"{folder} holds no feature file"
-    (ending, count), example = endings.most_common(1)[0], min(Path(folder).iterdir()).name
+    (ending, count), example = Counter(Path(name).suffix for name in names).most_common(1)[0], names[0]
     return f"{folder} holds {count} files {ending}, such as {example}: see dataset.file_ext and dataset.file_prefix"

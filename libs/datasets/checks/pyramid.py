@@ -16,6 +16,16 @@ MANY_SHORT = 0.1  # share from which a note becomes a warning
 HELD = 0.95  # share of the training videos that max_seq_len should hold
 
 
+def percent(share: float) -> str:
+    """A share as percent with one digit; "100 %" and "0 %" only where they are true."""
+    tenths = round(1000 * float(share))
+    if tenths == 1000 and share < 1:
+        return "99.9 %"
+    if tenths == 0 and share > 0:
+        return "0.1 %"
+    return f"{tenths / 10:g} %"
+
+
 def percentiles(seconds: np.ndarray, steps: np.ndarray | None) -> pd.DataFrame:
     """Rows `seconds` and, where the grid is known, `grid steps`."""
     rows = {"seconds": seconds} | ({} if steps is None else {"grid steps": steps})
@@ -63,8 +73,8 @@ def check_pyramid(
 
 
 def check_short(steps: np.ndarray, where: list[str], findings: Findings) -> float:
-    """Share of events shorter than two grid steps."""
-    short = np.flatnonzero((steps < SHORT - 1e-6) & (steps > 0))
+    """Share of events shorter than two grid steps, those without length included."""
+    short = np.flatnonzero(steps < SHORT - 1e-6)
     share = len(short) / max(len(steps), 1)
     for i in short:
         findings.add(

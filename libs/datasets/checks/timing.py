@@ -45,6 +45,32 @@ def check_lengths(lengths: list[VideoLength], findings: Findings, *, stride: flo
         )  # fmt: skip
 
 
+def check_ends(lengths: list[VideoLength], ends: dict[str, float], findings: Findings) -> None:
+    """Durations that were computed with a wrong frame rate fit the features, which were counted in frames, but not the
+    events, which somebody saw in seconds: these end after their videos, by the same factor at most.
+
+    Args:
+        ends: seconds at which the last event of each video ends.
+    """
+    late = [video for video in lengths if ends.get(video.video_id, 0.0) > video.duration + SECONDS]
+    if len(late) < 2 or "timing" in findings:
+        return
+    factor = max(ends[video.video_id] / video.duration for video in late)
+    rates = {video.fps for video in lengths}
+    slower = [fps for fps in FPS if fps * factor <= min(rates) * (1 + CONSISTENT)]
+    if len(rates) > 1 or not slower:
+        return
+    (fps,) = rates
+    for video in late:
+        findings.add(
+            "error", "frame-rate", video.video_id,
+            f"{video.steps} features fit {video.duration:.1f} s at {fps:g} frames per second, but events end at "
+            f"{ends[video.video_id]:.1f} s",
+            advice=f"at {max(slower):g} frames per second all events would lie in their videos: correct fps and "
+            f"duration (now times {fps / max(slower):.4g})",
+        )  # fmt: skip
+
+
 def fitting(lengths: list[VideoLength], *, stride: float, num_frames: float) -> str:
     """The stride, or the frame rate, with which the features would cover their videos."""
     long = [video for video in lengths if video.steps > 1]

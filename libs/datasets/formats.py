@@ -1,0 +1,162 @@
+"""The formats of feature files: which ending means which, and how each is read."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+NPZ_KEY = "feats"
+EXTENSIONS = (".npy", ".npz", ".pt", ".csv")
+HDF5_ENDINGS = (".hdf5", ".h5")
+PICKLES = (".pkl", ".pickle")
+
+
+class FeatureError(ValueError):
+    """Features that cannot be used. `kind` names the problem in a word."""
+
+    def __init__(self, message: str, kind: str = "unreadable") -> None:  # a loader passes the message alone
+        super().__init__(message)
+        self.kind = kind
+
+
+def is_hdf5(path: str | os.PathLike) -> bool:
+    """Whether this is one HDF5 file with a data set per video, instead of a folder."""
+    return Path(path).suffix.lower() in HDF5_ENDINGS and not os.path.isdir(path)
+
+
+def file_format(name: str | os.PathLike) -> str:
+    """The ending that decides how a file is read, such as ".npy" of "run.mp4.npy".
+
+    Raises:
+        ValueError: another ending; a pickle, with the line that converts it.
+    """
+    ending = Path(f"x{os.fspath(name)}").suffix.lower()
+    if ending in PICKLES:
+        code = "import pickle, numpy; numpy.save('NAME.npy', pickle.load(open('NAME.pkl', 'rb')))"
+        raise ValueError(
+            f"{os.fspath(name)}: a pickle can run code when it is read, so it is refused. If you trust it, convert it: "
+            f'python -c "{code}"'
+        )
+    if ending not in EXTENSIONS:
+        raise ValueError(
+            f"features are read from files that end in {', '.join(EXTENSIONS)}, or from one file that ends in "
+            f"{' or '.join(HDF5_ENDINGS)}; '{os.fspath(name)}' does not"
+        )
+    return ending
+
+
+def read_array(path: Path, ending: str) -> Any:
+    """The array of a file, as it stands or as a memory map.
+
+    Raises:
+        FeatureError: damaged, or of another format than its ending says; several arrays, none called `feats`.
+    """
+    try:
+        if ending == ".npz":
+            with np.load(path) as archive:
+                array = archive[_only(path, list(archive))]
+            if not isinstance(array, np.ndarray):
+                raise ValueError("what it holds is not an array")
+            return array
+        if ending == ".pt":
+            return _read_tensor(path)
+        return _read_csv(path) if ending == ".csv" else np.load(path, mmap_mode="r")
+    except FeatureError:
+        raise
+    except Exception as error:  # numpy, zipfile and torch raise many kinds on damaged files
+        raise FeatureError(kind="damaged-file", message=f"{path}: damaged or not a feature file: {error}") from None
+
+
+def array_shape(path: Path, ending: str) -> tuple[int, ...]:
+    """Shape of the array of a file, from its header where the format has one."""
+    return _npz_shape(path) if ending == ".npz" else read_array(path, ending).shape
+
+
+def files_below(folder: str | os.PathLike) -> list[str]:
+    """Files in a folder and the folders within it, as relative paths with "/"."""
+    found = []
+    for here, _, names in os.walk(folder):
+        inside = os.path.relpath(here, folder).replace(os.sep, "/")
+        found += names if inside == "." else [f"{inside}/{name}" for name in names]
+    return found
+
+
+def _only(path: Path, names: list[str]) -> str:
+    """The array that holds the features: `feats`, or the only one."""
+    if NPZ_KEY in names:
+        return NPZ_KEY
+    if len(names) != 1:
+        message = f"{path}: it holds the arrays {names}; expected one array, or one called '{NPZ_KEY}'"
+        raise FeatureError(kind="which-array", message=message)
+    return names[0]
+
+
+def _read_tensor(path: Path) -> np.ndarray:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(content, dict):
+        tensors = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+        content = tensors[_only(path, list(tensors))]
+    if not isinstance(content, torch.Tensor):
+        raise ValueError(f"it holds a {type(content).__name__}; expected a tensor")
+    return content.detach().float().numpy()
+
+
+def _read_csv(path: Path) -> np.ndarray:
+    """A table with or without a header row. A first row of numbers is data, unless it counts 0, 1, 2, ...: then it is
+    what pandas writes over columns without names."""
+    with open(path, encoding="utf-8-sig") as file:
+        first = [field.strip().strip('"') for field in file.readline().split(",")]
+    counts = len(first) > 1 and first == [str(i) for i in range(len(first))]
+    header = 0 if counts or not all(_is_number(field) for field in first) else None
+    return pd.read_csv(path, header=header, encoding="utf-8-sig").to_numpy(np.float32)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _npz_shape(path: Path) -> tuple[int, ...]:
+    """Shape of the array in an .npz, from its header alone."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            key = _only(path, [name.removesuffix(".npy") for name in archive.namelist()])
+            with archive.open(f"{key}.npy") as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                return read(file)[0]
+    except FeatureError:
+        raise
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise FeatureError(kind="damaged-file", message=f"{path}: damaged or not a feature file: {error}") from None
+
+
+@lru_cache(maxsize=8)
+def hdf5_keys(path: str) -> frozenset[str]:
+    names: list[str] = []
+    with open_hdf5(path) as file:
+        file.visititems(lambda name, item: names.append(name) if hasattr(item, "shape") else None)
+    return frozenset(names)
+
+
+def open_hdf5(path: str):
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"dataset.feat_folder: HDF5 file not found: {path}")
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise ValueError(f"{path}: reading HDF5 needs the package h5py: pip install 'actionformer-nt[hdf5]'") from None
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{path}: damaged or not an HDF5 file: {error}") from None
