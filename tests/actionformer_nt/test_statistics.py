@@ -1,9 +1,20 @@
+import json
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from actionformer_nt import study, study_table
 from actionformer_nt.statistics import detectable_effect, paired_difference, power, t_interval
+
+ROOT = Path(__file__).parents[2]
+COMMITTED = [
+    path for path in sorted((ROOT / "configs/study").glob("*.yaml"))
+    if yaml.safe_load(path.read_text(encoding="utf-8"))["output"].startswith("./docs/results")
+]  # fmt: skip
 
 
 def test_t_interval_has_the_quantiles_of_a_printed_table():
@@ -93,3 +104,33 @@ def test_mistakes():
     for std in (-1.0, math.nan):
         with pytest.raises(ValueError, match="std"):
             power(1.0, std=std, pairs=5)
+
+
+@pytest.fixture
+def copy_of_results(tmp_path, monkeypatch):
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    ignored = shutil.ignore_patterns("runs")
+    shutil.copytree(ROOT / "docs/results", tmp_path / "docs/results", ignore=ignored)
+    monkeypatch.chdir(tmp_path)
+
+
+def _numbers(row):
+    difference = row.get("difference") or {}
+    keys = ("mean", "std", "pairs", "detectable_effect")
+    values = [row["mean"], row["std"], *(difference.get(key) for key in keys), *(difference.get("interval") or [])]
+    return [math.nan if value is None else value for value in values]
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_committed_tables_are_those_of_their_result_files(copy_of_results, path):
+    plan = study.load_study(f"configs/study/{path.name}")
+    file = (plan.output / path.name).with_suffix(".json")
+    committed = json.loads(file.read_text(encoding="utf-8"))
+    study_table.write_table(plan)
+    made = json.loads(file.read_text(encoding="utf-8"))
+    assert made["rows"] and len(made["rows"]) == len(committed["rows"])
+    for ours, theirs in zip(made["rows"], committed["rows"], strict=True):
+        assert [ours[key] for key in ("method", "value", "ratio", "runs")] == [
+            theirs[key] for key in ("method", "value", "ratio", "runs")
+        ]
+        assert _numbers(ours) == pytest.approx(_numbers(theirs), nan_ok=True, abs=1e-9)
