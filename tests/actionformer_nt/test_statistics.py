@@ -1,5 +1,6 @@
 import json
 import math
+import runpy
 import shutil
 from pathlib import Path
 
@@ -134,3 +135,9 @@ def test_committed_tables_are_those_of_their_result_files(copy_of_results, path)
             theirs[key] for key in ("method", "value", "ratio", "runs")
         ]
         assert _numbers(ours) == pytest.approx(_numbers(theirs), nan_ok=True, abs=1e-9)
+
+
+def test_the_page_of_results_quotes_the_table_of_all_studies(copy_of_results):
+    page = (ROOT / "docs/results/README.md").read_text(encoding="utf-8")
+    for line in runpy.run_path(str(ROOT / "docs/results/intervals.py"))["table"]():
+        assert line in page
