@@ -1,18 +1,17 @@
-"""The table of a study: means over folds and seeds, and paired differences to the baseline."""
+"""The table of a study: means over folds and seeds, paired differences to the baseline, and what they can show."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .statistics import DETECTABLE, INTERVAL, paired_difference
 from .study import Study
-
-BOOTSTRAP = 10_000
 
 
 def collect(study: Study) -> dict[tuple[str, Any, float], dict[tuple[int, int], float]]:
@@ -26,20 +25,6 @@ def collect(study: Study) -> dict[tuple[str, Any, float], dict[tuple[int, int], 
     return found
 
 
-def paired_difference(
-    scores: dict[tuple[int, int], float], baseline: dict[tuple[int, int], float], *, seed: int = 0
-) -> tuple[float, float, float, int]:
-    """Mean of the differences over the runs that both have, a 95 % bootstrap interval of it, and their number."""
-    keys = sorted(scores.keys() & baseline.keys())
-    difference = np.array([scores[key] - baseline[key] for key in keys])
-    if not len(difference):
-        return math.nan, math.nan, math.nan, 0
-    rng = np.random.default_rng(seed)
-    means = difference[rng.integers(0, len(difference), (BOOTSTRAP, len(difference)))].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(difference.mean()), float(low), float(high), len(difference)
-
-
 def _rows(study: Study) -> Iterator[dict[str, Any]]:
     found = collect(study)
     for (method, value, ratio), scores in found.items():
@@ -51,9 +36,9 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
         }  # fmt: skip
         baseline = found.get((study.file.baseline, value, ratio)) or found.get((study.file.baseline, None, ratio))
         if baseline and method != study.file.baseline:
-            mean, low, high, pairs = paired_difference(scores, baseline)
-            enough = pairs >= study.file.min_pairs
-            row["difference"] = {"mean": mean, "pairs": pairs, "interval": [low, high] if enough else None}
+            row["difference"] = asdict(paired_difference(scores, baseline))
+            if row["difference"]["pairs"] < study.file.min_pairs:  # from two pairs on there could be one
+                row["difference"]["interval"] = None
         yield row
 
 
@@ -67,29 +52,43 @@ def write_table(study: Study) -> str:
     external = study.config(study.runs()[0]).get("test_cfg", {}).get("ext_score_file")
     lines = [
         f"Average mAP (%) of the {study.file.report}, mean ± std over folds and seeds; difference to "
-        f"`{study.file.baseline}` over paired runs, with a 95 % bootstrap interval. {done} of {total} runs."
-        + (f" With external scores: {external}." if external else ""),
+        f"`{study.file.baseline}` over pairs of runs with the same fold and seed, with a {INTERVAL}. "
+        f"{done} of {total} runs." + (f" With external scores: {external}." if external else ""),
         "",
-        f"| ratio | method |{f' {parameter.name} |' if parameter else ''} runs | average mAP | difference |",
-        "|---|---|" + ("---|" if parameter else "") + "---|---|---|",
+        f"| ratio | method |{f' {parameter.name} |' if parameter else ''} runs | average mAP | difference | pairs | sd "
+        "| detectable |",
+        "|---|---|" + ("---|" if parameter else "") + "---|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=lambda r: (r["ratio"], study.file.methods.index(r["method"]), str(r["value"]))):
         std = "" if row["std"] is None else f" ± {row['std']:.2f}"
-        difference = ""
-        if "difference" in row and row["difference"]["pairs"]:
-            difference = f"{row['difference']['mean']:+.2f}"
-            if row["difference"]["interval"]:
-                low, high = row["difference"]["interval"]
-                difference += f" [{low:+.2f}, {high:+.2f}]"
         cell = f" {row['value'] if row['value'] is not None else ''} |" if parameter else ""
         lines.append(
-            f"| {row['ratio']:g} | {row['method']} |{cell} {row['runs']} | {row['mean']:.2f}{std} | {difference} |"
+            f"| {row['ratio']:g} | {row['method']} |{cell} {row['runs']} | {row['mean']:.2f}{std} "
+            f"| {' | '.join(_difference_cells(row.get('difference')))} |"
         )
+    lines += [
+        "",
+        f"Interval: {INTERVAL} of the mean difference, from {max(study.file.min_pairs, 2)} pairs on. "
+        f"Sd: standard deviation of the differences. Detectable: {DETECTABLE}.",
+    ]
     text = "\n".join(lines) + "\n"
     study.output.mkdir(parents=True, exist_ok=True)
     stem = study.output / Path(study.path).stem
     stem.with_suffix(".md").write_text(text, encoding="utf-8")
-    stem.with_suffix(".json").write_text(
-        json.dumps({"study": study.path, "rows": rows}, indent=1) + "\n", encoding="utf-8"
-    )
+    content = {"study": study.path, "interval": INTERVAL, "detectable_effect": DETECTABLE, "rows": rows}
+    stem.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return text
+
+
+def _difference_cells(difference: dict[str, Any] | None) -> list[str]:
+    """The cells difference, pairs, sd and detectable; empty where there is no baseline, or too few pairs."""
+    if difference is None:
+        return ["", "", "", ""]
+    mean, interval = difference["mean"], difference["interval"]
+    cell = "" if mean is None else f"{mean:+.2f}"
+    if interval:
+        cell += f" [{interval[0]:+.2f}, {interval[1]:+.2f}]"
+    sd, detectable = (
+        "" if number is None else f"{number:.2f}" for number in (difference["std"], difference["detectable_effect"])
+    )
+    return [cell, str(difference["pairs"]), sd, detectable]

@@ -1,6 +1,5 @@
 import json
 
-import numpy as np
 import pytest
 import yaml
 
@@ -67,8 +66,31 @@ def test_table_of_given_scores(study_file, tmp_path):
         plan.result_file(run).write_text(json.dumps(content))
     text = study_table.write_table(plan)
     assert "| 0.5 | target | 5 | 50.00 ± 7.91 |  |" in text and "| 0.5 | nt | 5 | 52.00 ±" in text
-    assert "+2.00 [+1.40, +2.60]" in text
-    assert json.loads((tmp_path / "out" / "study.json").read_text())["rows"]
+    # sd sqrt(.5); quantile of t with 4 degrees of freedom, from a printed table, 2.776: 2.776 * sd / sqrt(5) = .878
+    assert "+2.00 [+1.12, +2.88] | 5 | 0.71 | 1.19 |" in text
+    assert "95 % t interval" in text and "5 % finds with 80 % power" in text
+    content = json.loads((tmp_path / "out" / "study.json").read_text())
+    (found,) = (row["difference"] for row in content["rows"] if row["method"] == "nt")
+    assert found["pairs"] == 5 and found["std"] == pytest.approx(0.5**0.5)
+    assert found["interval"] == pytest.approx([1.122, 2.878], abs=1e-3)
+    assert content["interval"] == "95 % t interval" and "80 % power" in content["detectable_effect"]
+
+
+def test_an_interval_needs_min_pairs_and_two(study_file, tmp_path):
+    (tmp_path / "out" / "results").mkdir(parents=True)
+    for folds, min_pairs, interval, spread in (
+        ([0, 1, 2], 4, False, True), ([0, 1, 2], 3, True, True), ([0, 1], 1, True, True), ([0], 1, False, False),
+    ):  # fmt: skip
+        plan = study.load_study(study_file(folds=folds, min_pairs=min_pairs, methods=["target", "nt"]))
+        for run in plan.runs():
+            score = 0.5 + (0.01 * (1 + run.fold) if run.method == "nt" else 0)
+            plan.result_file(run).write_text(json.dumps({"student": {"average_mAP": score}}))
+        text = study_table.write_table(plan)
+        (line,) = (line for line in text.splitlines() if "| nt |" in line)
+        difference, pairs, sd, detectable = line.split(" | ")[-4:]
+        assert ("[" in difference) == interval and int(pairs) == len(folds), line
+        assert bool(sd.strip()) == bool(detectable.strip(" |")) == spread, line
+        assert f"from {max(min_pairs, 2)} pairs on" in text
 
 
 def test_a_lost_burn_in_is_made_again(study_file):
@@ -83,19 +105,6 @@ def test_a_lost_burn_in_is_made_again(study_file):
     plan.burn_in(lost).parent.mkdir(parents=True)
     plan.burn_in(lost).touch()
     assert study._to_run(plan) == [lost]
-
-
-def test_bootstrap_interval_covers_the_mean_of_pairs():
-    rng = np.random.default_rng(0)
-    covered = 0
-    for trial in range(200):
-        base = {(f, 0): 50.0 + 10 * rng.standard_normal() for f in range(12)}
-        other = {key: value + 1.0 + rng.standard_normal() for key, value in base.items()}
-        mean, low, high, pairs = study_table.paired_difference(other, base, seed=trial)
-        assert low <= mean <= high and pairs == 12
-        covered += low <= 1.0 <= high
-    assert 0.85 * 200 <= covered <= 0.99 * 200
-    assert study_table.paired_difference({}, {})[3] == 0
 
 
 def test_mistakes(study_file, capsys):
