@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from actionformer_nt.cli import build_parser, main
-from actionformer_nt.commands import COMMANDS
+from actionformer_nt.commands import COMMANDS, configs
 from actionformer_nt.commands.options import parse_tiou
 from libs.core import load_config
 from libs.utils.checkpoint import load_checkpoint
@@ -131,3 +131,29 @@ def test_completion(capsys):
 def test_tools_are_the_commands(name):
     done = subprocess.run([sys.executable, f"tools/{name}.py", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "usage" in done.stdout, done.stderr
+
+
+def test_configs_are_listed_and_copied(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = sorted(f"configs/{path.relative_to(ROOT / 'configs')}" for path in (ROOT / "configs").rglob("*.*"))
+    assert main(["configs"]) == 0
+    assert sorted(capsys.readouterr().out.split()) == expected
+    assert main(["configs", "new/project"]) == 0 and f"{len(expected)} files copied" in capsys.readouterr().out
+    copies = Path("new/project/configs")
+    edited, gone = copies / "semi" / "demo.yaml", copies / "splits" / "hapt.json"
+    edited.write_text("mine", encoding="utf-8")
+    gone.unlink()
+    assert main(["configs", "new/project"]) == 2  # and changes nothing
+    error = capsys.readouterr().err
+    assert "1 files differ" in error and "semi/demo.yaml" in error and "--overwrite" in error
+    assert edited.read_text(encoding="utf-8") == "mine" and not gone.exists()
+    assert main(["configs", "new/project", "--overwrite"]) == 0
+    assert f"1 files copied, 1 replaced, {len(expected) - 2} were there already" in capsys.readouterr().out
+    assert sorted(f"configs/{path.relative_to(copies)}" for path in copies.rglob("*.*")) == expected
+    assert edited.read_bytes() == (ROOT / "configs" / "semi" / "demo.yaml").read_bytes()
+
+
+def test_an_installation_without_configs_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(configs, "__file__", str(tmp_path / "actionformer_nt" / "commands" / "configs.py"))
+    assert main(["configs"]) == 2
+    assert str(tmp_path / "actionformer_nt" / "configs") in capsys.readouterr().err
