@@ -51,7 +51,10 @@ def read(sources: Sequence[Source], options: Options) -> Converted:
             name = _get(where, clip, "clip_uid", str)
             where = f"{where}, clip '{name}'"
             if name in result.database:
-                raise ValueError(f"{where}: the clip is there twice")
+                if (other := result.database[name]["subset"]) != subset:
+                    raise ValueError(f"{where}: the clip is in the subset {other} already, found {subset}")
+                result.notes.append(Note("clip dropped, it was there before", where, subset))
+                continue
             entry = _entry(where, clip, subset=subset, grid=grid, notes=result.notes)
             if entry is not None:
                 result.database[name] = entry

@@ -148,6 +148,11 @@ def test_everything_that_was_dropped_or_changed_is_listed(raw, capsys):
     ):
         assert [line for line in lines if line.startswith(reason) and f"clip '{place}'" in line], reason
     assert len(lines) == 6
+    again = convert([*EGO4D, EGO4D[1]])
+    assert again.database == json.loads(Path("ego4d.json").read_text())["database"]
+    assert [note.where.rpartition(" ")[2] for note in again.reasons()["clip dropped, it was there before"]] == [
+        "'clip-c0'", "'clip-c1'",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
@@ -259,7 +264,7 @@ def test_formats_are_recognized_by_content(raw):
         (EGO4D[0], '"primary": false', '"primary": null', ["'clip-a0'", "'primary' is None, expected a bool"]),
         (EGO4D[0], '"labels"', '"language_queries"', ["'clip-a0'", "'labels' is None"]),
         (EGO4D[1], '"annotations"', '"annotation"', ["moments_val.json", "'clip-c0'", "'annotations' is None"]),
-        (EGO4D[1], "clip-c0", "clip-a0", ["moments_val.json", "'clip-a0': the clip is there twice"]),
+        (EGO4D[1], "clip-c0", "clip-a0", ["moments_val.json", "'clip-a0': the clip is in the subset training already"]),
         (EGO4D[1], '"videos"', '"vidoes"', ["moments_val.json", "not a file of a known format"]),
         (EGO4D[1], "}", "", ["moments_val.json", "broken JSON"]),
     ],
