@@ -16,6 +16,7 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 TORCH_TARGET = "0x020a000000000000"  # torch 2.10: the oldest that the kernels run on
 PYTHON_TARGET = "0x030A0000"  # Python 3.10
@@ -134,11 +135,21 @@ class Build(build_ext):
             subprocess.run(command, check=True)
 
 
+class BuildPython(build_py):
+    """Puts a copy of configs/ into the package, for installations that have no checkout beside it."""
+
+    def run(self) -> None:
+        super().run()
+        target = Path(self.build_lib) / "actionformer_nt" / "configs"
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree("configs", target)
+
+
 found = extensions()
 setup(
     packages=find_packages(include=["libs*", "actionformer_nt*"]),
     py_modules=["nms_1d_cpu"],
     ext_modules=found,
-    cmdclass={"build_ext": Build},
+    cmdclass={"build_ext": Build, "build_py": BuildPython},
     options={"bdist_wheel": {"py_limited_api": "cp310"}} if found else {},
 )

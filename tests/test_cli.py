@@ -1,13 +1,16 @@
 import json
+import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from actionformer_nt.cli import build_parser, main
-from actionformer_nt.commands import COMMANDS
+from actionformer_nt.commands import COMMANDS, configs
 from actionformer_nt.commands.options import parse_tiou
 from libs.core import load_config
 from libs.utils.checkpoint import load_checkpoint
@@ -131,3 +134,102 @@ def test_completion(capsys):
 def test_tools_are_the_commands(name):
     done = subprocess.run([sys.executable, f"tools/{name}.py", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "usage" in done.stdout, done.stderr
+
+
+def test_configs_are_listed_and_copied(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = sorted(f"configs/{path.relative_to(ROOT / 'configs')}" for path in (ROOT / "configs").rglob("*.*"))
+    assert main(["configs"]) == 0
+    assert sorted(capsys.readouterr().out.split()) == expected
+    assert main(["configs", "new/project"]) == 0 and f"{len(expected)} files copied" in capsys.readouterr().out
+    copies = Path("new/project/configs")
+    edited, gone = copies / "semi" / "demo.yaml", copies / "splits" / "hapt.json"
+    edited.write_text("mine", encoding="utf-8")
+    gone.unlink()
+    assert main(["configs", "new/project"]) == 2  # and changes nothing
+    error = capsys.readouterr().err
+    assert "1 files differ" in error and "semi/demo.yaml" in error and "--overwrite" in error
+    assert edited.read_text(encoding="utf-8") == "mine" and not gone.exists()
+    assert main(["configs", "new/project", "--overwrite"]) == 0
+    assert f"1 files copied, 1 replaced, {len(expected) - 2} were there already" in capsys.readouterr().out
+    assert sorted(f"configs/{path.relative_to(copies)}" for path in copies.rglob("*.*")) == expected
+    assert edited.read_bytes() == (ROOT / "configs" / "semi" / "demo.yaml").read_bytes()
+
+
+def test_an_installation_without_configs_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(configs, "__file__", str(tmp_path / "actionformer_nt" / "commands" / "configs.py"))
+    assert main(["configs"]) == 2
+    assert str(tmp_path / "actionformer_nt" / "configs") in capsys.readouterr().err
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """A folder with a package `libs` of somebody else's, such as ActionFormer's repository."""
+    (tmp_path / "foreign" / "libs" / "core").mkdir(parents=True)
+    for name in ("libs", "libs/core"):
+        (tmp_path / "foreign" / name / "__init__.py").touch()
+    return tmp_path / "foreign"
+
+
+def start(*arguments, foreign, path=True):
+    """Python in the foreign folder; `path`: with that and the repository on Python's path."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    if path:
+        environment["PYTHONPATH"] = f"{foreign}{os.pathsep}{ROOT}"
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=foreign, env=environment, capture_output=True, text=True)
+
+
+def names_both(line, foreign):
+    return str(foreign / "libs") in line and str(ROOT / "libs") in line and "PYTHONPATH" in line
+
+
+def test_commands_name_a_foreign_package_libs(foreign, tmp_path):
+    script = tmp_path / "bin" / "actionformer-nt"  # as pip writes it
+    script.parent.mkdir()
+    script.write_text("import sys\nfrom actionformer_nt.cli import main\nsys.exit(main())\n", encoding="utf-8")
+    for arguments in ((script, "configs"), ("-m", "actionformer_nt.cli", "configs"), (ROOT / "tools/train.py", "x")):
+        done = start(*arguments, foreign=foreign)
+        assert done.returncode == 2, arguments
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("error: ") and names_both(line, foreign)
+    (foreign / "libs").rename(foreign / "lib")
+    assert start(script, "configs", foreign=foreign).returncode == 0
+
+
+def test_importing_beside_a_foreign_package_libs_is_an_import_error(foreign):
+    done = start("-c", "import actionformer_nt", foreign=foreign)
+    *_, line = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("ImportError: ") and names_both(line, foreign)
+
+    shutil.rmtree(foreign / "libs")
+    (foreign / "libs.py").touch()  # a module
+    line = start("-c", "import actionformer_nt", foreign=foreign).stderr.splitlines()[-1]
+    assert line.startswith("ImportError: ") and str(foreign / "libs.py") in line and str(ROOT / "libs") in line
+
+
+def test_a_foreign_folder_libs_hides_an_editable_installation(foreign):
+    """A folder without __init__.py, as ActionFormer's, is found before what setuptools finds for editable packages."""
+    (foreign / "libs" / "__init__.py").unlink()
+    code = f"""if True:
+        import importlib.util, os, sys
+        class Editable:
+            def find_spec(name, path=None, target=None):
+                folder = os.path.join({str(ROOT)!r}, name)
+                if name in ("libs", "actionformer_nt"):
+                    return importlib.util.spec_from_file_location(name, folder + "/__init__.py")
+        sys.meta_path.append(Editable)
+        sys.path.append({sysconfig.get_path("purelib")!r})
+        import actionformer_nt
+    """
+    done = start("-S", "-c", code, foreign=foreign, path=False)
+    assert done.returncode == 1 and names_both(done.stderr.splitlines()[-1], foreign), done.stderr
+    shutil.rmtree(foreign / "libs")
+    done = start("-S", "-c", code, foreign=foreign, path=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_link_to_the_packages_is_not_foreign(tmp_path):
+    (tmp_path / "libs").symlink_to(ROOT / "libs")
+    done = start("-c", "import actionformer_nt, libs; print(libs.__file__)", foreign=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith(str(tmp_path / "libs")), done.stderr

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -177,12 +178,17 @@ def _before_method(folder):
     Path("my_methods/cautious.py").write_text(blocks("docs/add-a-method.md", "python")[0])
 
 
+def _before_convert(folder):
+    shutil.copytree(ROOT / "tests" / "data" / "convert", folder, dirs_exist_ok=True)
+
+
 BEFORE = {
     "README.md": _before_readme,
     "docs/add-a-method.md": _before_method,
     "docs/check-data.md": lambda folder: plant("configs/gtea.yaml"),
     "docs/coming-from-actionformer.md": _before_released,
     "docs/commands.md": _demo_run,
+    "docs/convert.md": _before_convert,
     "docs/predict.md": _demo_run,
     "docs/quick-start.md": lambda folder: None,  # its first command makes the data
     "docs/report.md": _before_report,
@@ -215,6 +221,18 @@ def test_commands_run(page, empty_folder):
             exec(code.replace("video_test_0000", "unseen_0"), {"__name__": "page"})
     for text in blocks(page, "yaml"):
         assert yaml.safe_load(text)
+
+
+def test_converted_files_are_where_configurations_look_for_them(empty_folder):
+    _before_convert(empty_folder)
+    for command in commands("docs/convert.md"):
+        execute(command)
+    configs = [*Path("configs").glob("epic_*.yaml"), *Path("configs").glob("ego4d_*.yaml")]
+    assert len(configs) == 8
+    for config in configs:
+        raw = base_of(str(config))
+        annotations = read_annotations(raw["dataset"]["json_file"])
+        assert annotations.of_subsets(raw["train_split"]) and annotations.of_subsets(raw["val_split"])
 
 
 def test_the_study_of_a_method_of_ones_own(empty_folder):

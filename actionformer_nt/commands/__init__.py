@@ -6,4 +6,6 @@ Modules are imported to build the parser, so that heavy imports (torch, pandas, 
 is a module here and its name in `COMMANDS`; an underscore becomes a hyphen.
 """
 
-COMMANDS = ("train", "eval", "evaluate", "predict", "report", "check_data", "simulate", "splits", "study")
+COMMANDS = (
+    "train", "eval", "evaluate", "predict", "report", "check_data", "simulate", "splits", "study", "convert", "configs",
+)  # fmt: skip
