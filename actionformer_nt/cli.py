@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import logging
 import os
 import sys
@@ -84,6 +85,9 @@ def tool(module: Any) -> int:
 
 
 def call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
+    for stream in (sys.stdout, sys.stderr):  # names of classes must not end a command where the locale lacks a letter
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     args = parser.parse_args(argv)
     set_up_logging(quiet=args.quiet, verbose=args.verbose)
     run: Callable[[argparse.Namespace], int | None] = args.run

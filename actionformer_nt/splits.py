@@ -19,6 +19,8 @@ from libs.core.files import load_json, write_text
 from libs.utils.annotations import Annotations, Video, read_annotations
 from libs.utils.seeding import derive_seed
 
+from .names import LABELED_ONLY
+
 FORMAT = "actionformer-nt split 1"
 RATIOS = (0.1, 0.2, 0.4, 0.6)
 KINDS = ("stratified", "uniform", "published")
@@ -189,6 +191,23 @@ def read_hidden(json_file: str, split: Split) -> Annotations:
             f"the first is '{missing[0]}'"
         )
     return annotations
+
+
+def check_split(config: dict[str, Any], annotations: Annotations, split: Split) -> None:
+    """Raises ValueError where a split names videos outside `train_split`, which would be left out without a word, or
+    all its videos are labeled while the method learns from the others."""
+    inside = {video.id for video in annotations.of_subsets(config["train_split"])}
+    if outside := [video for video in (*split.labeled, *split.unlabeled) if video not in inside]:
+        raise ValueError(
+            f"split {split.source} names {len(outside)} videos that are not in train_split {config['train_split']}, "
+            f"the first is '{outside[0]}'"
+        )
+    method = config["semi_cfg"]["method"]
+    if method != LABELED_ONLY and not split.unlabeled:
+        raise ValueError(
+            f"split {split.source} has no unlabeled video: nothing for method '{method}' to learn from; use method: "
+            f"{LABELED_ONLY}"
+        )
 
 
 def unlabeled_classes(annotations: Annotations, split: Split) -> list[str]:

@@ -32,10 +32,10 @@ from .batches import IterationBatches, iteration_loader
 from .criterion import ramp
 from .hidden import HiddenLabels
 from .methods import ClassTargets, Options, get_method
-from .names import LABELED_ONLY, ORACLE
+from .names import ORACLE
 from .records import Records, count_pseudo_labels, numbers
 from .samples import write_embeddings, write_if_due
-from .splits import Split, read_hidden, read_split, unlabeled_classes
+from .splits import Split, check_split, read_hidden, read_split, unlabeled_classes
 from .unlabeled import Unlabeled, check_pseudo, make_unlabeled
 from .views import make_view
 
@@ -57,7 +57,7 @@ class SemiTrainer:
 
     def __init__(self, config: dict[str, Any], *, diagnostic: bool = False) -> None:
         self.config, self.semi = config, config["semi_cfg"]
-        self._check(diagnostic)
+        check_config(config, diagnostic=diagnostic)
         self.method = get_method(self.semi["method"])
         self.device = engine.select_device(config)
         self.seed = config["init_rand_seed"]
@@ -66,6 +66,7 @@ class SemiTrainer:
         split = self.semi["split"]
         self.split = read_split(split["file"], split["ratio"], split["fold"])
         self.annotations = read_hidden(config["dataset"]["json_file"], self.split)
+        check_split(config, self.annotations, self.split)
         if names := unlabeled_classes(self.annotations, self.split):
             logger.warning(
                 "split %s: no labeled video of %d classes: %s", self.split.source, len(names), ", ".join(names)
@@ -74,11 +75,6 @@ class SemiTrainer:
         engine.check_events(self.labeled, what="labeled")
         self.unlabeled = None
         if self.method is not None:
-            if not self.split.unlabeled:
-                raise ValueError(
-                    f"split {self.split.source} has no unlabeled video: nothing for method '{self.semi['method']}' to "
-                    f"learn from; use method: {LABELED_ONLY}"
-                )
             self.unlabeled = self._dataset(self.split.unlabeled)
         self.all = self._dataset(self.split.labeled + self.split.unlabeled) if self.semi["pretrain"] else None
         needs_truth = self.semi["log_hidden"] or self.semi["method"] == ORACLE
@@ -107,34 +103,6 @@ class SemiTrainer:
         self.records: Records | None = None  # while it trains
         self.sums: list[dict[str, float]] = []  # of iterations since the last record, by process
         self.without_pseudo = 0  # iterations in a row
-
-    def _check(self, diagnostic: bool) -> None:
-        if self.config["test_cfg"]["ext_score_file"] and not self.semi["allow_external_scores"]:
-            raise ValueError(
-                "test_cfg.ext_score_file: external scores come from a model that may have seen hidden labels; set "
-                "semi_cfg.allow_external_scores: true to use them all the same, and say so with every result"
-            )
-        if not self.config["train_cfg"]["ema_ramp"]:
-            raise ValueError(
-                "train_cfg.ema_ramp must be true: without it the teacher is mostly the random initialisation"
-            )
-        if self.config["train_cfg"]["accumulate"] > 1:
-            raise ValueError(
-                f"train_cfg.accumulate: {self.config['train_cfg']['accumulate']}: semi-supervised training takes whole "
-                "batches; expected 1, with smaller loader.batch_size and semi_cfg.unlabeled_batch_size"
-            )
-        if self.config["train_cfg"]["amp"] == "fp16":
-            raise ValueError(
-                "train_cfg.amp: fp16 needs its losses scaled, which semi-supervised training does not do; use bf16"
-            )
-        if self.semi["method"] == ORACLE and not diagnostic:
-            raise ValueError(f"method {ORACLE} uses hidden labels and runs only as a diagnostic (study --diagnostic)")
-        check_pseudo(self.config)
-        if self.semi["pretrain"] and self.config["model_name"] != "SPOT":
-            raise ValueError(
-                f"semi_cfg.pretrain: {self.semi['pretrain']}: only model_name: SPOT has pretext tasks, not "
-                f"{self.config['model_name']}; set it to 0"
-            )
 
     def _dataset(self, videos: tuple[str, ...]) -> Any:
         config = self.config
@@ -362,6 +330,39 @@ class SemiTrainer:
             save_checkpoint(self.state(), False, str(folder), run_folder.LAST)
         if self.iteration == self.burn_in and self.semi["iterations"]:
             save_checkpoint(self.state(), False, str(folder), BURN_IN)
+
+
+def check_config(config: dict[str, Any], *, diagnostic: bool = False) -> None:
+    """Raises ValueError where a configuration does not fit semi-supervised training.
+
+    Args:
+        diagnostic: allows the method that uses hidden labels.
+    """
+    semi = config["semi_cfg"]
+    if config["test_cfg"]["ext_score_file"] and not semi["allow_external_scores"]:
+        raise ValueError(
+            "test_cfg.ext_score_file: external scores come from a model that may have seen hidden labels; set "
+            "semi_cfg.allow_external_scores: true to use them all the same, and say so with every result"
+        )
+    if not config["train_cfg"]["ema_ramp"]:
+        raise ValueError("train_cfg.ema_ramp must be true: without it the teacher is mostly the random initialisation")
+    if config["train_cfg"]["accumulate"] > 1:
+        raise ValueError(
+            f"train_cfg.accumulate: {config['train_cfg']['accumulate']}: semi-supervised training takes whole "
+            "batches; expected 1, with smaller loader.batch_size and semi_cfg.unlabeled_batch_size"
+        )
+    if config["train_cfg"]["amp"] == "fp16":
+        raise ValueError(
+            "train_cfg.amp: fp16 needs its losses scaled, which semi-supervised training does not do; use bf16"
+        )
+    if semi["method"] == ORACLE and not diagnostic:
+        raise ValueError(f"method {ORACLE} uses hidden labels and runs only as a diagnostic (study --diagnostic)")
+    check_pseudo(config)
+    if semi["pretrain"] and config["model_name"] != "SPOT":
+        raise ValueError(
+            f"semi_cfg.pretrain: {semi['pretrain']}: only model_name: SPOT has pretext tasks, not "
+            f"{config['model_name']}; set it to 0"
+        )
 
 
 def train(

@@ -233,3 +233,40 @@ def test_a_link_to_the_packages_is_not_foreign(tmp_path):
     (tmp_path / "libs").symlink_to(ROOT / "libs")
     done = start("-c", "import actionformer_nt, libs; print(libs.__file__)", foreign=tmp_path)
     assert done.returncode == 0 and done.stdout.startswith(str(tmp_path / "libs")), done.stderr
+
+
+def test_class_names_are_shown_whatever_letters_the_locale_has(make_data, event, tmp_path):
+    events = {f"v{i}": [event(1.0, 3.0, 0, "glas füllen"), event(4.0, 6.0, 1, "倒水")] for i in range(6)}
+    path = make_data(events)
+    found = [{"segment": e["segment"], "label": e["label"], "score": 0.5} for e in events["v4"]]
+    (tmp_path / "r.json").write_text(json.dumps({"results": {"v4": found, "v5": found}}, ensure_ascii=False))
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    arguments = ["--annotations", str(path.parent / "annotations.json"), "--split", "test", "--per-class"]
+    done = subprocess.run(
+        [sys.executable, "-m", "actionformer_nt.cli", "evaluate", str(tmp_path / "r.json"), *arguments,
+         "--csv", str(tmp_path / "r.csv")],
+        env=environment, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert rb"glas f\xfcllen" in done.stdout and b"average mAP 100.00" in done.stdout
+    assert "倒水" in (tmp_path / "r.csv").read_text(encoding="utf-8")
+
+
+def test_no_key_is_suggested_that_is_not_meant(make_data, tmp_path, capsys):
+    path = str(make_data())
+    for key, suggested in (("model.use_trident_head", False), ("model.use_rel_p", True), ("opt.lr", False)):
+        assert main(["-q", "eval", path, str(tmp_path), "--set", f"{key}=1"]) == 2
+        error = capsys.readouterr().err
+        assert f"unknown key '{key}'" in error and ("did you mean" in error) == suggested
+
+
+def test_several_subsets_on_the_command_line(make_data, tmp_path, capsys):
+    path = make_data()
+    annotations = path.parent / "annotations.json"
+    database = json.loads(annotations.read_text())["database"]
+    found = {v: [{**e, "score": 0.5} for e in entry["annotations"]] for v, entry in database.items()}
+    (tmp_path / "r.json").write_text(json.dumps({"results": found}))
+    command = ["evaluate", str(tmp_path / "r.json"), "--annotations", str(annotations), "--split"]
+    assert main([*command, "test", "training"]) == 0
+    shown = capsys.readouterr().out
+    assert "annotations test, training" in shown and "average mAP 100.00" in shown and "not in the split" not in shown

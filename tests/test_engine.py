@@ -59,7 +59,7 @@ def test_tensorboard_has_hyper_parameters_and_final_metrics(make_data, tmp_path)
     ):
         (file,) = (folder / "logs" / name).iterdir()
         events = EventAccumulator(str(file)).Reload()
-        assert [scalar.value for scalar in events.Scalars(tag)] == [pytest.approx(value)]
+        assert [(scalar.step, scalar.value) for scalar in events.Scalars(tag)] == [(1, pytest.approx(value))]
         content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
         given = HParamsPluginData.FromString(content).session_start_info.hparams
         assert given["opt.learning_rate"].number_value == 1e-3 and given["train_cfg.ema_ramp"].bool_value is False

@@ -1,4 +1,4 @@
-"""Check annotations and feature files against a configuration.
+"""Check annotations, feature files and the split file against a configuration.
 
 Prints one table of what is wrong, lengths of events against the pyramid, and settings that would suit them. Exit status
 4 where there are errors.
@@ -31,6 +31,10 @@ def run(args: argparse.Namespace) -> int:
 
     config = load_config(args.config, overrides=args.set)
     report = check_data(config, features=not args.no_features, full=args.full, jobs=args.jobs, progress=not args.quiet)
+    if "semi_cfg" in config:
+        from actionformer_nt.checks import check_semi
+
+        check_semi(config, report.findings)
     print(report.format())
     if args.json:
         args.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")

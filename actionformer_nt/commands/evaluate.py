@@ -12,9 +12,9 @@ EXAMPLE = "actionformer-nt evaluate results.json --annotations thumos14.json --s
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("results", help="detections in ActivityNet's result format")
+    parser.add_argument("results", help="detections: ActivityNet's result JSON, or a table (.csv, .tsv)")
     parser.add_argument("--annotations", required=True, help="annotation JSON")
-    parser.add_argument("--split", required=True, help="subset of the annotations, such as test")
+    parser.add_argument("--split", required=True, nargs="+", help="subsets of the annotations, such as test")
     parser.add_argument("--tiou", default="0.3:0.7:0.1", help="thresholds: START:STOP:STEP (STOP included) or a,b,c")
     parser.add_argument("--per-class", action="store_true", help="also print AP per class")
     parser.add_argument("--json", type=Path, default=None, help="write everything here as JSON")
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     )
     evaluator.evaluate(args.results, verbose=False)
     names = {i: name for name, i in evaluator.label_ids.items()}
-    title = f"{evaluator.dataset_name} {args.split}"
+    title = f"{evaluator.dataset_name} {', '.join(args.split)}"
     print(format_result(evaluator.result, title=title, label_names=names if args.per_class else None))
     if args.json:
         args.json.write_text(json.dumps(result_to_dict(evaluator.result, names), indent=1) + "\n", encoding="utf-8")

@@ -20,6 +20,7 @@ from .schema import RootSection, Section
 # What `load_config` adds to the model section; a file may repeat them, but not contradict the dataset section.
 DERIVED_FROM_DATASET = ("input_dim", "num_classes", "max_seq_len")
 DERIVED_SECTIONS = ("train_cfg", "test_cfg")
+CLOSE = 0.75  # similarity (difflib's) from which one key is taken for a misspelling of another
 
 
 class _Loader(yaml.SafeLoader):
@@ -216,7 +217,7 @@ def _section_at(schema: type[Section], path: list) -> type[Section]:
 
 
 def _suggest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=CLOSE)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 

@@ -123,7 +123,8 @@ class TALDataset(Dataset):
         labeled = [video for video in videos if video.labeled]
         if not labeled:
             raise ValueError(
-                f"{self.json_file}: all {len(videos)} videos of {list(self.split)} are marked labeled: false"
+                f"{self.json_file}: nothing to learn: all {len(videos)} videos of {list(self.split)} are marked "
+                "labeled: false"
             )
         if len(labeled) < len(videos):
             logger.info(

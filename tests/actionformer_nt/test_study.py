@@ -132,3 +132,39 @@ def test_a_table_says_that_scores_are_external(study_file):
     for given, said in (({}, False), (fused, True)):
         text = study_table.write_table(study.load_study(study_file(set=given)))
         assert ("With external scores: scores.json." in text) == said
+
+
+def test_runs_share_cores_and_have_gpus_of_their_own(study_file, monkeypatch):
+    monkeypatch.setattr(study, "available_cores", lambda: 8)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
+    on_gpus = study.load_study(study_file(set={"devices": ["cuda:1"]}))
+    slots = study.Slots(on_gpus, 4)
+    environments = [slots.environment(slot) for slot in slots.free]
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["2", "5", "7", "2"]
+    assert {e["OMP_NUM_THREADS"] for e in environments} == {e["MKL_NUM_THREADS"] for e in environments} == {"2"}
+    assert study.Slots(on_gpus, 1).environment(0)["CUDA_VISIBLE_DEVICES"] == "2,5,7"  # alone, a run sees all
+    on_cpus = study.Slots(study.load_study(study_file()), 3)
+    assert on_cpus.environment(2)["CUDA_VISIBLE_DEVICES"] == "2,5,7" and on_cpus.threads == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert on_cpus.environment(0)["OMP_NUM_THREADS"] == "5"  # what the user has set holds
+
+
+def test_a_run_with_a_gpu_of_its_own_takes_the_one_that_it_sees(study_file, tmp_path, monkeypatch):
+    plan = study.load_study(study_file(set={"devices": ["cuda:3"]}))
+    seen = []
+
+    def train(config, *args, **kwargs):
+        seen.append(config["devices"])
+        raise KeyboardInterrupt
+
+    from actionformer_nt import trainer
+
+    monkeypatch.setattr(trainer, "train", train)
+    run = plan.runs()[0]
+    for own in (True, False):
+        job = {"config": plan.config(run), "folder": str(tmp_path / "x"), "diagnostic": False, "own_gpu": own}
+        with pytest.raises(KeyboardInterrupt):
+            study.run_job(job)
+    assert seen == [["cuda:0"], ["cuda:3"]]

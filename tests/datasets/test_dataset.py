@@ -161,3 +161,13 @@ def test_a_registered_data_set_is_made_by_name():
     assert make_dataset("mine_for_test", True, ["x"], a=1) == (True, ["x"], {"a": 1})
     with pytest.raises(ValueError, match="already registered"):
         register_dataset("thumos")(make)
+
+
+def test_a_window_of_no_frame(make_data):
+    """`num_frames: 0`: row x stands for frame x * feat_stride, without half a window's shift."""
+    path = make_data(dataset={"num_frames": 0})
+    item = dataset(path)[0]
+    seconds = np.array([[0.5, 2.5], [5.0, 7.0]])  # of v0, see `make_data`
+    np.testing.assert_allclose(item["segments"].numpy(), seconds * 30 / 4, rtol=1e-6)
+    half = dataset(make_data())[0]["segments"].numpy()
+    np.testing.assert_allclose(item["segments"].numpy() - half, 16 / 2 / 4, rtol=1e-5)

@@ -91,3 +91,20 @@ def test_ema_equals_its_definition(ramp):
     assert ema.initial_weight() == (0 if ramp else pytest.approx(0.9**12))
     ema.set(net)
     assert torch.equal(ema.module.a_conv.weight, net.a_conv.weight)
+
+
+def test_a_dict_of_actionformers_own_needs_no_key_of_the_other_schedule():
+    """Its YAML files with a cosine have neither `schedule_gamma` nor `schedule_steps`."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    raw = {"learning_rate": 0.1, "epochs": 3, "warmup": True, "warmup_epochs": 1, "schedule_type": "cosine"}
+    complete = raw | {"schedule_gamma": 0.1, "schedule_steps": []}
+    rates = []
+    for opt in (raw, complete):
+        optimizer = torch.optim.SGD([parameter], lr=0.1)
+        scheduler = make_scheduler(optimizer, opt, 5)
+        rates.append([])
+        for _ in range(20):
+            rates[-1].append(scheduler.get_last_lr()[0])
+            optimizer.step()
+            scheduler.step()
+    assert rates[0] == rates[1] and max(rates[0]) == 0.1

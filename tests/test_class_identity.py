@@ -1,0 +1,244 @@
+"""Class names and ids are those of the run, whatever file is read after it."""
+
+import json
+import logging
+
+import pytest
+import yaml
+
+from actionformer_nt.cli import main
+from libs import engine
+from libs.core import load_config
+from libs.operating_point import stored_thresholds, thresholds_file
+from libs.predictor import Predictor
+
+NAMES = ("carry", "run", "sit")  # ids 0, 1, 2
+
+
+@pytest.fixture
+def run(make_data, tmp_path, event):
+    """A trained run of three classes, the configuration of a test file of one's own, and the detections' mAP on it."""
+    times = [(0.5, 2.0), (3.0, 5.0), (6.0, 8.0)]
+    events = {
+        f"v{i}": [event(a + i / 20, b, (k + i) % 3, NAMES[(k + i) % 3]) for k, (a, b) in enumerate(times)]
+        for i in range(6)
+    }
+    path = make_data(events, dataset={"num_classes": 3}, test_cfg={"max_seg_num": 200})
+    folder = engine.train(load_config(path), tmp_path / "run", progress=False)
+    annotations = path.parent / "annotations.json"
+    content = json.loads(annotations.read_text())
+    predictor = Predictor.from_checkpoint(folder, weights="raw")
+    for i in (4, 5):  # events that the detector meets: the third detection of each class
+        table = predictor(path.parent / "features" / f"v{i}.npy", fps=30, duration=9.0)
+        third = [table[table["label_id"] == k].iloc[2] for k in range(3)]
+        content["database"][f"v{i}"]["annotations"] = [event(t.start, t.end, k, NAMES[k]) for k, t in enumerate(third)]
+    annotations.write_text(json.dumps(content))
+
+    class Case:
+        config, folder_, features = path, folder, path.parent / "features"
+        content = json.loads((path.parent / "annotations.json").read_text())
+
+        def other(self, change, name="other", **sections):
+            """A configuration with a changed copy of the annotations."""
+            database = json.loads(json.dumps(self.content["database"]))
+            change(database)
+            file = tmp_path / f"{name}.json"
+            file.write_text(json.dumps({"database": database}))
+            raw = yaml.safe_load(path.read_text())
+            raw["dataset"]["json_file"] = str(file)
+            for section, values in sections.items():
+                raw[section] = raw[section] | values if isinstance(values, dict) else values
+            other = tmp_path / f"{name}.yaml"
+            other.write_text(yaml.safe_dump(raw))
+            return other
+
+        def evaluate(self, config):
+            return engine.evaluate(load_config(config), self.folder_, weights="raw", progress=False)
+
+    return Case()
+
+
+def without_first_class(database):
+    """Of the test videos only events of the classes 1 and 2 are left; alphabetically they would be 0 and 1."""
+    for video in database.values():
+        if video["subset"] == "test":
+            video["annotations"] = [e for e in video["annotations"] if e["label"] != "carry"]
+
+
+def without_ids(database):
+    without_first_class(database)
+    for name in [name for name, video in database.items() if video["subset"] != "test"]:
+        del database[name]
+    for video in database.values():
+        for found in video["annotations"]:
+            del found["label_id"]
+
+
+def test_a_test_file_without_ids_that_lacks_a_class(run):
+    expected = run.evaluate(run.other(without_first_class, "with_ids")).result
+    assert expected.label.tolist() == [1, 2] and expected.average_mAP > 0
+    found = run.evaluate(run.other(without_ids)).result
+    assert found.label.tolist() == [1, 2] and found.average_mAP == expected.average_mAP
+    by_name = json.loads((run.folder_ / "epoch_003_raw_other-test_metrics.json").read_text())
+    assert [row["label"] for row in by_name["per_class"]] == ["run", "sit"]
+
+
+def test_ids_that_contradict_the_run(run, capsys):
+    def swap(database):
+        for video in database.values():
+            for found in video["annotations"]:
+                found["label_id"] = {"run": 2, "sit": 1}.get(found["label"], 0)
+
+    def unknown(database):
+        database["v5"]["annotations"][0] |= {"label": "swim", "label_id": 7}
+
+    for change, words in (
+        (swap, ["label '", "has label_id", "in the classes of the run"]),
+        (unknown, ["label 'swim' (label_id 7) is not in the classes of the run", "classes.json"]),
+    ):
+        config = str(run.other(change))
+        for command in (
+            ["eval", config, str(run.folder_)],
+            ["train", config, "--resume", str(run.folder_)],
+            ["predict", config, str(run.folder_), str(run.features), "--fps", "30", "--threshold", "auto"],
+        ):
+            assert main(["-q", *command]) == 2, command
+            error = capsys.readouterr().err
+            assert all(word in error for word in words), error
+
+
+def test_resuming_with_other_data_is_told_and_never_renumbers(run, caplog):
+    classes = (run.folder_ / "classes.json").read_bytes()
+
+    def fewer(database):
+        del database["v0"]
+        for video in database.values():
+            for found in video["annotations"]:
+                del found["label_id"]
+            video["annotations"] = [e for e in video["annotations"] if e["label"] != "carry"]
+
+    config = run.other(fewer, opt={"epochs": 3})
+    with caplog.at_level(logging.WARNING):
+        engine.train(load_config(config), run.folder_, resume=run.folder_, progress=False)
+    assert "content of the annotation file has changed" in caplog.text
+    assert "number of training videos has changed since the last start: 4 then, 3 now" in caplog.text
+    assert (run.folder_ / "classes.json").read_bytes() == classes
+    assert json.loads(classes) == {"carry": 0, "run": 1, "sit": 2}
+
+
+def test_a_test_set_without_labels(run, tmp_path, capsys):
+    """Detections carry the run's names, and evaluate gives the right mAP once there are labels."""
+
+    def unlabeled(database):
+        for name in [name for name, video in database.items() if video["subset"] != "test"]:
+            del database[name]
+        for video in database.values():
+            video["annotations"] = []
+
+    for preset in ("generic", "thumos"):
+        config = run.other(unlabeled, f"unlabeled_{preset}", dataset_name=preset)
+        assert main(["-q", "eval", str(config), str(run.folder_), "--weights", "raw", "--saveonly"]) == 0
+        assert main(["-q", "eval", str(config), str(run.folder_)]) == 2
+        error = capsys.readouterr().err
+        assert "holds no event" in error and "--saveonly" in error and "num_classes: 0" not in error
+    detections = run.folder_ / "epoch_003_raw_unlabeled_generic-test_detections.json"
+    labels = {e["label"] for v in json.loads(detections.read_text())["results"].values() for e in v}
+    assert labels == set(NAMES)
+    for change, name in ((without_first_class, "with_ids"), (without_ids, "without_ids")):
+        expected = run.evaluate(run.other(change, name)).result
+        capsys.readouterr()
+        arguments = ["--annotations", str(tmp_path / f"{name}.json"), "--split", "test", "--tiou", "0.3:0.7:0.1"]
+        assert main(["evaluate", str(detections), *arguments, "--json", str(tmp_path / "m.json")]) == 0
+        assert json.loads((tmp_path / "m.json").read_text())["average_mAP"] == expected.average_mAP
+
+
+def test_no_advice_to_have_no_class(make_data, capsys):
+    path = make_data({f"v{i}": [] for i in range(6)}, dataset_name="thumos")
+    for command in ("train", "check-data"):
+        main(["-q", command, str(path), *(["--output", "x"] if command == "train" else [])])
+        shown = "".join(capsys.readouterr())
+        assert "num_classes: 0" not in shown and "no event" in shown, shown
+
+
+def test_external_scores_by_name(run, tmp_path, capsys):
+    """A list of names says which class each score is of; without it their number must be right."""
+    scores = {"v4": [0.9, 0.1, 0.0], "v5": [0.0, 0.2, 0.8]}
+
+    def fused(content):
+        (tmp_path / "scores.json").write_text(json.dumps(content))
+        raw = yaml.safe_load(run.config.read_text())
+        raw["test_cfg"] |= {"ext_score_file": str(tmp_path / "scores.json"), "ext_score_topk": 1}
+        (tmp_path / "fused.yaml").write_text(yaml.safe_dump(raw))
+        return main(["-q", "eval", str(tmp_path / "fused.yaml"), str(run.folder_), "--weights", "raw"])
+
+    def classes():
+        results = json.loads((run.folder_ / "epoch_003_raw_detections.json").read_text())["results"]
+        return {video: {e["label"] for e in found} for video, found in results.items()}
+
+    assert fused({"results": scores}) == 0 and classes() == {"v4": {"carry"}, "v5": {"sit"}}
+    assert fused({"class": ["sit", "carry", "run"], "results": scores}) == 0
+    assert classes() == {"v4": {"sit"}, "v5": {"run"}}
+    for content, words in (
+        ({"results": {"v4": [0.1, 0.9], "v5": [0.5, 0.5]}}, "video 'v4' has 2 class scores, but there are 3 classes"),
+        ({"class": ["sit", "carry", "swim"], "results": scores}, "names ['swim']"),
+        ({"class": ["sit", "carry"], "results": scores}, "has 3 class scores, its list 'class' 2 names"),
+        ({"class": ["sit", "sit", "run"], "results": scores}, "names ['sit'] more than once"),
+    ):
+        capsys.readouterr()
+        assert fused(content) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_thresholds_of_other_classes_are_not_used(run, caplog):
+    config, checkpoint = load_config(run.config), run.folder_ / "epoch_003.pth.tar"
+    from libs.operating_point import choose_thresholds
+
+    chosen = choose_thresholds(config, checkpoint, weights="raw")
+    assert stored_thresholds(config, checkpoint, weights="raw") == chosen
+    file = thresholds_file(checkpoint, "raw")
+    content = json.loads(file.read_text())
+    names = list(content["classes"])
+    content["classes"] = {("swim" if name == names[0] else name): p for name, p in content["classes"].items()}
+    file.write_text(json.dumps(content))
+    with caplog.at_level(logging.INFO):
+        assert stored_thresholds(config, checkpoint, weights="raw") is None
+    assert "another set of classes" in caplog.text
+
+
+def test_predictions_have_the_runs_names_whatever_the_file_says_now(run):
+    def rename(database):
+        for video in database.values():
+            for found in video["annotations"]:
+                found["label"] = found["label"].upper()
+
+    config = load_config(run.other(rename))
+    assert Predictor.from_checkpoint(run.folder_, config=config).names == dict(enumerate(NAMES))
+
+
+def test_several_subsets_are_evaluated_whatever_their_order(run, capsys):
+    def two(database):
+        database["v5"]["subset"] = "extra"
+
+    both = run.other(two, val_split=["test", "extra"])
+    expected = run.evaluate(run.config).result
+    for config in (both, run.other(two, "turned", val_split=["extra", "test"])):
+        found = run.evaluate(config)
+        assert found.result.mAP.tolist() == expected.mAP.tolist()
+        assert found.result.counts["predictions_in_unknown_videos"] == 0 and found.result.counts["videos"] == 2
+    assert "other test, extra (raw weights)" in capsys.readouterr().out
+    truth = json.loads((run.folder_ / "epoch_003_raw_other-test-extra_ground_truth.json").read_text())["database"]
+    assert {name: video["subset"] for name, video in truth.items()} == {"v4": "test", "v5": "extra"}
+
+
+def test_results_on_other_data_stand_beside_the_runs_own(run):
+    own = run.evaluate(run.config)
+    before = {kind: path.read_bytes() for kind, path in own.files.items()}
+    other = run.other(without_first_class)
+    saved = engine.evaluate(load_config(other), run.folder_, weights="raw", save_only=True, progress=False)
+    assert saved.files["detections"] != own.files["detections"]
+    assert {kind: path.read_bytes() for kind, path in own.files.items()} == before
+    from actionformer_nt.report.runs import gather
+
+    run.evaluate(other)
+    (page,) = gather([run.folder_])["runs"]
+    assert len(page["evaluations"]) == 2 and all(found["curves"] for found in page["evaluations"])
