@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from libs.run_folder import GROUND_TRUTH, SAMPLES
+from libs.run_folder import GROUND_TRUTH, SAMPLES, read_classes
 from libs.utils.annotations import Annotations, load_json, read_annotations
 
 from .evaluations import describe_evaluation, read_detections
@@ -53,7 +53,8 @@ def _run(folder: Path, name: str, videos: int) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder}: not a run folder, it has no config.yaml")
     config = yaml.safe_load((folder / "config.yaml").read_text())
     truth = _ground_truth(folder)
-    timelines = Timelines(truth, subset=truth.videos[0].subset if truth and truth.videos else "test")
+    subsets = sorted({video.subset for video in truth.videos}) if truth else []
+    timelines = Timelines(truth, subset=", ".join(subsets) or "test")
     evaluations = []
     found = sorted(folder.glob("*_metrics.json"))
     checkpoints = {path.name.rsplit("_", 2)[0] for path in found}
@@ -67,14 +68,24 @@ def _run(folder: Path, name: str, videos: int) -> dict[str, Any]:
         logger.warning("%s: no evaluation in it; `actionformer-nt eval` makes one", folder)
     samples = read_samples(folder / SAMPLES)
     unlabeled = sample_timelines(folder / SAMPLES, samples)
+    shown = [t for t in (timelines, unlabeled) if t is not None]
     return {
         "name": name,
+        "classes": all_classes(folder, shown, samples["embeddings"]),
         "about": about(config, folder),
         "evaluations": evaluations,
         "curves": read_curves(folder / "metrics.jsonl"),
-        "timelines": [t.content(videos) for t in (timelines, unlabeled) if t is not None],
+        "timelines": [t.content(videos) for t in shown],
         **samples,
     }
+
+
+def all_classes(folder: Path, timelines: Sequence[Timelines], embeddings: dict[str, Any] | None) -> dict[int, str]:
+    """Id -> name of every class of the run, whether or not it occurs in what the page shows."""
+    found = {int(i): name for i, name in (embeddings or {"labels": {}})["labels"].items()}
+    for part in timelines:
+        found |= part.names
+    return dict(sorted((found | (read_classes(folder) or {})).items()))
 
 
 def _ground_truth(folder: Path) -> Annotations | None:
@@ -102,7 +113,7 @@ def about(config: dict[str, Any], folder: Path) -> list[list[str]]:
         split = semi["split"]
         rows += [
             ["method", semi["method"]],
-            ["labeled share", f"{split['ratio']:g}, fold {split['fold']} of {Path(split['file']).name}"],
+            ["labeled share", f"{100 * split['ratio']:.3g} %, fold {split['fold']} of {Path(split['file']).name}"],
             ["iterations", f"{semi['burn_in']} burn-in, {semi['iterations']} self-training"],
         ]
     rows.append(["seed", str(config["init_rand_seed"])])

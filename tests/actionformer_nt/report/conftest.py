@@ -69,13 +69,13 @@ def trained_runs(tmp_path_factory):
     return found
 
 
-def write_run(folder, *, videos=4, detections=6, classes=3, seed=0, external=None, name="class{}"):
+def write_run(folder, *, videos=4, detections=6, classes=3, seed=0, external=None, name="class{}", subsets=("test",)):
     """A supervised run folder with random detections, made without training."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     names = {c: name.format(c) for c in range(classes)}
     truth = [
-        Video(f"video_{v:03d}", "test", 100.0, 30.0, tuple(
+        Video(f"video_{v:03d}", subsets[v % len(subsets)], 100.0, 30.0, tuple(
             Event(float(s), float(s + 8), int(rng.integers(classes))) for s in rng.uniform(0, 90, 5)
         ))
         for v in range(videos)
