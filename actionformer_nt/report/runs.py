@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 
 from libs.run_folder import GROUND_TRUTH, SAMPLES
+from libs.run_identity import read_classes
 from libs.utils.annotations import Annotations, load_json, read_annotations
 
 from .evaluations import describe_evaluation, read_detections
@@ -53,28 +55,47 @@ def _run(folder: Path, name: str, videos: int) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder}: not a run folder, it has no config.yaml")
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     truth = _ground_truth(folder)
-    timelines = Timelines(truth, subset=truth.videos[0].subset if truth and truth.videos else "test")
+    timelines = Timelines(truth, subset=_subsets(truth))
+    others = []  # of evaluations on other data than the run's
     evaluations = []
     found = sorted(folder.glob("*_metrics.json"))
-    checkpoints = {path.name.rsplit("_", 2)[0] for path in found}
+    checkpoints = {parts_of(path)[0] for path in found}
     for path in found:
         detections, names = read_detections(path.with_name(path.name.replace("_metrics.json", "_detections.json")))
         metrics = load_json(path)
         label = evaluation_name(path, metrics, semi="semi_cfg" in config, several=len(checkpoints) > 1)
-        evaluations.append({"name": label} | describe_evaluation(path, metrics, detections, truth))
-        timelines.add(label, detections, names)
+        own = path.with_name(path.name.replace("_metrics.json", f"_{GROUND_TRUTH}"))
+        there = read_annotations(own) if own.is_file() else truth
+        evaluations.append({"name": label} | describe_evaluation(path, metrics, detections, there))
+        if own.is_file():
+            others.append(Timelines(there, subset=f"{_subsets(there)} ({parts_of(path)[2]})"))
+        (others[-1] if own.is_file() else timelines).add(label, detections, names)
     if not evaluations:
         logger.warning("%s: no evaluation in it; `actionformer-nt eval` makes one", folder)
     samples = read_samples(folder / SAMPLES)
     unlabeled = sample_timelines(folder / SAMPLES, samples)
+    shown = [t for t in (timelines, *others, unlabeled) if t is not None]
     return {
         "name": name,
+        "classes": all_classes(folder, shown, samples["embeddings"]),
         "about": about(config, folder),
         "evaluations": evaluations,
         "curves": read_curves(folder / "metrics.jsonl"),
-        "timelines": [t.content(videos) for t in (timelines, unlabeled) if t is not None],
+        "timelines": [t.content(videos) for t in shown],
         **samples,
     }
+
+
+def _subsets(truth: Annotations | None) -> str:
+    return ", ".join(sorted({video.subset for video in truth.videos})) if truth and truth.videos else "test"
+
+
+def all_classes(folder: Path, timelines: Sequence[Timelines], embeddings: dict[str, Any] | None) -> dict[int, str]:
+    """Id -> name of every class of the run, whether or not it occurs in what the page shows."""
+    found = {int(i): name for i, name in (embeddings or {"labels": {}})["labels"].items()}
+    for part in timelines:
+        found |= part.names
+    return dict(sorted((found | (read_classes(folder) or {})).items()))
 
 
 def _ground_truth(folder: Path) -> Annotations | None:
@@ -85,12 +106,23 @@ def _ground_truth(folder: Path) -> Annotations | None:
     return None
 
 
+def parts_of(path: Path) -> tuple[str, str, str]:
+    """Checkpoint, weights and other data (empty: the run's) in the name of a file of metrics, see
+    `run_folder.stem_of_results`."""
+    stem = path.name.removesuffix("_metrics.json")
+    found = re.fullmatch(r"(.+?)_(ema|raw)(?:_(.+))?", stem)
+    return (found[1], found[2], found[3] or "") if found else (stem, "", "")
+
+
 def evaluation_name(path: Path, metrics: dict[str, Any], *, semi: bool, several: bool) -> str:
-    """Whose weights they are; where the numbers rest on external scores, the name says so."""
-    checkpoint, weights, _ = path.name.rsplit("_", 2)
+    """Whose weights they are; where the numbers are of other data than the run's, or rest on external scores, the name
+    says so."""
+    checkpoint, weights, data = parts_of(path)
     name = NAMES[semi].get(weights, weights)
     if several:
         name += f", {checkpoint}"
+    if data:
+        name += f", {data}"
     return name + (" (external scores)" if metrics.get("provenance", {}).get("external_scores") else "")
 
 
@@ -115,7 +147,7 @@ def about(config: dict[str, Any], folder: Path) -> list[list[str]]:
 
 
 def _ratio(split: dict[str, Any]) -> str:
-    return "as listed" if split.get("ratio") is None else f"{split['ratio']:g}"
+    return "as listed" if split.get("ratio") is None else f"{100 * split['ratio']:.3g} %"
 
 
 def read_curves(path: Path) -> dict[str, Any] | None:

@@ -1,32 +1,48 @@
 // Line charts and scatter plots as SVG.
 
-const WIDTH = 420, HEIGHT = 260, LEFT = 46, RIGHT = 10, TOP = 10, BOTTOM = 36;
+const WIDTH = 420, HEIGHT = 272, LEFT = 54, RIGHT = 18, TOP = 10, BOTTOM = 44;
 
-function ticks(low, high) {
-  const span = high - low || 1;
-  const rough = span / 4, base = 10 ** Math.floor(Math.log10(rough));
-  const step = base * [1, 2, 5, 10].find((m) => base * m >= rough);
-  const found = [];
-  for (let t = Math.ceil(low / step - 1e-9) * step; t <= high + step * 1e-9; t += step) found.push(t);
-  return found;
+// The multiples in [low, high] of the largest step that gives at least `least`; steps are 1, 2 or 5 times a power of ten.
+function ticks(low, high, least = 4) {
+  if (!(high > low)) return [low];
+  for (let power = Math.ceil(Math.log10(high - low)); ; power--) {
+    for (const digit of [5, 2, 1]) {
+      const step = digit * 10 ** power, first = Math.ceil(low / step - 1e-9), last = Math.floor(high / step + 1e-9);
+      if (last - first + 1 < least) continue;
+      return Array.from({ length: last - first + 1 }, (_, i) => +((first + i) * step).toPrecision(12));
+    }
+  }
 }
 
-const tidy = (t) => (Math.abs(t) >= 1e4 || (t !== 0 && Math.abs(t) < 1e-3) ? t.toExponential(0) : String(+t.toPrecision(4)));
+// The range as far as the ticks around it
+function widen([low, high]) {
+  const [first, second] = ticks(low, high), step = second - first;
+  return [Math.floor(low / step + 1e-9) * step, Math.ceil(high / step - 1e-9) * step];
+}
 
-function axes(plot, [x0, x1], [y0, y1], xLabel, yLabel) {
+// A short number that is different for each of some ticks
+function tidy(t) {
+  const size = Math.abs(t);
+  if (size >= 1e6) return `${+(t / 1e6).toPrecision(6)}M`;
+  if (size >= 1e4) return `${+(t / 1e3).toPrecision(6)}k`;
+  return size > 0 && size < 1e-3 ? t.toExponential() : String(t);
+}
+
+function axes(plot, [x0, x1], [y0, y1], xLabel, yLabel, whole = false) {
   const sx = (x) => LEFT + ((x - x0) / (x1 - x0 || 1)) * (WIDTH - LEFT - RIGHT);
   const sy = (y) => HEIGHT - BOTTOM - ((y - y0) / (y1 - y0 || 1)) * (HEIGHT - TOP - BOTTOM);
   for (const t of ticks(y0, y1)) {
     plot.append(svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: sy(t), y2: sy(t), stroke: "#dde1e6" }));
-    plot.append(svg("text", { x: LEFT - 5, y: sy(t) + 4, "text-anchor": "end" }, tidy(t)));
+    plot.append(svg("text", { x: LEFT - 5, y: sy(t) + 4.5, "text-anchor": "end" }, tidy(t)));
   }
-  for (const t of ticks(x0, x1)) {
+  for (const t of ticks(x0, x1).filter((t) => !whole || Number.isInteger(t))) {
     plot.append(svg("line", { x1: sx(t), x2: sx(t), y1: HEIGHT - BOTTOM, y2: HEIGHT - BOTTOM + 4, stroke: "#56606e" }));
-    plot.append(svg("text", { x: sx(t), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, tidy(t)));
+    plot.append(svg("text", { x: sx(t), y: HEIGHT - BOTTOM + 19, "text-anchor": "middle" }, tidy(t)));
   }
   plot.append(svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: HEIGHT - BOTTOM, y2: HEIGHT - BOTTOM, stroke: "#56606e" }));
-  plot.append(svg("text", { x: (LEFT + WIDTH) / 2, y: HEIGHT - 4, "text-anchor": "middle" }, xLabel));
-  plot.append(svg("text", { x: 12, y: TOP + 90, "text-anchor": "middle", transform: `rotate(-90 12 ${TOP + 90})` }, yLabel));
+  plot.append(svg("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 6, "text-anchor": "middle", class: "x-title" }, xLabel));
+  const middle = (TOP + HEIGHT - BOTTOM) / 2;
+  plot.append(svg("text", { x: 13, y: middle, "text-anchor": "middle", transform: `rotate(-90 13 ${middle})`, class: "y-title" }, yLabel));
   return [sx, sy];
 }
 
@@ -35,25 +51,27 @@ function range(values, low, high) {
   let a = low ?? Infinity, b = high ?? -Infinity;
   for (const v of values) if (v != null) { if (low == null && v < a) a = v; if (high == null && v > b) b = v; }
   if (!(a <= b)) return [0, 1];
-  return a === b ? [a - (low == null ? 0.5 : 0), b + 0.5] : [a, b];
+  const margin = Math.abs(a) / 2 || 1;
+  return a === b ? [a - (low == null && a !== 0 ? margin : 0), b + margin] : [a, b];
 }
 
-// series: [{name, x, y, index}]; y may hold null. yRange: [low, high], either may be null.
-function lineChart({ title, xLabel, yLabel, series, yRange = [null, null] }) {
+// series: [{name, x, y, stroke, dash}], stroke a colour, dash a number; y may hold null.
+// yRange: [low, high], either may be null. whole: x counts something.
+function lineChart({ title, xLabel, yLabel, series, yRange = [null, null], whole = false }) {
   const plot = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title });
-  const [sx, sy] = axes(plot, range(series.flatMap((s) => s.x)), range(series.flatMap((s) => s.y), ...yRange), xLabel, yLabel);
+  const xs = range(series.flatMap((s) => s.x)), ys = widen(range(series.flatMap((s) => s.y), ...yRange));
+  const [sx, sy] = axes(plot, xs, ys, xLabel, yLabel, whole);
   for (const s of series) {
     const points = s.x.map((x, i) => [x, s.y[i]]).filter(([, y]) => y != null).map(([x, y]) => [sx(x), sy(y)]);
     if (!points.length) continue;
     const path = points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
-    const stroke = color(s.index);
-    plot.append(svg("path", { d: path, fill: "none", stroke, "stroke-width": 2, "stroke-dasharray": dash(s.index) },
+    plot.append(svg("path", { d: path, fill: "none", stroke: s.stroke, "stroke-width": 2, "stroke-dasharray": dash(s.dash) },
       svg("title", {}, s.name)));
-    if (points.length <= 12) for (const [x, y] of points) plot.append(svg("circle", { cx: x, cy: y, r: 3, fill: stroke }));
+    if (points.length <= 12) for (const [x, y] of points) plot.append(svg("circle", { cx: x, cy: y, r: 3, fill: s.stroke }));
   }
   const legend = el("ul", { class: "legend" }, ...series.map((s) => el("li", {},
-    svg("svg", { viewBox: "0 0 26 12" }, svg("line", { x1: 0, x2: 26, y1: 6, y2: 6, stroke: color(s.index), "stroke-width": 3,
-      "stroke-dasharray": dash(s.index) })), s.name)));
+    svg("svg", { viewBox: "0 0 26 12" }, svg("line", { x1: 0, x2: 26, y1: 6, y2: 6, stroke: s.stroke, "stroke-width": 3,
+      "stroke-dasharray": dash(s.dash) })), s.name)));
   return el("figure", { class: "cell" }, el("figcaption", {}, title), plot, legend);
 }
 
@@ -68,15 +86,15 @@ function mark(kind, x, y, fill) {
   return svg("circle", { cx: x, cy: y, r, fill, "fill-opacity": 0.65 });
 }
 
-// points: [[x, y, kind]]; kinds: [[kind, name, index of the colour or -1 for grey]], drawn in this order
+// points: [[x, y, kind]]; kinds: [[kind, name, colour, number of the mark]], drawn in this order
 function scatter(title, points, kinds) {
   const plot = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title });
-  const [sx, sy] = axes(plot, range(points.map((p) => p[0])), range(points.map((p) => p[1])), "first component", "second");
-  for (const [kind, , index] of kinds) {
-    const fill = index < 0 ? "#b4bac2" : color(index);
-    for (const [x, y, k] of points) if (k === kind) plot.append(mark(Math.max(index, 0), sx(x), sy(y), fill));
+  const [xs, ys] = [0, 1].map((axis) => widen(range(points.map((p) => p[axis]))));
+  const [sx, sy] = axes(plot, xs, ys, "first component", "second component");
+  for (const [kind, , fill, shape] of kinds) {
+    for (const [x, y, k] of points) if (k === kind) plot.append(mark(shape, sx(x), sy(y), fill));
   }
-  const legend = el("ul", { class: "legend" }, ...kinds.map(([, name, index]) => el("li", {},
-    svg("svg", { viewBox: "0 0 26 12" }, mark(Math.max(index, 0), 13, 6, index < 0 ? "#b4bac2" : color(index))), name)));
+  const legend = el("ul", { class: "legend" }, ...kinds.map(([, name, fill, shape]) => el("li", {},
+    svg("svg", { viewBox: "0 0 26 12" }, mark(shape, 13, 6, fill)), name)));
   return el("figure", { class: "cell" }, el("figcaption", {}, title), plot, legend);
 }

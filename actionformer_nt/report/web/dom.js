@@ -7,7 +7,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d1f"];
 const DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 2", "12 4", "1 4", "6 2 1 2"];
 const PARTS = {
-  t: ["target", "#d55e00"], p: ["positive", "#009e73"], n: ["negative", "#56b4e9"], a: ["ambiguous", "#c9c9c9"],
+  t: ["target", "#d55e00"], p: ["positive", "#009e73"], n: ["negative", "#56b4e9"], a: ["ambiguous", "#8f959c"],
 };
 
 function set(node, attributes) {
@@ -34,6 +34,8 @@ function svg(tag, attributes, ...children) {
 const color = (i) => COLORS[i % COLORS.length];
 const dash = (i) => DASHES[i % DASHES.length];
 const percent = (value, digits = 2) => (value == null ? "" : (100 * value).toFixed(digits));
+// A share in percent, with one decimal, or the first digit of what would be 0.0
+const share = (value) => (value > 0 && value < 0.001 ? String(+(100 * value).toPrecision(1)) : +value ? percent(value, 1) : "0");
 const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 const unique = (values) => [...new Set(values)];
 const note = (text) => el("p", { class: "note" }, text);
@@ -50,16 +52,27 @@ function choice(id, label, options, redraw) {
   return el("label", {}, label, box);
 }
 
+// Text whose lines end at spaces; only what is longer than a word, as a hash or a path, may break inside.
+const LONGEST_WORD = 24;
+function words(text) {
+  const found = document.createDocumentFragment();
+  for (const part of String(text ?? "").split(/(\s+)/)) {
+    if (part.length > LONGEST_WORD) found.append(el("span", { class: "long" }, part));
+    else found.append(/[-/?]/.test(part) ? el("span", { class: "word" }, part) : part);
+  }
+  return found;
+}
+
 // Rows of cells; a cell is text, or {text, share} with a bar of that share of the cell.
 function table(head, rows, attributes) {
   const cell = (content) => {
-    if (content == null || typeof content !== "object" || content instanceof Node) return el("td", {}, content ?? "");
+    if (content == null || typeof content !== "object" || content instanceof Node) return el("td", {}, words(content));
     const share = Math.max(0, Math.min(1, content.share || 0));
     return el("td", { class: "bar", style: `background-size:${(100 * share).toFixed(1)}% 70%` }, content.text);
   };
   const body = rows.map((row) => el("tr", {}, ...row.map(cell)));
   return el("div", { class: "scroll" }, el("table", attributes,
-    el("thead", {}, el("tr", {}, ...head.map((title) => el("th", { scope: "col" }, title)))), el("tbody", {}, ...body)));
+    el("thead", {}, el("tr", {}, ...head.map((title) => el("th", { scope: "col" }, words(title))))), el("tbody", {}, ...body)));
 }
 
 function swatches(pairs) {
@@ -67,7 +80,7 @@ function swatches(pairs) {
     el("li", {}, el("span", { class: "swatch", style: `background:${fill}` }), name)));
 }
 
-// Evaluations of the shown runs, each with its full name and a colour that stays.
+// Evaluations of the shown runs, each with its full name; a run has one colour, its evaluations differ by dashes.
 let counter = 0;
 for (const run of data.runs) {
   run.shown = true;
@@ -80,6 +93,35 @@ for (const run of data.runs) {
 }
 const runs = () => data.runs.filter((run) => run.shown);
 const evaluations = () => runs().flatMap((run) => run.evaluations);
+
+// The number of each class, the same in every section and whatever is shown: its id, or one beyond all ids for a name
+// whose id is another name's in an earlier run.
+const classNumbers = new Map();
+let beyond = 1 + Math.max(-1, ...data.runs.flatMap((run) => Object.keys(run.classes).map(Number)));
+{
+  const taken = new Set();
+  for (const run of data.runs) {
+    for (const [id, name] of Object.entries(run.classes)) {
+      if (classNumbers.has(name)) continue;
+      const number = taken.has(+id) || +id < 0 ? beyond++ : +id;
+      classNumbers.set(name, number);
+      taken.add(number);
+    }
+  }
+}
+
+function classNumber(name) {
+  if (!classNumbers.has(name)) classNumbers.set(name, beyond++);
+  return classNumbers.get(name);
+}
+
+// Beyond Okabe and Ito's colours, hues that differ most from those before them
+function classColor(name) {
+  const n = classNumber(name);
+  if (n < COLORS.length) return COLORS[n];
+  const hue = (0.34 + n * 0.618034) % 1;
+  return `hsl(${(360 * hue).toFixed(1)} ${[70, 50][n % 2]}% ${[24, 32, 40][n % 3]}%)`;
+}
 
 // [id, title, draw(root)] of each section, in the order of the page
 const SECTIONS = [];

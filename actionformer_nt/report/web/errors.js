@@ -42,13 +42,22 @@ SECTIONS.push(["errors", "Errors", (root) => {
   root.append(el("h3", {}, "Missed events"));
   root.append(note("By what came nearest: taken (a detection of the class overlaps enough, but has taken another event), wrong label, "
     + "localisation, confusion, undetected."));
-  root.append(table(["", ...list.map((e) => `${e.title} (of ${e.diagnosis.events})`)], list[0].diagnosis.misses.map((miss, k) =>
+  root.append(table(["", ...list.map((e) => `${e.title} (of\u00a0${e.diagnosis.events})`)], list[0].diagnosis.misses.map((miss, k) =>
     [miss.kind, ...list.map((e) => count(pick(e, e.diagnosis.misses[k].count)))])));
-  const span = (row) => `${row.high == null ? `> ${+row.low.toPrecision(3)}` : `${+row.low.toPrecision(3)} – ${+row.high.toPrecision(3)}`} ${row.unit}`;
+  // a range holds its upper end, not its lower one
+  const short = (x) => String(+x.toPrecision(3));
+  const number = { length: short, instances: (x) => String(Math.floor(x)), coverage: share };
+  const span = (name, { low, high }) => {
+    const unit = { length: " s", instances: "", coverage: " %" }[name];
+    if (high == null) return `> ${number[name](low)}${unit}`;
+    const first = name === "instances" ? Math.floor(low) + 1 : low;
+    if (name === "instances" && first === Math.floor(high)) return String(first);
+    return `${number[name](first)} – ${number[name](high)}${unit}`;
+  };
   const titles = { length: "length of the event", instances: "events of the class in the video", coverage: "share of the video" };
-  root.append(el("div", { class: "grid" }, ...list.flatMap((e) => Object.entries(e.diagnosis.groups).map(([name, rows]) =>
-    el("div", { class: "cell" }, table([`${e.title}: ${titles[name]}`, "events", "missed, %"], rows.map((row) => {
-      const share = row.events ? pick(e, row.missed) / row.events : null;
-      return [span(row), String(row.events), { text: percent(share, 1), share: share || 0 }];
+  root.append(el("div", { class: "grid", id: "miss-groups" }, ...list.flatMap((e) => Object.entries(e.diagnosis.groups).map(([name, rows]) =>
+    el("figure", { class: "cell" }, el("figcaption", {}, e.title), table([titles[name], "events", "missed,\u00a0%"], rows.map((row) => {
+      const missed = row.events ? pick(e, row.missed) / row.events : null;
+      return [span(name, row), String(row.events), { text: percent(missed, 1), share: missed || 0 }];
     })))))));
 }]);

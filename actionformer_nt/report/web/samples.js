@@ -1,6 +1,6 @@
 // The label space at chosen moments, and embeddings.
 
-const TOP_CLASSES = 12;
+const TOP_CLASSES = 12, OTHER = "#b4bac2";
 
 SECTIONS.push(["space", "Label space", (root) => {
   const list = runs().filter((run) => run.moments.length), redraw = () => drawSection("space");
@@ -25,15 +25,15 @@ function distribution(d, classes) {
   const row = (c) => {
     const [part, fill] = PARTS[d.parts[c]];
     const name = classes[c] + (c === d.truth ? " (true)" : "");
-    return el("div", { class: "row" }, el("span", { title: name }, name), el("span", {}, part),
-      el("span", {}, el("i", { style: `width:${100 * d.probs[c]}%;background:${fill}` })), el("span", {}, d.probs[c].toFixed(3)));
+    return el("div", { class: "row" }, el("span", {}, words(name)), el("span", {}, part),
+      el("span", {}, el("i", { style: `width:${100 * d.probs[c]}%;background:${fill}` })), el("span", {}, `${share(d.probs[c])} %`));
   };
   const rest = order.slice(TOP_CLASSES);
   const counts = Object.entries(PARTS).map(([code, [name]]) => [rest.filter((c) => d.parts[c] === code).length, name])
     .filter(([n]) => n).map(([n, name]) => `${n} ${name}`);
   const truth = d.truth == null ? "" : d.truth < 0 ? "; on no event" : "";
   return el("div", { class: "dist" }, el("div", {}, `${d.video_id}, ${d.segment.map((t) => t.toFixed(1)).join(" – ")} s, score ${d.score.toFixed(2)}${truth}`),
-    ...order.slice(0, TOP_CLASSES).map(row), rest.length ? el("div", {}, `and ${counts.join(", ")} less probable`) : null);
+    el("div", { class: "rows" }, ...order.slice(0, TOP_CLASSES).map(row)), rest.length ? el("div", {}, `and ${counts.join(", ")} less probable`) : null);
 }
 
 SECTIONS.push(["embeddings", "Embeddings", (root) => {
@@ -44,14 +44,14 @@ SECTIONS.push(["embeddings", "Embeddings", (root) => {
   const about = (plane) => `axes ${plane.explained.map((v) => percent(v, 0)).join(" + ")} % of the variance`
     + (plane.nearest == null ? "" : `, nearest ${percent(plane.nearest, 1)} %`);
   const actions = (run) => scatter(`${run.name}: actions and background; ${about(run.embeddings.foreground)}`,
-    run.embeddings.foreground.points.map(([x, y, k]) => [x, y, k < 0 ? 0 : 1]), [[0, "background", -1], [1, "action", 0]]);
+    run.embeddings.foreground.points.map(([x, y, k]) => [x, y, k < 0 ? 0 : 1]), [[0, "background", OTHER, 0], [1, "action", "#6a3d9a", 2]]);
   const classes = (run) => {
     const { classes: plane, labels } = run.embeddings, most = COLORS.length;
     const count = (id) => plane.points.filter((p) => p[2] === +id).length;
     const ids = Object.keys(labels).sort((a, b) => count(b) - count(a)).map(Number);
     const points = plane.points.map(([x, y, k]) => [x, y, ids.indexOf(k) < most ? k : -2]);
-    const kinds = ids.slice(0, most).map((id, i) => [id, labels[id], i]);
-    if (ids.length > most) kinds.unshift([-2, "other classes", -1]);
+    const kinds = ids.slice(0, most).map((id) => [id, labels[id], classColor(labels[id]), classNumber(labels[id])]);
+    if (ids.length > most) kinds.unshift([-2, "other classes", OTHER, 0]);
     return scatter(`${run.name}: classes; ${about(plane)}`, points, kinds);
   };
   for (const draw of [actions, classes]) root.append(el("div", { class: "grid" }, ...list.map(draw)));

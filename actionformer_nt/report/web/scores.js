@@ -3,6 +3,7 @@
 const thresholds = () => unique(evaluations().flatMap((e) => e.metrics.tiou)).sort((a, b) => a - b);
 const at = (e, values, tiou) => values[e.metrics.tiou.findIndex((t) => Math.abs(t - tiou) < 1e-9)];
 const fixed = (t) => t.toFixed(2);
+const styleOf = (e) => ({ stroke: color(e.run.index), dash: e.index });
 
 SECTIONS.push(["about", "Runs", (root) => {
   const keys = unique(runs().flatMap((run) => run.about.map(([key]) => key)));
@@ -18,7 +19,7 @@ SECTIONS.push(["map", "mAP", (root) => {
     table(["mAP, %", ...tious.map(fixed), "average"],
       list.map((e) => [...row(e, e.metrics.mAP), percent(e.metrics.average_mAP)]), { id: "map-table" }),
     ...kinds.map((k) => table([`Recall@${k}, %`, ...tious.map(fixed)], list.map((e) => row(e, e.metrics.recall[k] || []))))));
-  const line = (e, values) => ({ name: e.title, index: e.index, x: e.metrics.tiou, y: values.map((v) => 100 * v) });
+  const line = (e, values) => ({ name: e.title, ...styleOf(e), x: e.metrics.tiou, y: values.map((v) => 100 * v) });
   const charts = [["mAP", (e) => e.metrics.mAP], ...kinds.map((k) => [`Recall@${k}`, (e) => e.metrics.recall[k] || []])];
   root.append(el("div", { class: "grid" }, ...charts.map(([name, of]) => lineChart({
     title: `${name} by tIoU`, xLabel: "tIoU", yLabel: "%", yRange: [0, null], series: list.map((e) => line(e, of(e))),
@@ -59,7 +60,7 @@ SECTIONS.push(["pr", "Precision and recall", (root) => {
   const series = list.map((e) => {
     const curves = at(e, chosen["pr-class"] ? e.curves.classes : e.curves.mean, +chosen["pr-tiou"]);
     const y = chosen["pr-class"] ? (curves || [])[e.curves.label_id.findIndex((id) => name(e, id) === chosen["pr-class"])] : curves;
-    return { name: e.title, index: e.index, x: (y || []).map((_, i) => i / 40), y: (y || []).map((v) => v / 1000) };
+    return { name: e.title, ...styleOf(e), x: (y || []).map((_, i) => i / 40), y: (y || []).map((v) => v / 1000) };
   });
   root.append(el("div", { class: "grid" }, lineChart({
     title: `Interpolated precision, tIoU ${fixed(+chosen["pr-tiou"])}`, xLabel: "recall", yLabel: "precision", yRange: [0, 1], series,

@@ -1,6 +1,7 @@
 // The timeline browser: ground truth, pseudo labels and detections of one video as aligned bars.
 
-const BAR = 15, LABEL = 18, MAX_LANES = 6, LIST = 100;
+const BAR = 16, LINE = 15, MAX_LANES = 6, LIST = 100, LEAST_LABEL = 3;
+const seconds = (t) => `${t.toLocaleString("en")} s`;
 chosen["score"] = "0.1";
 
 function subsets() {
@@ -34,9 +35,6 @@ function rowsOf(subset, id) {
   for (const row of rows) for (const bar of row.bars) duration = Math.max(duration, bar[1]);
   return { rows, duration: duration || 1 };
 }
-
-const classNames = unique(data.runs.flatMap((run) => run.timelines.flatMap((t) => Object.values(t.names)))).sort();
-const classColor = new Map(classNames.map((name, i) => [name, color(i)]));
 
 // Bars that overlap lie in lanes below each other; of more than MAX_LANES the rest shares the last.
 function lanes(bars) {
@@ -105,51 +103,87 @@ SECTIONS.push(["timeline", "Timeline", (root) => {
   root.append(controls);
   const some = all.filter((t) => t.videos.length < t.total);
   if (some.length) root.append(note(`${some[0].videos.length} of ${some[0].total} videos, evenly chosen (--videos).`));
-  root.append(canvas, detail, swatches(present.map((name) => [name, classColor.get(name)])),
+  root.append(canvas, detail, swatches(present.map((name) => [name, classColor(name)])),
     el("details", {}, el("summary", {}, `The first ${LIST} as a table`), list));
   draw();
 }]);
 
+// As much of a text as fits, without its middle, since names often differ at their ends; "" for less than a few letters
+function fit(pen, text, width) {
+  if (pen.measureText(text).width <= width) return text;
+  for (let letters = text.length - 1; letters >= LEAST_LABEL; letters--) {
+    const short = `${text.slice(0, Math.ceil(letters / 2))}…${text.slice(text.length - Math.floor(letters / 2))}`;
+    if (pen.measureText(short).width <= width) return short;
+  }
+  return "";
+}
+
+// Lines of a text that are no wider; they end at spaces, inside a word only where it is wider than a line
+function wrap(pen, text, width) {
+  const lines = [];
+  for (let word of text.split(" ")) {
+    const longer = lines.length ? `${lines.at(-1)} ${word}` : word;
+    if (lines.length && pen.measureText(longer).width <= width) { lines[lines.length - 1] = longer; continue; }
+    while (pen.measureText(word).width > width && word.length > 1) {
+      let end = word.length - 1;
+      while (end > 1 && pen.measureText(word.slice(0, end)).width > width) end--;
+      lines.push(word.slice(0, end));
+      word = word.slice(end);
+    }
+    lines.push(word);
+  }
+  return lines;
+}
+
 // Draws the rows and returns where each bar is, in pixels of the page.
 function paint(canvas, rows, duration) {
   const width = canvas.clientWidth || canvas.parentElement.clientWidth || 320, ratio = window.devicePixelRatio || 1;
-  const placed = rows.map((row) => ({ title: row.title, bars: lanes(row.bars) }));
-  const heights = placed.map((row) => LABEL + BAR * Math.max(1, ...row.bars.map(([, lane]) => lane + 1)) + 6);
+  const pen = canvas.getContext("2d"), font = "12px system-ui, sans-serif";
+  pen.font = font;
+  const placed = rows.map((row) => ({ title: row.title, lines: wrap(pen, row.title, width - 8), bars: lanes(row.bars) }));
+  const heights = placed.map((row) => LINE * row.lines.length + 3 + BAR * Math.max(1, ...row.bars.map(([, lane]) => lane + 1)) + 6);
   const height = heights.reduce((a, b) => a + b, 0) + 22;
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
   canvas.style.height = `${height}px`;
-  const pen = canvas.getContext("2d"), scale = (t) => 4 + (t / duration) * (width - 8), hits = [];
+  const scale = (t) => 4 + (t / duration) * (width - 8), hits = [];
   pen.scale(ratio, ratio);
-  pen.font = "11px system-ui, sans-serif";
-  for (const t of ticks(0, duration)) {
+  pen.font = font; // a new size of the canvas has reset it
+  const wide = (t) => pen.measureText(seconds(t)).width;
+  const room = (times) => times.length * (wide(times.at(-1)) + 8) <= width;
+  for (const t of [4, 3, 2].map((least) => ticks(0, duration, least)).find(room) || [0]) {
     pen.fillStyle = "#dde1e6";
     pen.fillRect(scale(t), 0, 1, height - 18);
     pen.fillStyle = "#1c2430";
-    pen.fillText(`${tidy(t)} s`, Math.min(scale(t), width - 34), height - 5);
+    pen.fillText(seconds(t), Math.min(scale(t), width - 2 - wide(t)), height - 5);
   }
   let top = 0;
   placed.forEach((row, r) => {
     pen.fillStyle = "#1c2430";
-    pen.fillText(row.title, 4, top + 13, width - 8);
-    for (const [bar, lane] of row.bars) {
-      const x = scale(bar[0]), w = Math.max(2, scale(bar[1]) - x), y = top + LABEL + lane * BAR;
+    row.lines.forEach((line, k) => pen.fillText(line, 4, top + LINE * k + 13));
+    const boxes = row.bars.map(([bar, lane]) => {
+      const x = scale(bar[0]), w = Math.max(2, scale(bar[1]) - x), y = top + LINE * row.lines.length + 3 + lane * BAR;
       pen.globalAlpha = bar[3] == null ? 1 : 0.35 + 0.65 * bar[3];
-      pen.fillStyle = classColor.get(bar[2]);
+      pen.fillStyle = classColor(bar[2]);
       pen.fillRect(x, y, w, BAR - 2);
       pen.globalAlpha = 1;
       pen.strokeStyle = "#333";
       pen.lineWidth = 0.5;
       pen.strokeRect(x, y, w, BAR - 2);
-      if (w > 46) {
-        pen.fillStyle = "rgba(255,255,255,.82)";
-        const wide = Math.min(pen.measureText(bar[2]).width + 6, w - 4);
-        pen.fillRect(x + 2, y + 1, wide, BAR - 4);
-        pen.fillStyle = "#000";
-        pen.fillText(bar[2], x + 5, y + 10, wide - 6);
-      }
-      hits.push({ x, y, w, bar, title: row.title });
+      return { x, y, w, bar, title: row.title };
+    });
+    // the surest bars come first; in the lane that bars share, a label that would lie over another is left out
+    const labels = [];
+    for (const { x, y, w, bar } of boxes) {
+      const label = fit(pen, bar[2], w - 10), right = x + 8 + pen.measureText(label).width;
+      if (!label || labels.some((other) => other.y === y && x < other.right && other.x < right)) continue;
+      labels.push({ x, y, right });
+      pen.fillStyle = "rgba(255,255,255,.82)";
+      pen.fillRect(x + 2, y + 1, right - x - 2, BAR - 4);
+      pen.fillStyle = "#000";
+      pen.fillText(label, x + 5, y + 11);
     }
+    hits.push(...boxes);
     top += heights[r];
   });
   return hits;

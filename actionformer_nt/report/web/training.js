@@ -1,12 +1,16 @@
-// Training curves, sizes of the subspaces, quality of pseudo labels.
+// Training curves, sizes of the subspaces, quality of pseudo labels. What counts epochs and what counts iterations
+// share no chart.
 
 function curveCharts(names, label) {
-  const list = runs().filter((run) => run.curves);
-  return el("div", { class: "grid" }, ...names.map((name) => lineChart({
-    title: label(name), xLabel: unique(list.map((run) => run.curves.key)).join(" / "), yLabel: "",
-    series: list.filter((run) => run.curves.series[name]).map((run) => (
-      { name: run.name, index: run.index, x: run.curves.x, y: run.curves.series[name] })),
-  })));
+  return el("div", { class: "grid" }, ...names.flatMap((name) => {
+    const list = runs().filter((run) => run.curves && run.curves.series[name]);
+    const units = unique(list.map((run) => run.curves.key));
+    return units.map((unit) => lineChart({
+      title: label(name) + (units.length > 1 ? `, by ${unit}` : ""), xLabel: unit, yLabel: "", whole: true,
+      series: list.filter((run) => run.curves.key === unit).map((run) => (
+        { name: run.name, stroke: color(run.index), dash: run.index, x: run.curves.x, y: run.curves.series[name] })),
+    }));
+  }));
 }
 
 const curveNames = (test) => unique(runs().flatMap((run) => Object.keys((run.curves || { series: {} }).series))).filter(test);
@@ -24,9 +28,9 @@ SECTIONS.push(["pseudo", "Pseudo labels", (root) => {
   if (spaces.length) {
     root.append(el("h3", {}, "Sizes of the subspaces, classes in a distribution"));
     root.append(el("div", { class: "grid" }, ...spaces.map((run) => {
-      const series = ["target", "positive", "negative", "ambiguous"].map((part, i) => (
-        { name: part, index: [1, 2, 5, 6][i], x: run.curves.x, y: run.curves.series[`space/${part}`] || [] }));
-      return lineChart({ title: run.name, xLabel: run.curves.key, yLabel: "classes", yRange: [0, null], series });
+      const series = Object.values(PARTS).map(([part, stroke], i) => (
+        { name: part, stroke, dash: i, x: run.curves.x, y: run.curves.series[`space/${part}`] || [] }));
+      return lineChart({ title: run.name, xLabel: run.curves.key, yLabel: "classes", yRange: [0, null], whole: true, series });
     })));
   }
   root.append(el("h3", {}, "Number and quality"));

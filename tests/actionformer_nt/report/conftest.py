@@ -1,8 +1,9 @@
-"""Run folders to report on: trained ones on synthetic data, and written ones of any size."""
+"""Run folders to report on: trained ones on synthetic data, and written ones of any size. A browser for the page."""
 
 import copy
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from libs.utils.report import result_to_dict
 from libs.utils.results import make_detections, write_ground_truth, write_results
 
 SCREENSHOTS = os.environ.get("ACTIONFORMER_NT_SCREENSHOTS", "")  # "1": the browser test writes docs/images
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
 
 
 @pytest.fixture(scope="session")
@@ -69,13 +72,13 @@ def trained_runs(tmp_path_factory):
     return found
 
 
-def write_run(folder, *, videos=4, detections=6, classes=3, seed=0, external=None, name="class{}"):
+def write_run(folder, *, videos=4, detections=6, classes=3, seed=0, external=None, name="class{}", subsets=("test",)):
     """A supervised run folder with random detections, made without training."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     names = {c: name.format(c) for c in range(classes)}
     truth = [
-        Video(f"video_{v:03d}", "test", 100.0, 30.0, tuple(
+        Video(f"video_{v:03d}", subsets[v % len(subsets)], 100.0, 30.0, tuple(
             Event(float(s), float(s + 8), int(rng.integers(classes))) for s in rng.uniform(0, 90, 5)
         ))
         for v in range(videos)
@@ -107,3 +110,48 @@ def write_run(folder, *, videos=4, detections=6, classes=3, seed=0, external=Non
 @pytest.fixture(scope="session", name="write_run")
 def _write_run():
     return write_run
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium or Chrome, or the test is skipped (it fails where ACTIONFORMER_NT_BROWSER=required)."""
+    from selenium import webdriver
+
+    binary, driver = next(filter(None, map(shutil.which, BROWSERS)), None), shutil.which("chromedriver")
+    if binary is None or driver is None:
+        reason = "no chromium with chromedriver found (Debian: apt-get install chromium chromium-driver)"
+        if os.environ.get("ACTIONFORMER_NT_BROWSER") == "required":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
+    yield found
+    found.quit()
+
+
+@pytest.fixture
+def show(browser):
+    """Opens a page at a size of its inside, and waits until it is drawn. From then on to the end of the test the
+    console must stay silent and nothing be loaded."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def assert_silent():
+        assert browser.get_log("browser") == []
+        assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+
+    def show(page, size="desktop"):
+        width, height = SIZES[size]
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == "phone"}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        browser.get(page.resolve().as_uri())
+        WebDriverWait(browser, 20, poll_frequency=0.05).until(
+            lambda _: browser.execute_script("return document.documentElement.dataset.ready") == "yes"
+        )
+        assert_silent()
+
+    yield show
+    assert_silent()

@@ -5,7 +5,6 @@ the documentation are made anew (docs/images, some minutes).
 """
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,48 +13,13 @@ from actionformer_nt.report import write_report
 
 if os.environ.get("ACTIONFORMER_NT_BROWSER") != "required":
     pytest.importorskip("selenium", reason="selenium is not installed")
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 IMAGES = Path(__file__).resolve().parents[3] / "docs" / "images"
 SCREENSHOTS = os.environ.get("ACTIONFORMER_NT_SCREENSHOTS") == "1"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
-
-
-@pytest.fixture(scope="session")
-def browser():
-    binary, driver = next(filter(None, map(shutil.which, BROWSERS)), None), shutil.which("chromedriver")
-    if binary is None or driver is None:
-        reason = "no chromium with chromedriver found (Debian: apt-get install chromium chromium-driver)"
-        if os.environ.get("ACTIONFORMER_NT_BROWSER") == "required":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
-    yield found
-    found.quit()
-
-
-def show(browser, page, size="desktop"):
-    """Opens a page at a size of its inside, and waits until it is drawn. The console must stay silent."""
-    width, height = SIZES[size]
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == "phone"}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.get(page.resolve().as_uri())
-    wait(browser, lambda: browser.execute_script("return document.documentElement.dataset.ready") == "yes")
-    assert_silent(browser)
-
-
-def assert_silent(browser):
-    assert browser.get_log("browser") == []
-    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+SIZES = {"desktop": 1280, "phone": 390}  # pixels wide
 
 
 def wait(browser, condition):
@@ -95,9 +59,9 @@ def large(write_run, tmp_path_factory):
     return write_report([folder / "first", folder / "second"], folder / "report.html"), runs
 
 
-def test_200_videos_of_200_detections(browser, large):
+def test_200_videos_of_200_detections(browser, show, large):
     page, runs = large
-    show(browser, page)
+    show(page)
     loaded = browser.execute_script("return performance.now()")
     Select(by_id(browser, "video")).select_by_value("video_150")
     found = [run[0] for run in runs.values()]
@@ -118,12 +82,11 @@ def test_200_videos_of_200_detections(browser, large):
     )
     size = page.stat().st_size / 1e6
     print(f"page of {size:.1f} MB up after {loaded:.0f} ms; one drawing of {numbers(browser)[1]} bars: {cost:.1f} ms")
-    assert_silent(browser)
 
 
-def test_filter_rows_and_keyboard(browser, large):
+def test_filter_rows_and_keyboard(browser, show, large):
     page, runs = large
-    show(browser, page)
+    show(page)
     move(browser, 0.0)
     before, whole = picture(browser), numbers(browser)
     Select(by_id(browser, "class")).select_by_value("class3")
@@ -150,11 +113,10 @@ def test_filter_rows_and_keyboard(browser, large):
     browser.find_element(By.CSS_SELECTOR, "#runs input").send_keys(Keys.SPACE)
     wait(browser, lambda: browser.execute_script(columns) == 2)
     assert "first, " not in by_id(browser, "main").text
-    assert_silent(browser)
 
 
-def test_external_scores_stand_beside_every_number(browser, large):
-    show(browser, large[0])
+def test_external_scores_stand_beside_every_number(browser, show, large):
+    show(large[0])
     cells = browser.execute_script(
         "return [...document.querySelectorAll('th, td:first-child, figcaption, .legend li, option')]"
         ".map((node) => node.textContent).filter((text) => text.includes('second, '))"
@@ -162,9 +124,9 @@ def test_external_scores_stand_beside_every_number(browser, large):
     assert len(cells) > 10 and all("(external scores)" in text for text in cells)
 
 
-def test_tables_say_what_the_folder_says(browser, large):
+def test_tables_say_what_the_folder_says(browser, show, large):
     page, runs = large
-    show(browser, page)
+    show(page)
     rows = browser.execute_script(
         "return [...document.querySelectorAll('#map-table tbody tr')]"
         ".map((row) => [...row.children].map((cell) => cell.textContent))"
@@ -178,12 +140,11 @@ def test_tables_say_what_the_folder_says(browser, large):
     )
     ap = sorted(runs["first"][2].ap[1], reverse=True)
     assert values == pytest.approx([100 * v for v in ap], abs=0.051)
-    assert_silent(browser)
 
 
-def test_semi_supervised_runs(browser, trained_runs, tmp_path):
+def test_semi_supervised_runs(browser, show, trained_runs, tmp_path):
     page = write_report(trained_runs, tmp_path / "report.html")
-    show(browser, page)
+    show(page)
     text = by_id(browser, "main").text
     for word in (
         "Label space",
@@ -207,26 +168,25 @@ def test_semi_supervised_runs(browser, trained_runs, tmp_path):
     end = numbers(browser)[1]
     Select(by_id(browser, "earlier")).select_by_value("all")
     assert numbers(browser)[1] > end
-    assert_silent(browser)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_nothing_is_wider_than_the_screen(browser, large, trained_runs, tmp_path, size):
+def test_nothing_is_wider_than_the_screen(browser, show, large, trained_runs, tmp_path, size):
     pages = [large[0], write_report(trained_runs, tmp_path / "report.html")]
     for page in pages:
-        show(browser, page, size)
+        show(page, size)
         wide = browser.execute_script(
             "return [...document.querySelectorAll('body *')].filter((node) => !node.closest('.scroll')"
             " && node.getBoundingClientRect().right > innerWidth + 1).map((node) => node.outerHTML.slice(0, 80))"
         )
-        assert wide == [] and browser.execute_script("return document.documentElement.scrollWidth") <= SIZES[size][0]
+        assert wide == [] and browser.execute_script("return document.documentElement.scrollWidth") <= SIZES[size]
 
 
 @pytest.mark.skipif(not SCREENSHOTS, reason="pictures of the documentation: ACTIONFORMER_NT_SCREENSHOTS=1 makes them")
 @pytest.mark.parametrize("size", SIZES)
-def test_screenshots(browser, trained_runs, tmp_path, size):
+def test_screenshots(browser, show, trained_runs, tmp_path, size):
     page = write_report(trained_runs, tmp_path / "report.html")
-    show(browser, page, size)
+    show(page, size)
     IMAGES.mkdir(exist_ok=True)
     for section in ("map", "errors", "space", "embeddings", "timeline") if size == "desktop" else ("map", "timeline"):
         if section == "timeline":

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 
 from actionformer_nt.cli import main
 from actionformer_nt.report import gather
@@ -77,6 +78,28 @@ def test_a_trained_pair(trained_runs):
     assert unlabeled["rows"][0].startswith("teacher's pseudo labels, iteration ") and unlabeled["rows"][-1] == "student"
     assert all(video["truth"] for video in unlabeled["videos"])  # the run has logged them
     assert json.loads(json.dumps(content, allow_nan=False)) is not None
+
+
+def test_every_class_of_the_run_is_listed(write_run, tmp_path, trained_runs):
+    names = {i: f"class{i}" for i in range(3)}
+    write_run(tmp_path / "run")
+    assert gather([tmp_path / "run"])["runs"][0]["classes"] == names  # those that occur
+    (tmp_path / "run/classes.json").write_text(json.dumps({"rare": 9, **{name: i for i, name in names.items()}}))
+    assert gather([tmp_path / "run"])["runs"][0]["classes"] == names | {9: "rare"}
+    for folder, run in zip(trained_runs, gather(trained_runs)["runs"], strict=True):
+        assert run["classes"] == {i: name for name, i in json.loads((folder / "classes.json").read_text()).items()}
+
+
+def test_a_timeline_names_all_subsets_of_its_ground_truth(write_run, tmp_path):
+    write_run(tmp_path / "run", subsets=("validation", "test"))
+    (timeline,) = gather([tmp_path / "run"])["runs"][0]["timelines"]
+    assert timeline["subset"] == "test, validation" and timeline["total"] == 4
+
+
+def test_shares_are_percents(trained_runs):
+    ratio = yaml.safe_load((trained_runs[0] / "config.yaml").read_text())["semi_cfg"]["split"]["ratio"]
+    rows = gather(trained_runs)["runs"][0]["about"]
+    assert ["labeled share", f"{round(100 * ratio)} %, fold 0 of split.json"] in rows
 
 
 def test_external_scores_are_said_wherever_the_numbers_stand(write_run, tmp_path):
