@@ -9,6 +9,7 @@ SPOT's pretraining on all videos, without any label, may come before all this.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -164,7 +165,7 @@ class SemiTrainer:
             start=max(start - self.pretrained, 0), end=self.total - self.pretrained,
         )  # fmt: skip
         labeled = until_stopped(iteration_loader(self.labeled, batches, workers), stop)
-        pretext = iter(self._pretext_loader(start, workers)) if start < self.pretrained else None
+        pretext = until_stopped(self._pretext_loader(start, workers), stop) if start < self.pretrained else None
         unlabeled = None
         with run_folder.RunLog(folder, key="iteration", start=start, purge_step=start) as log:
             logger.info(
@@ -182,20 +183,23 @@ class SemiTrainer:
             ):  # fmt: skip
                 if distributed.in_any(bool(stop)):
                     self._stop(stop, folder)
-                if iteration < self.pretrained:
-                    self._keep(records, self.pretext_step(next(pretext)), folder)
+                if pretext is not None and iteration < self.pretrained:
+                    (videos,) = self._next([pretext], stop, folder)
+                    self._keep(records, self.pretext_step(videos), folder)
                     continue
                 epoch, place = divmod(iteration - self.pretrained, batches.per_epoch)
                 if place == 0:
                     seed_model(self.seed, epoch)
                 if self.unlabeled is not None and iteration >= self.burn_in and unlabeled is None:
                     unlabeled = until_stopped(self._unlabeled_loader(iteration, workers), stop)
-                try:
-                    videos = next(labeled), None if unlabeled is None else next(unlabeled)
-                except StopIteration:  # the signal has ended the workers of the loader, too
-                    self._stop(stop, folder)
-                values = self.step(*videos)
-                self._keep(records, values, folder)
+                videos, *more = self._next([labeled] if unlabeled is None else [labeled, unlabeled], stop, folder)
+                self._keep(records, self.step(videos, more[0] if more else None), folder)
+
+    def _next(self, loaders: list[Iterator[Any]], stop: StopRequest, folder: Path) -> list[list[dict[str, Any]]]:
+        try:
+            return [next(loader) for loader in loaders]
+        except StopIteration:  # the signal has ended the loaders' workers, too
+            self._stop(stop, folder)
 
     def _stop(self, stop: StopRequest, folder: Path) -> NoReturn:
         save_checkpoint(self.state(), False, str(folder), run_folder.LAST)

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from actionformer_nt import cli
-from actionformer_nt.splits import make_splits, write_splits
+from actionformer_nt.splits import make_splits, read_split, write_splits
 from libs.datasets.simulate import Simulation, simulate
 from libs.utils.annotations import read_annotations
 
@@ -274,9 +274,12 @@ def test_a_newcomer_follows_the_page_on_own_data(tmp_path, monkeypatch, capsys):
         for event in entry["annotations"]
     ]
     pd.DataFrame(rows, columns=["video", "start", "end", "label"]).to_csv("events.csv", index=False)
-    rows = [(video, entry["subset"], entry["duration"], entry["fps"]) for video, entry in database.items()]
-    pd.DataFrame(rows, columns=["video", "subset", "duration", "fps"]).to_csv("videos.csv", index=False)
-    Path("labeled.json").write_text(json.dumps({"labeled": ["video_training_0000", "video_training_0001"]}))
+    unlabeled = [f"video_training_{i:04d}" for i in range(4, 8)]
+    rows = [
+        (f"{video}.mp4", entry["subset"], entry["duration"], entry["fps"], "no" if video in unlabeled else "")
+        for video, entry in database.items()
+    ]
+    pd.DataFrame(rows, columns=["video", "subset", "duration", "fps", "labeled"]).to_csv("videos.csv", index=False)
     Path("new_features").mkdir()
     unseen = np.load("features/video_test_0000.npy")
     np.save("new_features/unseen.npy", unseen[:150])
@@ -294,4 +297,32 @@ def test_a_newcomer_follows_the_page_on_own_data(tmp_path, monkeypatch, capsys):
     assert list(results) == ["unseen"]
     assert (Path("predictions") / "unseen.srt").is_file() and (Path("predictions") / "unseen.png").is_file()
     page = Path("report.html").read_text()
-    assert "my_first" in page and "semi_few" in page
+    assert "semi_labels" in page and "semi_few" in page
+    split = read_split("split.json", None)
+    assert sorted(split.unlabeled) == unlabeled and len(split.labeled) == 4
+
+
+def test_the_script_for_ones_own_sheets_keeps_ids_and_names_as_they_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = blocks(OWN_DATA, "python")[0]
+    videos = (
+        "video,subset,duration,fps,labeled\n0301.mp4,training,9,25,\n0302,training,9,25,no\n1e5.MP4,test,9,25,yes\n"
+    )
+    Path("videos.csv").write_bytes(b"\xef\xbb\xbf" + videos.encode())
+    events = "video,start,end,label\n0301,1,2.5,null\n0301.mp4,3,4,1\n1e5.MP4,0.5,2,NA\n"
+    Path("events.csv").write_text(events)
+    exec(code, {"__name__": "page"})
+    assert "3 classes: 1 NA null" in capsys.readouterr().out
+    found = {video.id: video for video in read_annotations("annotations.json").videos}
+    assert [e.label_id for e in found["0301"].events] == [2, 0] and not found["0302"].labeled
+    assert found["1e5"].events[0].label_id == 1
+    for sheet, text, words in (
+        ("events.csv", events + "0301,5,6,\n", "events without a label"),
+        ("events.csv", events + "0999,5,6,1\n", "events of videos that videos.csv does not have"),
+        ("videos.csv", videos + "0301,test,9,25,\n", "videos that stand twice"),
+    ):
+        before = Path(sheet).read_bytes()
+        Path(sheet).write_text(text)
+        with pytest.raises(AssertionError, match=words):
+            exec(code, {"__name__": "page"})
+        Path(sheet).write_bytes(before)
