@@ -1,5 +1,7 @@
 """Shared fixtures: reference figures, real data where they are, and tiny data sets."""
 
+import libs  # noqa: F401 # isort: skip (before torch, so that OpenMP threads sleep while they wait)
+
 import json
 import logging
 import os
