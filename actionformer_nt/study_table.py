@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from libs.core.files import load_json
+
 from .statistics import DETECTABLE, INTERVAL, paired_difference
 from .study import Study
 
@@ -20,7 +22,7 @@ def collect(study: Study) -> dict[tuple[str, Any, float], dict[tuple[int, int], 
     for run in study.runs():
         path = study.result_file(run)
         if path.is_file() and (run.method in study.file.methods):
-            score = 100 * json.loads(path.read_text(encoding="utf-8"))[study.file.report]["average_mAP"]
+            score = 100 * load_json(path)[study.file.report]["average_mAP"]
             found.setdefault((run.method, run.value, run.ratio), {})[run.fold, run.seed] = score
     return found
 

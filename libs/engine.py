@@ -320,8 +320,14 @@ def restore(
     else:
         logger.warning("%s holds no loss normaliser: it restarts from train_cfg.init_loss_norm", path)
     logger.info("resumed from %s, %d completed", path, epoch)
-    part = checkpoint.get("part_of_epoch")
-    return epoch, None if part is None else PartOfEpoch(**part)
+    part = PartOfEpoch(**checkpoint["part_of_epoch"]) if checkpoint.get("part_of_epoch") else None
+    if part is not None and part.length != iters_per_epoch:
+        logger.warning(
+            "%s: an epoch had %d iterations, now it has %d: the one in which training was stopped begins anew",
+            path, part.length, iters_per_epoch,
+        )  # fmt: skip
+        part = None
+    return epoch, part
 
 
 def warn_about_ema(ema: ModelEma) -> None:
@@ -390,7 +396,8 @@ def evaluate(
                 f"{len(evaluator.videos)} labeled videos; --saveonly writes detections without evaluating them"
             )
     loader = make_data_loader(dataset, False, None, **config["loader"])
-    model = load_model(config, path, weights=weights).to(device)
+    stored = load_checkpoint(path)
+    model = load_model(config, path, weights=weights, checkpoint=stored).to(device)
     ext_score_file = None if save_only else config["test_cfg"]["ext_score_file"]
     video_scores = None
     if ext_score_file is not None:
@@ -434,7 +441,7 @@ def evaluate(
     write_table(files["per_class"], result, names)
     found = {f"mAP/{t:.2f}": m for t, m in zip(result.tiou, result.mAP.tolist(), strict=True)}
     average = {"mAP/average": result.average_mAP}
-    write_hyper_parameters(folder, config, stem.name, average | found, step=steps_done(path))
+    write_hyper_parameters(folder, config, stem.name, average | found, step=int(stored.get("epoch", 0)))
     fused = ", external scores" if ext_score_file else ""
     title = f"{Path(dataset.json_file).stem} {', '.join(dataset.split)} ({weights} weights{fused})"
     print(format_result(result, title=title))
@@ -454,11 +461,6 @@ def _num_classes(dataset: Any) -> int | None:
     return None if getattr(dataset, "class_agnostic", False) else getattr(dataset, "num_classes", None)
 
 
-def steps_done(checkpoint: Path) -> int:
-    """Epochs, or iterations of semi-supervised training, that a checkpoint has behind it."""
-    return int(load_checkpoint(checkpoint).get("epoch", 0))
-
-
 def label_ids(dataset: Any) -> dict[str, int]:
     """Class name -> id; empty where one class stands for all."""
     return {} if getattr(dataset, "class_agnostic", False) else dict(getattr(dataset, "label_dict", {}))
@@ -476,13 +478,18 @@ def label_names(dataset: Any, *, external_scores: bool = False) -> dict[int, str
     return names_of(getattr(dataset, "label_dict", {}))
 
 
-def load_model(config: dict[str, Any], path: str | Path, *, weights: str = "ema") -> Any:
+def load_model(
+    config: dict[str, Any], path: str | Path, *, weights: str = "ema", checkpoint: dict[str, Any] | None = None
+) -> Any:
     """The model of a resolved configuration with the weights of a checkpoint file, in evaluation mode, on the CPU.
+
+    Args:
+        checkpoint: the content of the file, instead of reading it.
 
     Raises:
         ValueError: the checkpoint does not hold these weights, or belongs to another configuration.
     """
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(path) if checkpoint is None else checkpoint
     key = {"ema": "state_dict_ema", "raw": "state_dict"}.get(weights)
     if key is None:
         raise ValueError(f"weights: '{weights}' is neither 'ema' nor 'raw'")

@@ -237,3 +237,13 @@ def wait_for(condition, seconds=120):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_part_of_an_epoch_of_other_length_begins_anew(make_data, tmp_path):
+    path = make_data(loader={"batch_size": 1}, opt={"epochs": 2, "warmup_epochs": 0})
+    half = tmp_path / "ckpt" / "tiny_half"
+    assert command("-q", "train", path, "--output", "half", stop=("SIGTERM", 2)).returncode == 143
+    done = command("-q", "train", path, "--resume", half, "--set", "loader.batch_size=2")
+    assert done.returncode == 0
+    assert "an epoch had 4 iterations, now it has 2: the one in which training was stopped begins anew" in done.stderr
+    assert [json.loads(line)["epoch"] for line in (half / "metrics.jsonl").read_text().splitlines()] == [1, 2]

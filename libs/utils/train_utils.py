@@ -30,6 +30,7 @@ class PartOfEpoch(NamedTuple):
     """What was done of an epoch in which training was stopped."""
 
     iterations: int
+    length: int  # iterations of the whole epoch
     totals: dict[str, float]  # sums of the losses
     rng_states: list[Tensor]  # of torch, one a process
 
@@ -139,7 +140,7 @@ def train_one_epoch(
         if stop is not None and done < num_iters and (stopped := in_any(bool(stop))):
             break
     if (stopped or stop) and done < num_iters:
-        raise StoppedInEpoch(PartOfEpoch(done, totals, gather(torch.get_rng_state())))
+        raise StoppedInEpoch(PartOfEpoch(done, num_iters, totals, gather(torch.get_rng_state())))
     return {name: total / num_iters for name, total in totals.items()}
 
 
