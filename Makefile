@@ -6,7 +6,7 @@ HEAD ?= actionformer
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint types docs clean
+.PHONY: install demo test test-portable lint types docs clean
 
 install: $(STAMP)
 
@@ -27,6 +27,10 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# the tests that compare two computations, on a processor that rounds differently
+test-portable: $(STAMP)
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(BIN)/python -m pytest -m two_paths
 
 lint: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -16,9 +16,11 @@ from hypothesis import HealthCheck, settings
 REFERENCE = Path(__file__).parent / "data" / "reference"
 DATA = Path(os.environ.get("ACTIONFORMER_NT_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
-settings.register_profile("no-clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # whatever else runs
-settings.load_profile("no-clock")
+torch.set_num_threads(1)  # on any machine: sums depend on it, and small tensors gain nothing from more
+settings.register_profile(  # the same examples on any machine, whatever else runs
+    "same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +34,22 @@ def real_data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"real data not found at {DATA}; set ACTIONFORMER_NT_DATA to their folder")
     return DATA
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers():
+    """Whatever ran before, a test that draws without a seed of its own draws the same."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def in_64_bits(monkeypatch):
+    """Everything is computed in 64 bits, also where the code asks for 32. Two ways of computing the same then differ by
+    1e-16 or so instead of 1e-7, which decides no comparison and which no step of an optimizer blows up."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

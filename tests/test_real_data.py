@@ -20,6 +20,7 @@ def test_released_actionformer_detections_on_thumos14(real_data):
     assert evaluator.result.counts["predictions"] == 42400
 
 
+@pytest.mark.two_paths
 @pytest.mark.parametrize(
     ("weights", "average", "per_tiou"),
     [
@@ -27,7 +28,7 @@ def test_released_actionformer_detections_on_thumos14(real_data):
         ("raw", 48.67, [62.01, 54.12, 50.82, 42.10, 34.32]),
     ],
 )
-def test_a_checkpoint_of_actionformer_on_gtea(real_data, tmp_path, weights, average, per_tiou):
+def test_a_checkpoint_of_actionformer_on_gtea(in_64_bits, real_data, tmp_path, weights, average, per_tiou):
     source = real_data.parent / "reference" / "gtea_checkpoint"
     if not source.is_dir():
         pytest.skip(f"no reference checkpoint at {source}")

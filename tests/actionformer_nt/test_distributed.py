@@ -1,4 +1,9 @@
-"""Two processes on one machine against one process with the same batch."""
+"""Two processes on one machine against one process with the same batch.
+
+Two processes add up in another order than one, and a difference in the last bit grows: over a threshold, at the end of
+a pseudo segment, in Adam's steps on gradients that are zero but for rounding. So runs are compared in 64 bits, where
+such differences stay near 1e-16, a hundred thousand times below what is shown to decide nothing.
+"""
 
 import json
 import os
@@ -21,10 +26,11 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
 
 
-def tool(name, *args, processes=1):
+def tool(name, *args, processes=1, bits=32):
     start = [sys.executable] if processes == 1 else LAUNCH
+    wide = [str(Path(__file__).with_name("in_64_bits.py"))] if bits == 64 else []
     found = subprocess.run(
-        [*start, str(ROOT / "tools" / f"{name}.py"), *map(str, args)],
+        [*start, *wide, str(ROOT / "tools" / f"{name}.py"), *map(str, args)],
         env=ENVIRONMENT, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
@@ -35,19 +41,23 @@ def records(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def assert_same_run(one, two):
-    first, second = records(one), records(two)
+def assert_same_records(first, second, rel):
     assert len(first) == len(second)
     for a, b in zip(first, second, strict=True):
         assert a.keys() == b.keys()
         for key in a.keys() - {"seconds"}:
-            assert a[key] == pytest.approx(b[key], rel=1e-5, abs=1e-5), key
+            assert a[key] == pytest.approx(b[key], rel=rel, abs=rel), key
+
+
+def assert_same_run(one, two):
+    """The same losses and counts after every step, the same student and teacher at the end."""
+    assert_same_records(records(one), records(two), rel=1e-11)
     x, y = (load_checkpoint(folder / "last.pth.tar") for folder in (one, two))
+    assert x["loss_normalizer"] == y["loss_normalizer"]
     for key in ("state_dict", "state_dict_ema"):
         for name, value in x[key].items():
-            if "key" in name and name.endswith("bias"):
-                continue  # softmax does not see them: their gradients are rounding, which Adam blows up
-            torch.testing.assert_close(value, y[key][name], rtol=1e-4, atol=1e-5, msg=f"{key} {name}")
+            assert value.dtype == torch.float64
+            torch.testing.assert_close(value, y[key][name], rtol=0, atol=1e-11, msg=f"{key} {name}")
 
 
 def plain(path, **semi):
@@ -61,11 +71,12 @@ def plain(path, **semi):
     return path
 
 
+@pytest.mark.two_paths
 def test_two_processes_train_and_evaluate_as_one_does(make_data, tmp_path):
     config = plain(make_data(opt={"epochs": 19, "warmup_epochs": 1, "learning_rate": 1e-3}))  # one batch an epoch
     one, two = (tmp_path / "ckpt" / f"tiny_{name}" for name in ("one", "two"))
-    tool("train", config, "--output", "one")
-    tool("train", config, "--output", "two", processes=2)
+    tool("train", config, "--output", "one", bits=64)
+    tool("train", config, "--output", "two", processes=2, bits=64)
     assert len(records(one)) == 20
     assert_same_run(one, two)
     alone = tool("eval", config, one)
@@ -80,6 +91,7 @@ def test_two_processes_train_and_evaluate_as_one_does(make_data, tmp_path):
         assert again == result
 
 
+@pytest.mark.two_paths
 @pytest.mark.parametrize(
     "semi",
     [
@@ -89,13 +101,18 @@ def test_two_processes_train_and_evaluate_as_one_does(make_data, tmp_path):
 )
 def test_two_processes_train_semi_supervised_as_one_does(make_semi, tmp_path, semi):
     path = make_semi(ratio=0.5, labeled_view="strong", strong={"flip": 0.5, "snippet_mask": 0.3}, log_hidden=True)
-    # few iterations: sooner or later rounding moves a point over the end of a pseudo segment
-    config = plain(path, burn_in=4, iterations=3, ckpt_every=4, **semi)
-    one, two = (tmp_path / "ckpt" / f"semi_{name}" for name in ("one", "two"))
-    tool("train", config, "--output", "one")
-    tool("train", config, "--output", "two", processes=2)
+    config = plain(path, burn_in=4, iterations=6, ckpt_every=4, **semi)
+    one, two, nudged, short = (tmp_path / "ckpt" / f"semi_{name}" for name in ("one", "two", "nudged", "short"))
+    tool("train", config, "--output", "one", bits=64)
+    tool("train", config, "--output", "two", processes=2, bits=64)
     assert_same_run(one, two)
     assert records(two)[-1]["pseudo/segments"] > 0
+    # steps a billionth longer turn no decision: none is so near its threshold that rounding could
+    tool("train", config, "--output", "nudged", "--set", "opt.learning_rate=0.001000000001", bits=64)
+    assert_same_records(records(one), records(nudged), rel=1e-6)
+    tool("train", config, "--output", "short", processes=2)  # in 32 bits, as it is used
+    assert [line.keys() for line in records(short)] == [line.keys() for line in records(one)]
+    assert all(np.isfinite(value) for line in records(short) for value in line.values())
 
 
 def test_spot_trains_in_two_processes(make_semi, tmp_path):

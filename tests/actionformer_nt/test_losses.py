@@ -77,7 +77,7 @@ def test_hard_targets_give_the_stock_focal_loss():
 
 
 @pytest.mark.parametrize("y", [0.1, 0.3, 0.5, 0.9])
-def test_a_fractional_target_is_the_minimum(y):
+def test_a_fractional_target_is_the_minimum(in_64_bits, y):
     z = torch.linspace(-6, 6, 4001)[:, None]
     loss = sigmoid_class_loss(z, torch.full_like(z, y), torch.ones_like(z))
     assert z[loss.argmin()].sigmoid().item() == pytest.approx(y, abs=5e-3)

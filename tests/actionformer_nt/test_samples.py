@@ -72,9 +72,10 @@ def test_what_is_written(make_semi, tmp_path, arch):
         for row in content["distributions"]:
             probs = torch.tensor(row["probs"])
             assert float(probs.sum()) == pytest.approx(1.0, abs=1e-3) and len(row["parts"]) == len(probs)
-            assert row["parts"].index("t") == int(probs.argmax()) and row["parts"].count("t") == 1
-            assert -1 <= row["truth"] < len(probs)
-            if len(probs) == 2:  # rounding can move a class only where it lies at a border
+            assert row["parts"].count("t") == 1 and -1 <= row["truth"] < len(probs)
+            # the file has 5 digits of them, which can move a class only where it lies at a border
+            assert float(probs[row["parts"].index("t")]) >= float(probs.max()) - 2e-5
+            if len(probs) == 2:
                 (positive,) = partition(probs[None], 0.85).positive
                 assert ("p" in row["parts"]) == bool(positive.any()) or abs(probs.min() - 0.85 * probs.max()) < 1e-3
     found = read_results(folder / "samples/predictions.json", {"class0": 0, "class1": 1})

@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from libs.modeling.attention import global_attention, windowed_attention
 
+pytestmark = pytest.mark.two_paths
+
 
 def slow_attention(q, k, v, allowed, bias=None):
     """softmax(q k / sqrt(D) + bias) v over the allowed pairs, one query at a time."""

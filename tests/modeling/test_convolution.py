@@ -10,6 +10,7 @@ from libs.modeling.blocks import TransformerBlock
 from libs.modeling.convolution import conv1d
 from libs.modeling.winograd import WinogradConv3
 
+pytestmark = pytest.mark.two_paths
 KINDS = {
     "pointwise": lambda kernel, stride: (5, 7, 1, 1, 1),
     "depthwise": lambda kernel, stride: (6, 6, kernel, stride, 6),
@@ -58,22 +59,24 @@ def test_winograd_in_pieces(length, monkeypatch):
     assert torch.allclose(conv1d(x, conv), conv(x), atol=1e-12)
 
 
-def test_the_feed_forward_part_of_a_block_in_pieces(monkeypatch):
+def test_the_feed_forward_part_of_a_block_in_pieces(in_64_bits, monkeypatch):
     block = TransformerBlock(8, 2, window=5).eval()
     x, mask = torch.randn(2, 8, 23), torch.ones(2, 1, 23, dtype=torch.bool)
     with torch.no_grad():
         whole = block(x, mask)[0]
         monkeypatch.setattr("libs.modeling.blocks.MOST_STEPS", 4)
-        assert torch.allclose(block(x, mask)[0], whole, atol=1e-6)
+        assert torch.allclose(block(x, mask)[0], whole, atol=1e-12)
 
 
 def test_winograd_is_as_exact_as_the_direct_form_in_32_bits():
-    torch.manual_seed(0)
+    """Both by matrix products of the same library, whose exactness differs from one processor to the next."""
     conv = nn.Conv1d(512, 128, 3, padding=1, bias=False)
     x = torch.randn(1, 512, 200)
     exact = nn.functional.conv1d(x.double(), conv.weight.double(), padding=1)
+    seen = nn.functional.pad(x, (1, 1)).unfold(2, 3, 1).permute(0, 2, 1, 3).flatten(2)  # (1, 200, 512 * 3)
     with torch.no_grad():
-        assert (conv1d(x, conv) - exact).abs().max() <= max(2 * (conv(x) - exact).abs().max(), 1e-6)
+        direct = nn.functional.linear(seen, conv.weight.flatten(1)).transpose(1, 2)
+        assert (conv1d(x, conv) - exact).norm() <= 2 * (direct - exact).norm()
 
 
 def test_autocast_leaves_convolutions_to_torch():

@@ -87,4 +87,4 @@ def test_label_smoothing():
     targets, logits, offsets = make_targets(), torch.randn(2, 30, 3), torch.rand(2, 30, 2)
     smoothed = targets._replace(cls=targets.cls * 0.9 + 0.1 / 4)
     a = Criterion(label_smoothing=0.1)(logits, offsets, targets)["cls_loss"]
-    assert a.item() == pytest.approx(Criterion()(logits, offsets, smoothed)["cls_loss"].item(), rel=1e-6)
+    assert a.item() == pytest.approx(Criterion()(logits, offsets, smoothed)["cls_loss"].item(), rel=1e-5)

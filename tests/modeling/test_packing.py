@@ -7,6 +7,7 @@ from libs.modeling.blocks import MaskedConv1D
 from libs.modeling.heads import ClsHead, RegHead
 from libs.modeling.packing import PackedPyramid
 
+pytestmark = pytest.mark.two_paths
 LENGTHS = (16, 8, 4, 2, 1)
 
 
@@ -25,7 +26,7 @@ def level_by_level(head, last, x, mask):
 
 @pytest.mark.parametrize("kernel", [1, 3, 7])
 @pytest.mark.parametrize("with_ln", [True, False])
-def test_heads(kernel, with_ln):
+def test_heads(in_64_bits, kernel, with_ln):
     feats, masks = pyramid()
     options = dict(in_dim=6, dim=8, num_layers=3, kernel_size=kernel, with_ln=with_ln)
     cls, reg = ClsHead(**options, num_classes=4), RegHead(**options, num_levels=len(LENGTHS))
@@ -33,19 +34,19 @@ def test_heads(kernel, with_ln):
         torch.nn.init.normal_(parameter)
     logits, offsets = cls(feats, masks), reg(feats, masks)
     for level, (x, mask) in enumerate(zip(feats, masks, strict=True)):
-        assert torch.allclose(logits[level], level_by_level(cls, cls.cls_head, x, mask), atol=1e-5)
+        assert torch.allclose(logits[level], level_by_level(cls, cls.cls_head, x, mask), atol=1e-11)
         alone = (level_by_level(reg, reg.offset_head, x, mask) * reg.scale[level].scale).relu()
-        assert torch.allclose(offsets[level], alone, atol=1e-5)
+        assert torch.allclose(offsets[level], alone, atol=1e-11)
 
 
-def test_a_convolution_on_the_packed_sequence_is_one_on_every_level():
+def test_a_convolution_on_the_packed_sequence_is_one_on_every_level(in_64_bits):
     feats, masks = pyramid()
     conv = MaskedConv1D(6, 5, 5)
     packed = PackedPyramid(feats, masks, gap=2)
     assert packed.feats.shape == (2, 6, sum(LENGTHS) + 2 * (len(LENGTHS) - 1))
     found = packed.levels(conv(packed.feats, packed.valid)[0])
     for x, mask, part in zip(feats, masks, found, strict=True):
-        assert torch.allclose(part, conv(x, mask)[0], atol=1e-6)
+        assert torch.allclose(part, conv(x, mask)[0], atol=1e-12)
     for whole, part in zip(packed.levels(packed.valid), masks, strict=True):
         assert torch.equal(whole, part.float())
     assert int(packed.inside.sum()) == sum(LENGTHS)

@@ -1,4 +1,8 @@
-"""Equality with the public ActionFormer: names, shapes, outputs, losses, gradients, detections, 20 steps."""
+"""Equality with the public ActionFormer: names, shapes, outputs, losses, gradients, detections, 20 steps.
+
+Its figures were computed in 32 bits. Ours are, too, where rounding stays small (outputs); where it would decide (NMS,
+ReLUs) or grow (20 steps of AdamW), ours are computed in 64 bits, and rounding is in the figures alone.
+"""
 
 import json
 
@@ -10,6 +14,7 @@ from libs.modeling import make_meta_arch
 from libs.modeling.blocks import AffineDropPath
 from libs.utils import ModelEma, make_optimizer, make_scheduler
 
+pytestmark = pytest.mark.two_paths
 VARIANTS = (
     "local_identity",
     "local_fpn_relpe",
@@ -68,7 +73,7 @@ def test_state_dicts_of_the_public_configs(reference):
 @pytest.mark.parametrize("together", [True, False], ids=["batched", "one by one"])
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
-def test_outputs_and_detections(reference, variant, together):
+def test_outputs(reference, variant, together):
     model, arrays, videos = build(reference, variant)
     model.eval()
     for group in [videos] if together else [[v] for v in videos]:
@@ -76,10 +81,17 @@ def test_outputs_and_detections(reference, variant, together):
             output = model.network(batch.feats, batch.mask, batch.lengths)
             for row, i in enumerate(batch.index):
                 compare_levels(arrays, group[i]["video_id"], output, row)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_detections(in_64_bits, reference, variant):
+    model, arrays, videos = build(reference, variant)
+    model.eval()
+    for group in [videos, *([v] for v in videos)]:
         for found in model(group):
             expected = {k: arrays[f"{found['video_id']}/det_{k}"] for k in ("segments", "scores", "labels")}
             np.testing.assert_array_equal(found["labels"].numpy(), expected["labels"])
-            np.testing.assert_allclose(found["scores"].numpy(), expected["scores"], atol=1e-4)
+            np.testing.assert_allclose(found["scores"].numpy(), expected["scores"], atol=1e-5)
             np.testing.assert_allclose(found["segments"].numpy(), expected["segments"], atol=1e-4)
 
 
@@ -98,7 +110,7 @@ def compare_levels(arrays, name, output, row):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_losses_and_gradients(reference, variant):
+def test_losses_and_gradients(in_64_bits, reference, variant):
     model, arrays, videos = build(reference, variant)
     losses = model.train()(train_batch(videos))
     losses["final_loss"].backward()
@@ -113,7 +125,7 @@ def test_losses_and_gradients(reference, variant):
         assert np.abs(found.numpy() - expected).max() <= bound, name
 
 
-def test_twenty_steps_of_training(reference):
+def test_twenty_steps_of_training(in_64_bits, reference):
     model, _, videos = build(reference, "local_identity")
     path = np.load(reference / "trajectory.npz")
     options = json.loads(str(path["opt"]))

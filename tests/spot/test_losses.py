@@ -11,8 +11,6 @@ from actionformer_nt.losses import hybrid_loss
 from actionformer_nt.spot import losses as L
 from actionformer_nt.spot.targets import class_weights
 
-torch.manual_seed(0)
-
 
 @pytest.mark.parametrize("form", ["target", "hybrid"])
 def test_class_loss_is_the_mean_over_valid_snippets(form):

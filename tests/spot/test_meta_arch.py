@@ -67,9 +67,17 @@ def test_detections_look_like_actionformers(spot):
         assert d["video_id"] == video["video_id"] and len(d["segments"]) == len(d["scores"]) == len(d["labels"]) > 0
         assert d["segments"].min() >= 0 and d["segments"].max() <= video["duration"]
         assert (d["scores"].diff() <= 0).all()
-    alone = [model([video])[0] for video in videos]
-    for a, b in zip(alone, found, strict=True):
-        torch.testing.assert_close(a["scores"], b["scores"])
+
+
+@pytest.mark.two_paths
+def test_videos_together_give_what_each_gives_alone(in_64_bits, spot):
+    model = spot.make_spot().eval()
+    videos = [spot.make_video(steps=20, name="short"), spot.make_video(steps=77, name="long")]
+    for together, video in zip(model(videos), videos, strict=True):
+        (alone,) = model([video])
+        assert len(alone["scores"]) and torch.equal(alone["labels"], together["labels"])
+        for name in ("segments", "scores"):
+            torch.testing.assert_close(alone[name], together[name], rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("key", "value"), [("segments", torch.tensor([[0.0, 31.0]])), ("labels", torch.tensor([9]))])

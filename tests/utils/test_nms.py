@@ -1,14 +1,23 @@
+"""NMS against figures of ActionFormer and against a slow version.
+
+Exponentials are rounded differently from one library to the next, and candidates whose decayed scores are nearly equal
+then change places. So what is compared in 32 bits has no such scores (`slow_nms` says how near they come), or it is the
+scores alone, in their order. The rest is compared in 64 bits.
+"""
+
+import itertools
 import logging
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from libs.utils import nms_ops, nms_torch
 from libs.utils.nms import batched_nms, nms_1d, nms_videos, soft_nms_1d
 
+pytestmark = pytest.mark.two_paths
 MODES = [(m, a) for m in ("soft", "hard") for a in ("multiclass", "agnostic", "agnostic_vote0.7")]
 TIES = 5  # the case whose scores are mostly equal
 HAS_KERNELS = nms_ops.compiled()
@@ -34,36 +43,53 @@ def run(segs, scores, labels, mode, kind, cap=100):
 
 
 def slow_nms(segs, scores, labels, mode, kind, cap=100, iou_threshold=0.3, min_score=0.001, sigma=0.5):
-    """The greedy procedure, one candidate at a time, in float32; of equal scores the lowest index."""
-    picked = []
+    """The greedy procedure, one candidate at a time, in the precision of the input; of equal scores the lowest index.
+
+    Returns:
+        segments, scores and labels; and the smallest relative difference in a comparison of scores that depends on how
+        exponentials are rounded.
+    """
+    real, gap = segs.dtype.type, np.inf
+    picked, decays = [], [() for _ in scores]  # the IoUs by which a candidate decayed
+
+    def rounded(i, j):
+        return bool(decays[i] or decays[j]) and (scores[i], decays[i]) != (scores[j], decays[j])
+
     groups = [np.flatnonzero(labels == c) for c in np.unique(labels)]
     groups = groups if kind == "multiclass" else [np.arange(len(labels))]
-    one = np.float32(1e-6)
+    one = real(1e-6)
     for group in groups:
-        live = {int(i): np.float32(scores[i]) for i in group if mode != "hard" or scores[i] > min_score}
+        live = {int(i): real(scores[i]) for i in group if mode != "hard" or scores[i] > min_score}
         run_picks = []
         while live and (cap <= 0 or len(run_picks) < cap):
             best = min(live, key=lambda i: (-live[i], i))
+            gap = min([gap, *(1 - live[i] / live[best] for i in live if rounded(i, best))])
             run_picks.append((best, live.pop(best)))
             for i in list(live):
-                inter = max(np.float32(0), min(segs[best, 1], segs[i, 1]) - max(segs[best, 0], segs[i, 0]))
+                inter = max(real(0), min(segs[best, 1], segs[i, 1]) - max(segs[best, 0], segs[i, 0]))
                 lengths = [segs[j, 1] - segs[j, 0] + one for j in (best, i)]
-                iou = np.float32(inter / (lengths[0] + lengths[1] - inter))
+                iou = real(inter / (lengths[0] + lengths[1] - inter))
                 if mode == "hard":
-                    if iou >= np.float32(iou_threshold):
+                    if iou >= real(iou_threshold):
                         del live[i]
                     continue
                 if mode == "soft":
-                    live[i] = np.float32(live[i] * np.exp(-(iou * iou) / np.float32(sigma)))
-                elif iou >= np.float32(iou_threshold):
-                    live[i] = np.float32(live[i] * (1 - iou))
+                    decay = np.exp(-(iou * iou) / real(sigma))
+                    live[i] = real(live[i] * decay)
+                    if decay < 1:
+                        decays[i] += (iou,)
+                        gap = min(gap, abs(live[i] / min_score - 1))
+                elif iou >= real(iou_threshold):
+                    live[i] = real(live[i] * (1 - iou))
                 if live[i] < min_score:
                     del live[i]
         picked += run_picks
     picked.sort(key=lambda item: -item[1])
+    for (i, x), (j, y) in itertools.pairwise(picked[: cap + 1] if cap > 0 else picked):
+        gap = min(gap, 1 - y / x) if rounded(i, j) else gap
     picked = picked[:cap] if cap > 0 else picked
     index = np.array([i for i, _ in picked], dtype=int)
-    return segs[index].reshape(-1, 2), np.array([s for _, s in picked], np.float32), labels[index]
+    return (segs[index].reshape(-1, 2), np.array([s for _, s in picked], segs.dtype), labels[index]), gap
 
 
 def assert_same(found, expected):
@@ -75,8 +101,10 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("case", [c for c in range(7) if c != TIES])
 def test_equals_actionformer(backend, reference, case, mode, kind):
     z = np.load(reference / "nms.npz")
-    segs, scores, labels = run(*(z[f"case{case}/{k}"] for k in ("segments", "scores", "labels")), mode, kind)
+    inputs = [z[f"case{case}/{k}"] for k in ("segments", "scores", "labels")]
     prefix = f"case{case}/{mode}_{kind}/"
+    np.testing.assert_allclose(run(*inputs, mode, kind)[1].numpy(), z[prefix + "scores"], atol=1e-6)
+    segs, scores, labels = run(inputs[0].astype(float), inputs[1].astype(float), inputs[2], mode, kind)
     np.testing.assert_array_equal(labels.numpy(), z[prefix + "labels"])
     np.testing.assert_allclose(scores.numpy(), z[prefix + "scores"], atol=1e-6)
     expected = z[prefix + "segments"]
@@ -91,8 +119,10 @@ def test_ties_take_the_lowest_index(backend, reference, kind):
     lowest index wins: against the slow version everything is equal, against ActionFormer's soft NMS the scores."""
     z = np.load(reference / "nms.npz")
     inputs = [z[f"case{TIES}/{k}"] for k in ("segments", "scores", "labels")]
-    for mode in ("soft", "hard"):
-        assert_same(run(*inputs, mode, kind), slow_nms(*inputs, mode, kind))
+    for mode, cap in (("soft", 20), ("hard", 100)):  # further down, soft NMS has scores that are equal but for rounding
+        expected, gap = slow_nms(*inputs, mode, kind, cap)
+        assert gap > 1e-4
+        assert_same(run(*inputs, mode, kind, cap), expected)
     np.testing.assert_allclose(run(*inputs, "soft", kind)[1].numpy(), z[f"case{TIES}/soft_{kind}/scores"], atol=1e-6)
 
 
@@ -122,38 +152,44 @@ def test_equals_the_slow_version(mode, pytorch):
         with pytest.MonkeyPatch.context() as patch:
             if pytorch:
                 patch.setattr(nms_ops, "compiled", lambda: False)
-            assert_same(run(*found, mode, kind, cap), slow_nms(*found, mode, kind, cap))
+            expected, gap = slow_nms(*found, mode, kind, cap)
+            assume(gap > 1e-5)
+            assert_same(run(*found, mode, kind, cap), expected)
 
     check()
 
 
-def random_candidates(seed, n, classes):
+def random_candidates(seed, n, classes, dtype=torch.float32):
     generator = torch.Generator().manual_seed(seed)
     start = torch.rand(n, generator=generator) * 300
     segs = torch.stack([start, start + 0.1 + 20 * torch.rand(n, generator=generator)], dim=1)
-    return segs, torch.rand(n, generator=generator), torch.randint(0, classes, (n,), generator=generator)
+    scores = torch.rand(n, generator=generator)
+    return segs.to(dtype), scores.to(dtype), torch.randint(0, classes, (n,), generator=generator)
 
 
 @pytest.mark.parametrize(("n", "classes", "cap"), [(3000, 20, 200), (2000, 1000, 100), (2000, 1, 50), (600, 3, 0)])
 @pytest.mark.parametrize("method", ["gaussian", "linear", "hard"])
 def test_many_candidates(backend, n, classes, cap, method):
-    segs, scores, labels = random_candidates(0, n, classes)
+    segs, scores, labels = random_candidates(0, n, classes, torch.float64)
     (found,) = nms_videos(
         [(segs, scores, labels)], iou_threshold=0.3, min_score=0.001, max_seg_num=cap, method=method, sigma=0.5
     )
     mode = {"gaussian": "soft", "linear": "linear", "hard": "hard"}[method]
-    assert_same(found, slow_nms(segs.numpy(), scores.numpy(), labels.numpy(), mode, "multiclass", cap))
+    expected, gap = slow_nms(segs.numpy(), scores.numpy(), labels.numpy(), mode, "multiclass", cap)
+    assert gap > 1e-12
+    assert_same(found, expected)
 
 
 @pytest.mark.parametrize("multiclass", [True, False])
 def test_several_videos_in_one_call_equal_one_by_one(backend, multiclass):
-    videos = [random_candidates(i, n, 7) for i, n in enumerate((300, 0, 1, 120, 0))]
+    videos = [random_candidates(i, n, 7, torch.float64) for i, n in enumerate((300, 0, 1, 120, 0))]
     options = dict(iou_threshold=0.3, min_score=0.001, max_seg_num=60, multiclass=multiclass, voting_thresh=0.6)
     together = nms_videos(videos, **options)
     assert len(together) == 5 and len(together[1].scores) == 0
     for video, found in zip(videos, together, strict=True):
         (alone,) = nms_videos([video], **options)
-        assert all(torch.equal(a, b) for a, b in zip(found, alone, strict=True))
+        for a, b in zip(found, alone, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
     assert nms_videos([], **options) == []
 
 
@@ -255,9 +291,10 @@ def test_the_algorithm_of_the_cuda_kernel_equals_the_lazy_one_bit_for_bit(method
         lazy, greedy = torch.ops.actionformer_nt.nms_1d(*arguments), torch.ops.actionformer_nt.nms_1d_greedy(*arguments)
         for a, b in zip(lazy, greedy, strict=True):
             assert torch.equal(a, b)
-        index, score, count = nms_torch.nms_1d(*arguments)
-        assert torch.equal(count, lazy[2]) and torch.equal(index, lazy[0])
-        torch.testing.assert_close(score, lazy[1], atol=1e-6, rtol=1e-5)
+        if method != nms_torch.GAUSSIAN or dtype == torch.float64:
+            index, score, count = nms_torch.nms_1d(*arguments)
+            assert torch.equal(count, lazy[2]) and torch.equal(index, lazy[0])
+            torch.testing.assert_close(score, lazy[1], atol=1e-6, rtol=1e-5)
 
 
 @kernels_only
