@@ -42,10 +42,7 @@ def _check_labeled(config: dict[str, Any], annotations: Annotations, split: Spli
             "warning", "class-not-labeled", name, "no labeled video has it",
             advice="it cannot be learned; `actionformer-nt splits --kind stratified` avoids that where it can",
         )  # fmt: skip
-    if tested := {video.id for video in annotations.of_subsets(config["val_split"])} & {
-        *split.labeled,
-        *split.unlabeled,
-    }:
-        findings.add(
-            "warning", "trained-and-tested", min(tested), f"{len(tested)} videos of the split are in val_split"
-        )
+    trained = {*split.labeled, *split.unlabeled}
+    tested = [v.id for v in annotations.videos if v.subset in config["val_split"] and v.id in trained]
+    if tested:
+        findings.add("warning", "trained-and-tested", tested[0], f"{len(tested)} videos of the split are in val_split")

@@ -114,7 +114,7 @@ def call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return STOPPED
     except KeyboardInterrupt as stop:
-        print("interrupted; a training run goes on with --resume and its folder", file=sys.stderr)
+        print("interrupted; a training run goes on from its last checkpoint with --resume", file=sys.stderr)
         return getattr(stop, "exit_status", INTERRUPTED)
 
 

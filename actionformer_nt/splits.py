@@ -87,7 +87,10 @@ def published_split(
     """
     videos = annotations.of_subsets(subsets)
     known = {video.id for video in videos}
-    if not isinstance(listing, dict) or "labeled" not in listing:
+    lists = [listing.get(key, []) for key in ("labeled", "unlabeled")] if isinstance(listing, dict) else [None]
+    if "labeled" not in (listing or {}) or not all(
+        isinstance(part, list) and all(isinstance(video, str) for video in part) for part in lists
+    ):
         raise ValueError(f'{name}: expected {{"labeled": [video ids], "unlabeled": [video ids]}}')
     labeled = [_match_id(video, known, name) for video in listing["labeled"]]
     rest = sorted(known - set(labeled))
@@ -141,6 +144,15 @@ def read_split(path: str | os.PathLike, ratio: float | None, fold: int = 0) -> S
     content = load_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path}: not a split file (written by `actionformer-nt splits`)")
+    shape = {"hash": str, "kind": str, "ratios": list, "label_ids": dict, "videos": list, "orders": list}
+    if wrong := sorted(key for key, kind in shape.items() if not isinstance(content.get(key), kind)):
+        raise ValueError(f"{path}: not a split file: {wrong} missing, or of another type")
+    if (
+        not content["videos"]
+        or not content["orders"]
+        or not all(isinstance(order, list) for order in content["orders"])
+    ):
+        raise ValueError(f"{path}: not a split file: it holds no video, or no fold")
     if content["hash"] != _hash(content):
         raise ValueError(f"{path}: its content does not fit its hash: it was changed after it was made")
     videos, orders = content["videos"], content["orders"]

@@ -20,9 +20,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from tqdm import tqdm
 
 from libs.core import read_yaml, resolve_config, set_key, set_keys
@@ -33,6 +33,7 @@ from libs.core.schema import Count, Section
 from libs.core.threads import available_cores
 
 from .names import LABELED_ONLY, ORACLE, check_method
+from .splits import check_split, read_hidden, read_split
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +56,10 @@ class StudyFile(Section):
 
     base: str  # configuration with semi_cfg
     output: str
-    methods: list[str]
-    ratios: list[float]
-    folds: list[int] = [0, 1, 2, 3, 4]
-    seeds: list[int] = [0]
+    methods: Annotated[list[str], Field(min_length=1)]
+    ratios: Annotated[list[float], Field(min_length=1)]
+    folds: Annotated[list[int], Field(min_length=1)] = [0, 1, 2, 3, 4]
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
     parameter: Parameter | None = None
     baseline: str = "target"
     report: str = "student"  # or "teacher"
@@ -163,6 +164,7 @@ def run_missing(study: Study, *, processes: int = 1, diagnostic: bool = False, p
     """
     if ORACLE in study.file.methods and not diagnostic:
         raise ValueError(f"method {ORACLE} uses hidden labels: run the study with --diagnostic")
+    _check_splits(study)
     missing = _to_run(study)
     logger.info("study %s: %d of %d runs are to be made", study.path, len(missing), len(study.runs()))
     if not missing:
@@ -170,6 +172,16 @@ def run_missing(study: Study, *, processes: int = 1, diagnostic: bool = False, p
     with locked(study.output, "study.lock"), stop_requests() as stop:
         (study.output / "results").mkdir(exist_ok=True)
         _run_all(study, missing, Slots(study, processes), stop, diagnostic=diagnostic, progress=progress)
+
+
+def _check_splits(study: Study) -> None:
+    """Raises ValueError or FileNotFoundError where the annotations or the split lack what some run asks for."""
+    for run in study.runs():
+        raw = study.config(run)
+        split = raw["semi_cfg"]["split"]
+        labels = read_split(split["file"], split["ratio"], split["fold"])
+        config = resolve_config(raw, source=f"{study.path}, run {run.name}")
+        check_split(config, read_hidden(config["dataset"]["json_file"], labels), labels)
 
 
 def _run_all(

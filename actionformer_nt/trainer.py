@@ -405,8 +405,9 @@ def train(
         if resume is None and overwrite and distributed.is_main():
             run_folder.clear_folder(folder)
         run_folder.write_run_info(
-            config, folder, label_ids=engine.label_ids(trainer.labeled), data=describe_data(config, trainer.labeled)
-        )
+            config, folder, label_ids=engine.label_ids(trainer.labeled), data=describe_data(config, trainer.labeled),
+            resumed=None if resume is None else start_from.parent,
+        )  # fmt: skip
         trainer.run(folder, stop=stop, progress=progress)
         distributed.from_main(None)  # the main process has written everything
     return run

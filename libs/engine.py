@@ -110,7 +110,8 @@ def train(
     seed = config["init_rand_seed"]
     generator = fix_random_seed(seed)
     start_from = None if resume is None else resume_point(resume)
-    annotations = None if start_from is None else read_as_run(config, start_from.parent)
+    resumed = None if start_from is None else start_from.parent
+    annotations = None if resumed is None else read_as_run(config, resumed)
     given = {} if annotations is None else {"annotations": annotations}
     dataset = make_dataset(config["dataset_name"], True, config["train_split"], **config["dataset"], **given)
     check_events(dataset)
@@ -132,7 +133,9 @@ def train(
     with locked(folder, LOCK), stop_requests() as stop:
         if start_from is None and overwrite and distributed.is_main():
             clear_folder(folder)
-        write_run_info(config, folder, label_ids=label_ids(dataset), data=describe_data(config, dataset))
+        write_run_info(
+            config, folder, label_ids=label_ids(dataset), data=describe_data(config, dataset), resumed=resumed
+        )
         losses = _train_epochs(
             config, folder, parts, range(start, total_epochs(config["opt"])), part, stop,
             print_freq=min(print_freq, max(len(loader) - 1, 1)),  # at least once an epoch
@@ -233,9 +236,12 @@ def check_events(dataset: Any, *, what: str = "training") -> None:
     if videos is None:
         return  # a data set of the user's own
     events = [event for video in videos for event in video.events]
-    if any(event.end - event.start >= MIN_DURATION for event in events):
+    long = [event for event in events if event.end - event.start >= MIN_DURATION]
+    if long and (not isinstance(dataset, TALDataset) or any(map(dataset.has_event_on_grid, range(len(videos))))):
         return
     found = "no event" if not events else f"{len(events)} events, none of which has a length"
+    if long:
+        found = f"{len(events)} events, all outside the features of their videos"
     raise ValueError(
         f"{dataset.json_file}: nothing to learn: the {len(videos)} {what} videos of {list(dataset.split)} have "
         f"{found}; `actionformer-nt check-data` tells more"

@@ -29,6 +29,7 @@ from libs.utils.train_utils import predict
 logger = logging.getLogger(__name__)
 
 TIOU = 0.5
+DATA = "annotations and labeled videos"  # key of the digest of what thresholds were chosen on
 
 
 def thresholds_file(checkpoint: Path, weights: str) -> Path:
@@ -45,6 +46,8 @@ def stored_thresholds(
         return None
     thresholds, made_from = read_thresholds(path)
     now = _made_from(config, checkpoint, weights, split or made_from.get("split") or ())
+    if made_from.get(DATA) is None or now[DATA] is None:  # of an earlier version, or the files are not at hand
+        now[DATA] = made_from.get(DATA)
     different = sorted(key for key in now if made_from.get(key) != now[key])
     known = read_label_ids(checkpoint.parent)
     if known and any(known.get(name) != i for name, i in classes_of_thresholds(path).items()):
@@ -120,4 +123,16 @@ def _made_from(config: dict[str, Any], checkpoint: Path, weights: str, split: Se
         "tiou": TIOU,
         "split": list(split),
         "test_cfg": config["test_cfg"],
+        DATA: _digest_of_data(config),
     }
+
+
+def _digest_of_data(config: dict[str, Any]) -> str | None:
+    """Of the annotation file and, of a semi-supervised configuration, its split; None: the files are not there."""
+    paths = [Path(config["dataset"]["json_file"])]
+    if "semi_cfg" in config:
+        paths.append(Path(config["semi_cfg"]["split"]["file"]))
+    if not all(path.is_file() for path in paths):
+        return None
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths))
+    return digest.hexdigest()

@@ -119,7 +119,7 @@ class Predictor:
             FileNotFoundError, ValueError: see `find_features`, `make_video`.
         """
         timing = Timing(fps, duration, feat_stride, num_frames)
-        self._compare_fps(fps)
+        self._compare_fps(fps or self.config["dataset"]["default_fps"])
         if isinstance(features, (str, os.PathLike)):
             ((name, source),) = self._find([features]).items()
             name, feats = video_id or name, source.read()
@@ -145,7 +145,7 @@ class Predictor:
         Returns:
             Durations of all videos in seconds, by their ids, and the detections.
         """
-        self._compare_fps(timing.fps)
+        self._compare_fps(timing.fps or self.config["dataset"]["default_fps"])
         videos = UnannotatedVideos(self._find(paths, more_folders), self.config["dataset"], timing)
         loader = DataLoader(videos, batch_size=self.config["loader"]["eval_batch_size"], collate_fn=identity)
         found = predict(loader, self.model, progress=progress, desc="predicting")
@@ -189,7 +189,8 @@ class Predictor:
 
 def _score(threshold: float | str) -> float:
     """A threshold that a score can reach or miss."""
-    if isinstance(threshold, str) or not 0 <= threshold <= 1:
+    number = isinstance(threshold, int | float | np.number) and not isinstance(threshold, bool)
+    if not number or not 0 <= float(threshold) <= 1:
         raise ValueError(f"threshold {threshold!r}: expected a score from 0 to 1, or 'auto'")
     return float(threshold)
 

@@ -28,7 +28,7 @@ from torch.utils.tensorboard.summary import hparams
 from libs.core import dump_config
 from libs.core.config import DERIVED_SECTIONS
 from libs.core.files import load_json, write_text
-from libs.run_identity import CLASSES, CONFIG, check_classes, read_label_ids, tell_changed_data
+from libs.run_identity import CLASSES, CONFIG, check_classes, data_of_run, read_label_ids, tell_changed_data
 from libs.utils.checkpoint import find_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -128,17 +128,24 @@ def stem_of_results(checkpoint: Path, weights: str, *, data: str = "", folder: P
 
 
 def write_run_info(
-    config: dict[str, Any], folder: Path, *, label_ids: dict[str, int], data: dict[str, Any] | None = None
+    config: dict[str, Any],
+    folder: Path,
+    *,
+    label_ids: dict[str, int],
+    data: dict[str, Any] | None = None,
+    resumed: Path | None = None,
 ) -> None:
     """`config.yaml`, `classes.json` (class name -> id), and `run.json`: a list with an entry for each start of the run.
 
     Args:
         data: what `describe_data` says of the training data.
+        resumed: the folder of the run that goes on; None: a new run, whose classes replace those of one that never came
+            to a checkpoint.
 
     Raises:
         ValueError: the folder is of a run with other classes.
     """
-    known = read_label_ids(folder)
+    known = read_label_ids(folder) if resumed is not None and (folder / CLASSES).is_file() else None
     if known is None:
         write_text(folder / CLASSES, json.dumps(label_ids, indent=1) + "\n")
     else:
@@ -149,7 +156,8 @@ def write_run_info(
     starts = load_json(path) if path.is_file() else []
     if starts and before != old.read_text(encoding="utf-8"):
         logger.warning("%s: the configuration differs from that of the last start and replaces it", folder)
-    tell_changed_data((starts[-1] if starts else {}).get("data") or {}, data or {}, folder)
+    if resumed is not None:
+        tell_changed_data(data_of_run(resumed), data or {}, resumed)
     info = {
         "command": shlex.join(sys.argv),
         "seed": config["init_rand_seed"],

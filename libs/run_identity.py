@@ -21,7 +21,14 @@ CLASSES = "classes.json"
 def read_label_ids(folder: Path) -> dict[str, int] | None:
     """Class name -> id of a run; None where the folder does not say."""
     path = folder / CLASSES
-    return load_json(path) if path.is_file() else None
+    if not path.is_file():
+        if (folder / CONFIG).is_file():
+            logger.warning("%s is missing: class names and ids of files cannot be compared with the run's", path)
+        return None
+    content = load_json(path)
+    if not isinstance(content, dict) or any(not isinstance(i, int) for i in content.values()):
+        raise ValueError(f"{path}: expected an object of class names and ids")
+    return content
 
 
 def read_classes(folder: Path) -> dict[int, str] | None:
@@ -50,7 +57,7 @@ def read_as_run(config: dict[str, Any], folder: Path) -> Annotations | None:
     Raises:
         ValueError: a class with another id, or one that the run does not have; names it.
     """
-    known = read_label_ids(folder)
+    known = read_label_ids(folder) or (data_of_run(folder).get("label_ids") or {})
     if not known or config["dataset_name"] not in PRESETS:
         return None
     return read_annotations(
@@ -70,13 +77,22 @@ def describe_data(config: dict[str, Any], dataset: Any) -> dict[str, Any]:
         "sha256": _digest(file),
         "training_videos": len(dataset),
         "fps": [rates[0], rates[-1]] if rates else None,  # the lowest and the highest
+        # where one class stands for all, `classes.json` is empty
+        "label_ids": dataset.label_dict if getattr(dataset, "class_agnostic", False) else None,
     }
+
+
+def data_of_run(folder: Path) -> dict[str, Any]:
+    """What `describe_data` said at the last start of a run; empty where the folder does not say."""
+    path = folder / "run.json"
+    starts = load_json(path) if path.is_file() else []
+    last = starts[-1] if isinstance(starts, list) and starts else {}
+    return (last.get("data") if isinstance(last, dict) else None) or {}
 
 
 def trained_fps(config: dict[str, Any], folder: Path) -> tuple[float, float] | None:
     """The lowest and the highest frame rate of a run's training videos; None: the run does not say."""
-    starts = load_json(folder / "run.json") if (folder / "run.json").is_file() else []
-    rates = (starts[-1].get("data") or {}).get("fps") if starts else None
+    rates = data_of_run(folder).get("fps")
     if rates is None and config["dataset"]["default_fps"] is not None:
         rates = [config["dataset"]["default_fps"]] * 2
     return None if rates is None else (rates[0], rates[1])
@@ -105,8 +121,8 @@ def name_of_other_data(config: dict[str, Any], folder: Path) -> str:
     if not path.is_file():
         return ""
     own = read_yaml(path)
-    same = config["val_split"] == own.get("val_split")
+    same = sorted(config["val_split"]) == sorted(own.get("val_split", []))
     file, own_file = config["dataset"]["json_file"], own.get("dataset", {}).get("json_file")
     if same and (file == own_file or _digest(file) == _digest(own_file)):
         return ""
-    return "-".join([Path(file).stem, *config["val_split"]])
+    return "-".join([Path(file).stem, *sorted(config["val_split"]), (_digest(file) or "")[:6]])

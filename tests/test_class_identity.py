@@ -79,7 +79,7 @@ def test_a_test_file_without_ids_that_lacks_a_class(run):
     assert expected.label.tolist() == [1, 2] and expected.average_mAP > 0
     found = run.evaluate(run.other(without_ids)).result
     assert found.label.tolist() == [1, 2] and found.average_mAP == expected.average_mAP
-    by_name = json.loads((run.folder_ / "epoch_003_raw_other-test_metrics.json").read_text())
+    by_name = json.loads(next(run.folder_.glob("epoch_003_raw_other-test-*_metrics.json")).read_text())
     assert [row["label"] for row in by_name["per_class"]] == ["run", "sit"]
 
 
@@ -141,7 +141,7 @@ def test_a_test_set_without_labels(run, tmp_path, capsys):
         assert main(["-q", "eval", str(config), str(run.folder_)]) == 2
         error = capsys.readouterr().err
         assert "holds no event" in error and "--saveonly" in error and "num_classes: 0" not in error
-    detections = run.folder_ / "epoch_003_raw_unlabeled_generic-test_detections.json"
+    (detections,) = run.folder_.glob("epoch_003_raw_unlabeled_generic-test-*_detections.json")
     labels = {e["label"] for v in json.loads(detections.read_text())["results"].values() for e in v}
     assert labels == set(NAMES)
     for change, name in ((without_first_class, "with_ids"), (without_ids, "without_ids")):
@@ -226,7 +226,8 @@ def test_several_subsets_are_evaluated_whatever_their_order(run, capsys):
         assert found.result.mAP.tolist() == expected.mAP.tolist()
         assert found.result.counts["predictions_in_unknown_videos"] == 0 and found.result.counts["videos"] == 2
     assert "other test, extra (raw weights)" in capsys.readouterr().out
-    truth = json.loads((run.folder_ / "epoch_003_raw_other-test-extra_ground_truth.json").read_text())["database"]
+    (file,) = run.folder_.glob("epoch_003_raw_other-extra-test-*_ground_truth.json")
+    truth = json.loads(file.read_text())["database"]
     assert {name: video["subset"] for name, video in truth.items()} == {"v4": "test", "v5": "extra"}
 
 
@@ -242,3 +243,87 @@ def test_results_on_other_data_stand_beside_the_runs_own(run):
     run.evaluate(other)
     (page,) = gather([run.folder_])["runs"]
     assert len(page["evaluations"]) == 2 and all(found["curves"] for found in page["evaluations"])
+
+
+def test_a_subset_that_is_not_there_is_told(run, tmp_path, capsys):
+    config, folder, annotations = str(run.config), str(run.folder_), str(run.config.parent / "annotations.json")
+    (tmp_path / "r.json").write_text(json.dumps({"results": {}}))
+    for words in (
+        ["train", config, "--output", "x", "--set", "train_split=[training, nope]"],
+        ["eval", config, folder, "--set", "val_split=[test, nope]"],
+        ["evaluate", str(tmp_path / "r.json"), "--annotations", annotations, "--split", "test", "nope"],
+        ["splits", annotations, "--subset", "training", "--subset", "nope", "--out", str(tmp_path / "s.json")],
+        ["predict", config, folder, str(run.features), "--fps", "30", "--threshold", "auto", "--labeled-split", "nope"],
+    ):
+        assert main(["-q", *words]) == 2, words
+        assert "no video with subset in ['nope']" in capsys.readouterr().err
+    command = ["evaluate", str(tmp_path / "r.json"), "--annotations", annotations]
+    assert main([*command, "--split", "test", "--split", "training"]) == 0  # an option that is given twice adds up
+    assert "annotations test, training" in capsys.readouterr().out
+
+
+def test_thresholds_are_of_the_labels_that_they_were_chosen_on(run, capsys):
+    arguments = ["predict", str(run.config), str(run.folder_), str(run.features), "--fps", "30", "--weights", "raw"]
+    arguments += ["--threshold", "auto", "--formats", "csv", "--out", str(run.folder_ / "out")]
+    for told in (True, False):
+        assert main(arguments) == 0
+        assert ("written to" in capsys.readouterr().err) == told
+    annotations = run.config.parent / "annotations.json"
+    content = json.loads(annotations.read_text())
+    content["database"]["v4"]["annotations"].pop()  # a label is corrected
+    annotations.write_text(json.dumps(content))
+    assert main(arguments) == 0
+    error = capsys.readouterr().err
+    assert "made with another annotations and labeled videos" in error and "written to" in error
+
+
+def test_resuming_into_another_folder_tells_of_other_data_too(run, tmp_path, caplog):
+    def fewer(database):
+        del database["v0"]
+
+    config = run.other(fewer, opt={"epochs": 3})
+    engine.train(load_config(config), tmp_path / "new", resume=run.folder_, progress=False)
+    assert "number of training videos has changed since the last start: 4 then, 3 now" in caplog.text
+    assert (tmp_path / "new" / "classes.json").read_bytes() == (run.folder_ / "classes.json").read_bytes()
+
+
+def test_a_run_folder_without_its_classes_is_told(run, caplog):
+    (run.folder_ / "classes.json").unlink()
+    run.evaluate(run.config)
+    assert "classes.json is missing: class names and ids of files cannot be compared" in caplog.text
+    (run.folder_ / "classes.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"classes\.json: expected an object of class names and ids"):
+        run.evaluate(run.config)
+
+
+def test_a_run_that_never_came_to_a_checkpoint_does_not_bind_the_next(make_data, tmp_path):
+    folder = tmp_path / "ckpt" / "tiny_x"
+    folder.mkdir(parents=True)
+    (folder / "classes.json").write_text('{"old": 0}')
+    assert main(["-q", "train", str(make_data()), "--output", "x"]) == 0
+    assert json.loads((folder / "classes.json").read_text()) == {"class0": 0, "class1": 1}
+
+
+def test_one_class_for_all_and_scores_by_name(make_data, event, tmp_path, capsys):
+    """A test file that lacks a class: names and order are those of training."""
+    events = {f"v{i}": [event(1.0, 3.0, i % 3, NAMES[i % 3]), event(5.0, 7.0, 1, "run")] for i in range(6)}
+    path = make_data(events, dataset_name="anet", dataset={"num_classes": 1}, test_cfg={"multiclass_nms": False})
+    assert main(["-q", "train", str(path), "--output", "x"]) == 0
+    annotations = path.parent / "annotations.json"
+    content = json.loads(annotations.read_text())
+    for video in content["database"].values():
+        video["annotations"] = [e for e in video["annotations"] if e["label"] != "carry"]
+        for found in video["annotations"]:
+            del found["label_id"]
+    annotations.write_text(json.dumps(content))
+    scores = {"class": ["sit", "carry", "run"], "results": {"v4": [0.1, 0.9, 0.0], "v5": [0.8, 0.1, 0.1]}}
+    for form in (
+        scores,
+        {"class": scores["class"], **scores["results"]},
+        {"classes": scores["class"], **scores["results"]},
+    ):
+        (tmp_path / "scores.json").write_text(json.dumps(form))
+        fused = ["--set", f"test_cfg.ext_score_file={tmp_path / 'scores.json'}", "--set", "test_cfg.ext_score_topk=1"]
+        assert main(["-q", "eval", str(path), str(tmp_path / "ckpt" / "tiny_x"), *fused]) == 0
+        results = json.loads((tmp_path / "ckpt" / "tiny_x" / "epoch_003_ema_detections.json").read_text())["results"]
+        assert {(v, e["label"]) for v, found in results.items() for e in found} == {("v4", "carry"), ("v5", "sit")}

@@ -180,3 +180,99 @@ def test_a_wrong_frame_rate_that_made_the_durations_too(make_data, event, true, 
     assert finding.level == "error" and f"at {true:g} frames per second all events" in finding.advice
     change(path, lambda d: [v.update(fps=true, duration=seconds) for v in d.values()])
     assert "frame-rate" not in check_data(load_config(path)).findings
+
+
+def test_events_outside_the_features(make_data, capsys):
+    path = make_data()
+
+    def away(database):
+        for video in database.values():
+            for found in video["annotations"]:
+                found["segment"] = [t * 30 + 100 for t in found["segment"]]
+
+    change(path, away)
+    assert main(["-q", "check-data", str(path)]) == 4
+    assert "all 8 events lie outside the features" in capsys.readouterr().out
+    assert main(["-q", "train", str(path), "--output", "x"]) == 2
+    assert "8 events, all outside the features of their videos" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"annotations": [], "actions": [{"segment": [1, 2], "label": "class0"}]},
+        {"events": [{"start": 1, "end": 2, "label": "class0"}]},
+        {"annotations": {}}, {"annotations": ""}, {"annotations": 0}, {"subset": 3}, {"subset": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_entries_that_only_look_empty(make_data, capsys, entry):
+    path = make_data()
+
+    def edit(database):
+        if "annotations" not in entry:
+            del database["v1"]["annotations"]
+        database["v1"].update(entry)
+
+    change(path, edit)
+    assert main(["-q", "check-data", str(path)]) == 4
+    capsys.readouterr()
+    assert main(["-q", "train", str(path), "--output", "x"]) == 2
+    assert "'v1'" in capsys.readouterr().err
+
+
+def test_proposals_beside_no_annotations_are_no_events(make_data):
+    path = make_data()
+    change(path, lambda d: d["v1"].update(annotations=[], proposals=[{"segment": [1, 2], "score": 0.5}]))
+    assert main(["-q", "train", str(path), "--output", "x"]) == 0
+
+
+@pytest.mark.parametrize("text", ["null", '{"database": {}}', "[" * 100_000, '{"database": {"v0": null}}'])
+def test_files_without_a_video(make_data, text, capsys):
+    path = make_data()
+    (path.parent / "annotations.json").write_text(text)
+    assert main(["-q", "check-data", str(path)]) == 4
+    assert main(["-q", "train", str(path), "--output", "x"]) == 2
+
+
+ODD = [None, True, 0, -1, 3.5, 10**400, 10**25, "", "x", "0", [], [1], {}, {"a": 1}, float("nan"), float("inf")]
+
+
+def test_whatever_stands_in_a_file_is_told_in_one_line(make_data, tmp_path, capsys):
+    """Every value of a file in turn by something odd: never a traceback."""
+    path = make_data({f"v{i}": [{"segment": [1.0, 3.0], "label": f"c{i % 2}", "label_id": i % 2}] for i in range(6)})
+    annotations = path.parent / "annotations.json"
+    whole = json.loads(annotations.read_text())
+    results = {v: [{"segment": [1.0, 3.0], "label": "c0", "label_id": 0, "score": 0.5}] for v in ("v4", "v5")}
+    places = [("database",), ("database", "v1"), ("database", "v1", "annotations", 0)]
+    places += [("database", "v1", key) for key in ("subset", "duration", "fps", "labeled", "annotations")]
+    places += [("database", "v1", "annotations", 0, key) for key in ("segment", "label", "label_id")]
+    places += [("database", "v1", "annotations", 0, "segment", 1), ("classes",)]
+    evaluate = ["evaluate", str(tmp_path / "r.json"), "--annotations", str(annotations), "--split", "test"]
+    (tmp_path / "r.json").write_text(json.dumps({"results": results}))
+    for place in places:
+        for value in ODD:
+            annotations.write_text(json.dumps(put(whole, place, value)))
+            for words, statuses in ((["check-data", str(path)], (0, 4)), (evaluate, (0, 2))):
+                assert main(["-q", *words]) in statuses, (place, value, words)
+            capsys.readouterr()
+    annotations.write_text(json.dumps(whole))
+    places = [("results",), ("results", "v4"), ("results", "v4", 0), ("results", "v4", 0, "segment", 0)]
+    places += [("results", "v4", 0, key) for key in ("segment", "label", "label_id", "score")]
+    for place in places:
+        for value in ODD:
+            (tmp_path / "r.json").write_text(json.dumps(put({"results": results}, place, value)))
+            capsys.readouterr()
+            status = main(["-q", *evaluate])
+            assert status in (0, 2), (place, value)
+            assert status == 0 or "r.json" in capsys.readouterr().err, (place, value)
+
+
+def put(content, place, value):
+    """A copy of nested content with another value in one place."""
+    content = json.loads(json.dumps(content))
+    part = content
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    return content

@@ -14,7 +14,9 @@ EXAMPLE = "actionformer-nt evaluate results.json --annotations thumos14.json --s
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", help="detections: ActivityNet's result JSON, or a table (.csv, .tsv)")
     parser.add_argument("--annotations", required=True, help="annotation JSON")
-    parser.add_argument("--split", required=True, nargs="+", help="subsets of the annotations, such as test")
+    parser.add_argument(
+        "--split", required=True, nargs="+", action="extend", help="subsets of the annotations, such as test"
+    )
     parser.add_argument("--tiou", default="0.3:0.7:0.1", help="thresholds: START:STOP:STEP (STOP included) or a,b,c")
     parser.add_argument("--per-class", action="store_true", help="also print AP per class")
     parser.add_argument("--json", type=Path, default=None, help="write everything here as JSON")
@@ -30,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
         args.annotations, args.split, tiou_thresholds=parse_tiou(args.tiou), absent_labels=args.absent_labels
     )
     evaluator.evaluate(args.results, verbose=False)
-    names = {i: name for name, i in evaluator.label_ids.items()}
+    names = {i: name for name, i in reversed(evaluator.label_ids.items())}  # of two names the first
     title = f"{evaluator.dataset_name} {', '.join(args.split)}"
     print(format_result(evaluator.result, title=title, label_names=names if args.per_class else None))
     if args.json:

@@ -21,6 +21,13 @@ def add_absent_labels(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def positive(text: str) -> int:
+    """A type of options: whole numbers from 1 on."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 on")
+    return int(text)
+
+
 def parse_numbers(text: str, option: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]

@@ -32,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "once and kept beside the checkpoint (default: all detections, as mAP wants them)",
     )  # fmt: skip
     parser.add_argument(
-        "--labeled-split", nargs="+", metavar="SUBSET", help="labeled set of --threshold auto (default: val_split)"
+        "--labeled-split",
+        nargs="+",
+        action="extend",
+        metavar="SUBSET",
+        help="labeled set of --threshold auto (default: val_split)",
     )
     parser.add_argument("--top-k", type=int, default=-1, help="detections per video (default: test_cfg.max_seg_num)")
     parser.add_argument(
@@ -74,7 +78,11 @@ def run(args: argparse.Namespace) -> None:
     if args.threshold == "auto":
         chosen = {"weights": args.weights, "split": args.labeled_split}
         thresholds = stored_thresholds(config, checkpoint, **chosen) or choose_thresholds(
-            config, checkpoint, **chosen, **_visible(config, args.labeled_split), progress=not args.quiet
+            config,
+            checkpoint,
+            **chosen,
+            **_visible(config, checkpoint.parent, args.labeled_split),
+            progress=not args.quiet,
         )
     predictor = Predictor.from_checkpoint(
         checkpoint, config=config, weights=args.weights, topk=args.top_k, thresholds=thresholds
@@ -98,8 +106,9 @@ def _write(
     out.mkdir(parents=True, exist_ok=True)
     _remove_earlier(out)
     each = [kind for kind in ("srt", "png") if kind in formats]
+    place = {video: _inside(video) for video in videos}
     files = [f"predictions.{kind}" for kind in ("json", "csv") if kind in formats]
-    _remember(out, [*files, *(f"{video}.{kind}" for video in videos for kind in each)])
+    _remember(out, [*files, *(f"{place[video]}.{kind}" for video in videos for kind in each)])
     if "json" in formats:
         provenance = {"checkpoint": str(checkpoint), "weights": args.weights, "threshold": args.threshold}
         write_results(out / "predictions.json", kept, names, videos=list(videos), provenance=provenance)
@@ -109,14 +118,19 @@ def _write(
         own = dict(iter(table.groupby("video", sort=False)))
         for video in tqdm(videos, desc="writing", unit="video", leave=False, disable=True if args.quiet else None):
             rows = own.get(video, table.iloc[:0])
-            (out / video).parent.mkdir(parents=True, exist_ok=True)
+            (out / place[video]).parent.mkdir(parents=True, exist_ok=True)
             if "srt" in each:
-                (out / f"{video}.srt").write_text(to_srt(rows), encoding="utf-8")
+                (out / f"{place[video]}.srt").write_text(to_srt(rows), encoding="utf-8")
             if "png" in each:
                 from libs.utils.timeline import save_timeline
 
-                save_timeline(out / f"{video}.png", rows, title=video, duration=videos[video])
+                save_timeline(out / f"{place[video]}.png", rows, title=video, duration=videos[video])
     print(f"{out}: {', '.join(files + [f'*.{kind}' for kind in each])}")
+
+
+def _inside(video: str) -> str:
+    """The id of a video as a path that does not lead out of a folder."""
+    return "/".join(part for part in video.split("/") if part not in ("", ".", "..")) or "video"
 
 
 def _remember(out: Path, files: list[str]) -> None:
@@ -132,7 +146,10 @@ def _remove_earlier(out: Path) -> None:
 
     if not (out / WRITTEN).is_file():
         return
-    earlier = [out / name for name in load_json(out / WRITTEN) if ".." not in Path(name).parts]
+    names = load_json(out / WRITTEN)
+    if not isinstance(names, list) or any(not isinstance(name, str) or name != _inside(name) for name in names):
+        raise ValueError(f"{out / WRITTEN}: not the list of files that the call before has written: remove it")
+    earlier = [out / name for name in names]
     for path in earlier:
         path.unlink(missing_ok=True)
     for folder in sorted({path.parent for path in earlier} - {out}, reverse=True):
@@ -140,14 +157,17 @@ def _remove_earlier(out: Path) -> None:
             folder.rmdir()
 
 
-def _visible(config: dict[str, Any], split: list[str] | None) -> dict[str, Any]:
+def _visible(config: dict[str, Any], folder: Path, split: list[str] | None) -> dict[str, Any]:
     """Of a semi-supervised configuration, only videos whose labels training was shown, and those of other subsets."""
     if "semi_cfg" not in config:
         return {}
     from actionformer_nt.splits import read_hidden, read_split
+    from libs.run_identity import check_classes, read_label_ids
 
     semi = config["semi_cfg"]["split"]
     labels = read_split(semi["file"], semi["ratio"], semi["fold"])
+    if known := read_label_ids(folder):
+        check_classes(labels.label_ids, known, what=f"split {labels.source}", source=f"the run {folder}")
     annotations = read_hidden(config["dataset"]["json_file"], labels)
     videos = annotations.of_subsets(split or config["val_split"])
     return {

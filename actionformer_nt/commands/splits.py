@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from .options import parse_numbers
+from .options import parse_numbers, positive
 
 EXAMPLE = "actionformer-nt splits thumos14.json --subset validation --out configs/splits/thumos14.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("annotations", help="annotation JSON; its labels are read here and nowhere else")
-    parser.add_argument("--subset", required=True, nargs="+", help="training subsets")
+    parser.add_argument("--subset", required=True, nargs="+", action="extend", help="training subsets")
     parser.add_argument("--out", required=True, help="split file to write")
     parser.add_argument("--kind", choices=("stratified", "uniform"), default="stratified", help="how videos are drawn")
     parser.add_argument("--ratios", default="0.1,0.2,0.4,0.6", help="labeled shares that must be possible")
-    parser.add_argument("--folds", type=int, default=5, help="draws")
+    parser.add_argument("--folds", type=positive, default=5, help="draws")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     parser.add_argument(
         "--published",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .options import add_overrides
+from .options import add_overrides, positive
 
 EXAMPLE = "actionformer-nt study configs/study/hapt.yaml --processes 2"
 
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", help="YAML file of the study")
     parser.add_argument(
         "--processes",
-        type=int,
+        type=positive,
         default=1,
         help="runs at a time; the cores are shared among them, unless OMP_NUM_THREADS is set",
     )

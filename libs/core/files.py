@@ -33,7 +33,9 @@ def load_json(path: str | os.PathLike) -> Any:
         raise RepeatedKeysError(
             f"{os.fspath(path)}: {error} more than once in one object; merge the entries or remove one", error.keys
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ValueError(f"{os.fspath(path)}: broken JSON: nested too deeply") from None
+    except (ValueError, UnicodeDecodeError) as error:  # also numbers of too many digits
         raise ValueError(f"{os.fspath(path)}: broken JSON: {error}") from error
 
 

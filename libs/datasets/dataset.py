@@ -231,6 +231,15 @@ class TALDataset(Dataset):
         video = self.videos[index]
         return self._events(video, self.grid(index), self._fps(video))
 
+    def has_event_on_grid(self, index: int) -> bool:
+        """Whether some event of a video has a length and lies, in part, where there are features."""
+        segments, _ = self.events(index)
+        grid = self.grid(index)
+        end = grid.length - 1 + grid.offset
+        return bool(
+            ((segments[:, 1] > segments[:, 0]) & (segments[:, 0] < end) & (segments[:, 1] > -grid.offset)).any()
+        )
+
     def _fps(self, video: Video) -> float:
         fps = self.default_fps if self.default_fps is not None else video.fps
         if fps is None:

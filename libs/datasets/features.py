@@ -51,13 +51,13 @@ class FeatureFiles:
         self.prefix, self.ext = prefix or "", ext
         self.channels = [channels] if isinstance(channels, int) else list(channels)
         self.format = ""
-        if is_hdf5(self.folders[0]):
-            return
-        try:
-            self.format = file_format(ext)
-        except ValueError as error:
-            raise ValueError(f"dataset.file_ext: {error}") from None
         for folder in self.folders:
+            if is_hdf5(folder):
+                continue
+            try:
+                self.format = file_format(ext)
+            except ValueError as error:
+                raise ValueError(f"dataset.file_ext: {error}") from None
             if not os.path.isdir(folder):
                 raise FileNotFoundError(f"dataset.feat_folder: folder not found: {folder}")
 
@@ -148,6 +148,8 @@ class FeatureFiles:
         with self._array(video_id, folder) as array:
             self._check_shape(video_id, folder, array.shape)
             try:
+                if array.dtype.kind not in "biuf":
+                    raise TypeError(f"its values are of type {array.dtype}")
                 feats = np.asarray(array[start:stop:step], dtype=np.float32)
             except (TypeError, ValueError) as error:
                 message = f"{self.path(video_id, folder)}: cannot read as numbers: {error}"

@@ -67,11 +67,19 @@ def read_array(path: Path, ending: str) -> Any:
             return array
         if ending == ".pt":
             return _read_tensor(path)
-        return _read_csv(path) if ending == ".csv" else np.load(path, mmap_mode="r")
+        array = _read_csv(path) if ending == ".csv" else np.load(path, mmap_mode="r")
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"it is a {type(array).__name__}: does its ending say what it is?")
+        return array
     except FeatureError:
         raise
     except Exception as error:  # numpy, zipfile and torch raise many kinds on damaged files
-        raise FeatureError(kind="damaged-file", message=f"{path}: damaged or not a feature file: {error}") from None
+        reason = str(error).split("\n")[0] or type(error).__name__
+        if "pickle" in reason.lower() or "weights_only" in reason:
+            reason = (
+                "it holds Python objects, which can run code when they are read; save the numbers alone, as an array"
+            )
+        raise FeatureError(kind="damaged-file", message=f"{path}: damaged or not a feature file: {reason}") from None
 
 
 def array_shape(path: Path, ending: str) -> tuple[int, ...]:
@@ -81,8 +89,12 @@ def array_shape(path: Path, ending: str) -> tuple[int, ...]:
 
 def files_below(folder: str | os.PathLike) -> list[str]:
     """Files in a folder and the folders within it, as relative paths with "/"."""
-    found = []
-    for here, _, names in os.walk(folder):
+    found, seen = [], set()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(here) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(here))
         inside = os.path.relpath(here, folder).replace(os.sep, "/")
         found += names if inside == "." else [f"{inside}/{name}" for name in names]
     return found
@@ -109,21 +121,17 @@ def _read_tensor(path: Path) -> np.ndarray:
 
 
 def _read_csv(path: Path) -> np.ndarray:
-    """A table with or without a header row. A first row of numbers is data, unless it counts 0, 1, 2, ...: then it is
-    what pandas writes over columns without names."""
-    with open(path, encoding="utf-8-sig") as file:
-        first = [field.strip().strip('"') for field in file.readline().split(",")]
-    counts = len(first) > 1 and first == [str(i) for i in range(len(first))]
-    header = 0 if counts or not all(_is_number(field) for field in first) else None
-    return pd.read_csv(path, header=header, encoding="utf-8-sig").to_numpy(np.float32)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    """A table with or without a header row. A first row of numbers is data, unless it counts the columns from 0 or 1:
+    then it is what pandas or R write over columns without names."""
+    table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    first = pd.to_numeric(table.iloc[0], errors="coerce").to_numpy(np.float64)  # NaN: no number
+    numbers = np.isfinite(first)
+    if numbers.any() and not numbers.all():
+        raise ValueError(
+            f"its first row holds numbers and {table.iloc[0][~numbers].tolist()}: neither names nor features"
+        )
+    counts = len(first) > 1 and any(np.array_equal(first, np.arange(len(first)) + start) for start in (0, 1))
+    return (table.iloc[1:] if counts or not numbers.any() else table).to_numpy(np.float32)
 
 
 def _npz_shape(path: Path) -> tuple[int, ...]:

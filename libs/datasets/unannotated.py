@@ -133,6 +133,8 @@ def make_video(video_id: str, feats: np.ndarray, section: dict[str, Any], timing
         if isinstance(value, bool) or not isinstance(value, int | float | np.number):
             raise ValueError(f"{name} {value!r}: expected a number, found a {type(value).__name__}")
         least = 0 if name == "num_frames" else np.nextafter(0, 1)
+        if name == "feat_stride" and not np.isfinite(value):
+            raise ValueError(f"{name} {value}: expected a finite number")
         if name != "feat_stride" and not least <= value < float("inf"):
             raise ValueError(f"{name} {value}: expected a positive number")
     rule = GridRule(

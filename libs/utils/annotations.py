@@ -27,6 +27,7 @@ from .labels import label_number, label_text, whole_number
 logger = logging.getLogger(__name__)
 
 EVENTS = "annotations"  # the key of a video's events
+KEYS = ("subset", "duration", "fps", "labeled")  # that are read beside them
 MIN_DURATION = 1e-3  # seconds; shorter events are duplicates' kin: dropped by the duplicate rule
 PAST_END = 0.5  # seconds; events that end this much after their video are counted in a warning
 SAME_TIME = 1e-3  # seconds; both ends within this: the same event
@@ -62,14 +63,13 @@ class Annotations:
         """The videos of the given subsets, in the order of the file. Names are compared in lower case.
 
         Raises:
-            ValueError: no video there; names the subsets that the file has.
+            ValueError: no video in one of them; names the subsets that the file has.
         """
         wanted = {subset.lower() for subset in subsets}
-        found = [video for video in self.videos if video.subset in wanted]
-        if not found:
-            present = sorted({video.subset for video in self.videos})
-            raise ValueError(f"{self.path}: no video with subset in {sorted(wanted)}; the file has {present}")
-        return found
+        present = {video.subset for video in self.videos}
+        if missing := sorted(wanted - present):
+            raise ValueError(f"{self.path}: no video with subset in {missing}; the file has {sorted(present)}")
+        return [video for video in self.videos if video.subset in wanted]
 
 
 def read_annotations(
@@ -111,10 +111,8 @@ def _read(
     if not isinstance(database, dict):
         raise ValueError(f"{path}: expected an object with the key 'database', found {_describe(content)}")
     for video_id, entry in database.items():
-        if video_id in hidden and isinstance(entry, dict):
-            database[video_id] = {key: value for key, value in entry.items() if key != EVENTS} | {EVENTS: []}
-        elif is_unlabeled(path, video_id, entry):
-            database[video_id] = entry | {EVENTS: []}
+        if (video_id in hidden and isinstance(entry, dict)) or is_unlabeled(path, video_id, entry):
+            database[video_id] = {key: entry[key] for key in KEYS if key in entry} | {EVENTS: []}
     labels = _Labels(path, database, content.get("classes"), None if frozen is None else dict(frozen), source)
     videos = tuple(_video(path, video_id, entry, labels) for video_id, entry in database.items())
     _warn_about_times(path, videos)
@@ -147,14 +145,16 @@ def is_unlabeled(path: str, video_id: str, entry: Any) -> bool:
 
 
 def misplaced_events(entry: dict[str, Any]) -> list[str]:
-    """Keys of a video without `annotations` that hold what look like events."""
-    if EVENTS in entry:
+    """Keys of a video without anything under `annotations` that hold what look like events."""
+    if entry.get(EVENTS):
         return []
-    return [
-        key
-        for key, value in entry.items()
-        if isinstance(value, list) and any(isinstance(x, dict) and "segment" in x for x in value)
-    ]
+    return [key for key, value in entry.items() if isinstance(value, list) and any(map(_looks_like_event, value))]
+
+
+def _looks_like_event(entry: Any) -> bool:
+    """Something with times and without a score, which proposals and detections have."""
+    timed = isinstance(entry, dict) and ("segment" in entry or {"start", "end"} <= entry.keys())
+    return timed and "score" not in entry
 
 
 class _Labels:
@@ -217,6 +217,8 @@ class _Labels:
                 raise ValueError(f"{self.path}: no label_id for the labels {missing}, while other events have one")
             return
         names = sorted(labels)
+        if classes is not None and not isinstance(classes, list):
+            raise ValueError(f"{self.path}: 'classes' is a {type(classes).__name__}, expected a list of names")
         if isinstance(classes, list):
             names = [label_text(name, f"{self.path}: 'classes'") for name in classes]
             if repeated := sorted({name for name in names if names.count(name) > 1}):
@@ -233,15 +235,15 @@ class _Labels:
 
 
 def _events(path: str, video_id: str, entry: Any) -> list[dict]:
-    if not isinstance(entry, dict) or "subset" not in entry:
+    if not isinstance(entry, dict) or not isinstance(entry.get("subset"), str):
         raise ValueError(
-            f"{path}: video '{video_id}': expected an object with the key 'subset', found {_describe(entry)}"
+            f"{path}: video '{video_id}': expected an object with the key 'subset', a text, found {_describe(entry)}"
         )
     if keys := misplaced_events(entry):
         raise ValueError(
             f"{path}: video '{video_id}': no 'annotations', but events under {keys}: rename the key to 'annotations'"
         )
-    events = entry.get(EVENTS) or []
+    events = [] if entry.get(EVENTS) is None else entry[EVENTS]
     if not isinstance(events, list) or any(not isinstance(event, dict) for event in events):
         raise ValueError(f"{path}: video '{video_id}': 'annotations' must be a list of objects")
     return events
@@ -253,8 +255,7 @@ def _video(path: str, video_id: str, entry: dict, labels: _Labels) -> Video:
     for event in _events(path, video_id, entry):
         start, end = _segment(where, event)
         events.append(Event(start, end, labels.of(event, where)))
-    known = ("subset", "duration", "fps", "labeled", EVENTS)
-    extra = {key: value for key, value in entry.items() if key not in known}
+    extra = {key: value for key, value in entry.items() if key not in (*KEYS, EVENTS)}
     duration, fps = (_positive(where, key, entry.get(key)) for key in ("duration", "fps"))
     return Video(
         video_id, str(entry["subset"]).lower(), duration, fps, tuple(events), entry.get("labeled", True), extra
@@ -267,7 +268,7 @@ def _segment(where: str, event: dict) -> tuple[float, float]:
         raise ValueError(f"{where}: 'segment' must be [start, end] in seconds, found {segment!r}")
     try:
         start, end = float(segment[0]), float(segment[1])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{where}: segment {segment!r} holds something that is not a number") from None
     if not (math.isfinite(start) and math.isfinite(end)):
         raise ValueError(f"{where}: segment {segment!r} holds a time that is not finite")
@@ -281,7 +282,7 @@ def _positive(where: str, key: str, value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{where}: {key} {value!r} must be a positive number")

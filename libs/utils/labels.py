@@ -7,9 +7,12 @@ for a class id only where no class has that name.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any
 
+LARGEST = 2**53  # ids beyond are not told apart everywhere
+WHOLE = re.compile(r"[+-]?[0-9]{1,16}(\.0*)?")
 UNKNOWN_LABEL = -1  # a class that the annotations do not have; no class has a negative id
 
 
@@ -19,22 +22,22 @@ def label_text(value: Any, where: str) -> str:
     Raises:
         ValueError: neither text nor a finite number.
     """
-    if isinstance(value, str):
+    if isinstance(value, str) and value.strip():
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, float) or not math.isfinite(value):
         raise ValueError(f"{where}: label {value!r} must be a text or a number")
     return str(int(value)) if value == int(value) else str(value)
 
 
 def whole_number(value: Any) -> int | None:
-    """3 for 3, 3.0 and "3"; None for everything that is not a whole number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    """3 for 3, 3.0 and the texts "3" and "3.0"; None for everything that is not a whole number, or too large an id."""
+    if isinstance(value, str):
+        value = int(value.split(".")[0]) if WHOLE.fullmatch(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -LARGEST <= value <= LARGEST:
         return None
-    try:
-        number = float(value)
-        return int(number) if number == int(number) else None
-    except (ValueError, OverflowError):
-        return None
+    return int(value) if value == int(value) else None
 
 
 def label_number(value: Any, where: str) -> int:
@@ -51,18 +54,17 @@ def label_number(value: Any, where: str) -> int:
     return number
 
 
-def find_label(label: Any, number: Any, label_ids: Mapping[str, int], ids: Collection[int] | None, where: str) -> int:
+def find_label(label: Any, number: Any, label_ids: Mapping[str, int], own_ids: bool, where: str) -> int:
     """The class id of a detection.
 
     Args:
         label: a class name or an id; None: only the id is given.
         number: `label_id` of the detection; None: none is given.
         label_ids: class name -> id.
-        ids: the ids that a `label_id` beside an unknown name may mean; None: none, since the annotations have no ids
-            of their own.
+        own_ids: whether the annotations have ids of their own, which `number` may mean.
 
     Returns:
-        The id of the class of that name; else a label that is a whole number itself; else `number` where `ids` has it;
+        The id of the class of that name; else a label that is a whole number itself; else, with `own_ids`, `number`;
         else `UNKNOWN_LABEL`.
 
     Raises:
@@ -80,4 +82,4 @@ def find_label(label: Any, number: Any, label_ids: Mapping[str, int], ids: Colle
     if own is not None:
         return max(own, UNKNOWN_LABEL)
     beside = whole_number(number)
-    return beside if beside is not None and ids is not None and beside in ids else UNKNOWN_LABEL
+    return max(beside, UNKNOWN_LABEL) if beside is not None and own_ids else UNKNOWN_LABEL

@@ -50,7 +50,7 @@ class ANETdetection:
         self.split, self.videos = split, [video for video in videos if video.labeled]
         self.unlabeled = {video.id for video in videos if not video.labeled}
         self.label_ids = annotations.label_ids
-        self.ids = frozenset(self.label_ids.values()) if annotations.own_ids else None
+        self.own_ids = annotations.own_ids
         self.tiou_thresholds = np.asarray(tiou_thresholds, dtype=np.float64)
         self.top_k = tuple(top_k)
         self.dataset_name = dataset_name or os.path.splitext(os.path.basename(ant_file))[0]
@@ -62,7 +62,7 @@ class ANETdetection:
         """The whole result, of what `evaluate` takes."""
         return evaluate_detections(
             self.ground_truth,
-            self._judged(as_detections(preds, self.label_ids, self.ids)),
+            self._judged(as_detections(preds, self.label_ids, self.own_ids)),
             tiou=self.tiou_thresholds,
             topk=self.top_k,
             absent_labels=self.absent_labels,

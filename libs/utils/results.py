@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,24 +73,22 @@ def concatenate(parts: list[Detections]) -> Detections:
     return Detections(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def as_detections(
-    predictions: Any, label_ids: Mapping[str, int] | None = None, ids: Collection[int] | None = None
-) -> Detections:
+def as_detections(predictions: Any, label_ids: Mapping[str, int] | None = None, own_ids: bool = True) -> Detections:
     """Accepts what ActionFormer's evaluator accepts — a dict or data frame with the columns `video-id`, `t-start`,
     `t-end`, `label`, `score` — a `Detections`, or the path of a result file. Whole numbers in `label` are class ids,
-    texts are class names. The argument is not changed. `label_ids`, `ids`: see `read_results`."""
+    texts are class names. The argument is not changed. `label_ids`, `own_ids`: see `read_results`."""
     label_ids = label_ids or {}
     if isinstance(predictions, Detections):
         return predictions
     if isinstance(predictions, (str, os.PathLike)):
-        return read_results(predictions, label_ids, ids)
+        return read_results(predictions, label_ids, own_ids)
     columns = ("video-id", "t-start", "t-end", "label", "score")
     missing = [name for name in columns if name not in predictions]
     if missing:
         raise ValueError(f"predictions: columns {missing} are missing; expected {list(columns)}")
     video, start, end, label, score = (np.asarray(predictions[name]) for name in columns)
     if label.dtype.kind not in "iu":
-        label = np.array(_resolve(label.ravel().tolist(), None, label_ids, ids, "predictions"), dtype=np.int64)
+        label = np.array(_resolve(label.ravel().tolist(), None, label_ids, own_ids, "predictions"), dtype=np.int64)
     return make_detections(video, start, end, label, score)
 
 
@@ -97,18 +96,20 @@ def _resolve(
     labels: Sequence[Any],
     numbers: Sequence[Any] | None,
     label_ids: Mapping[str, int],
-    ids: Collection[int] | None,
-    where: str,
+    own_ids: bool,
+    where: str | Sequence[str],
 ) -> list[int]:
-    """`find_label` of every row; each pair is looked up once."""
+    """`find_label` of every row, each pair looked up once; `where`: one for all, or of each row, for messages."""
     found: dict[tuple, int] = {}
     rows = []
-    for label, number in zip(labels, [None] * len(labels) if numbers is None else numbers, strict=True):
+    pairs = zip(labels, [None] * len(labels) if numbers is None else numbers, strict=True)
+    for row, (label, number) in enumerate(pairs):
+        place = where if isinstance(where, str) else where[row]
         if isinstance(label, (list, dict)):
-            raise ValueError(f"{where}: label {label!r} must be a text or a number")
+            raise ValueError(f"{place}: label {label!r} must be a text or a number")
         key = (type(label), label, number)
         if key not in found:
-            found[key] = find_label(label, number, label_ids, ids, where)
+            found[key] = find_label(label, number, label_ids, own_ids, place)
         rows.append(found[key])
     return rows
 
@@ -167,33 +168,31 @@ def write_ground_truth(path: str | os.PathLike, videos: Sequence[Video], label_n
     write_text(path, json.dumps({"database": database}))
 
 
-def read_results(
-    path: str | os.PathLike, label_ids: Mapping[str, int], ids: Collection[int] | None = None
-) -> Detections:
+def read_results(path: str | os.PathLike, label_ids: Mapping[str, int], own_ids: bool = True) -> Detections:
     """Reads a result file: ActivityNet's JSON, or a table `.csv` or `.tsv` with the columns `video`, `start`, `end`,
     `label` (or `label_id`), `score`, or ActionFormer's names of them.
 
     Args:
         label_ids: class name -> id.
-        ids: the ids that a `label_id` beside an unknown name may mean, see `find_label`. What is neither name nor id
-            becomes `UNKNOWN_LABEL`, which the evaluator counts and reports.
+        own_ids: whether a `label_id` beside an unknown name may mean an id of theirs, see `find_label`. What is neither
+            name nor id becomes `UNKNOWN_LABEL`, which the evaluator counts and reports.
 
     Raises:
         FileNotFoundError, ValueError: as `load_json`; a detection without label, score or segment, or another format.
     """
     ending = Path(path).suffix.lower()
     if ending in TABLES:
-        return _read_table(path, label_ids, ids)
+        return _read_table(path, label_ids, own_ids)
     if ending in (".pkl", ".pickle"):
         code = f"import pickle, pandas; pandas.DataFrame(pickle.load(open({str(path)!r}, 'rb'))).to_csv('results.csv')"
         raise ValueError(
             f"{path}: a pickle can run code when it is read, so it is refused. If you trust it: "
             f"python -c {shlex.quote(code)}"
         )
-    return _read_json(path, label_ids, ids)
+    return _read_json(path, label_ids, own_ids)
 
 
-def _read_json(path: str | os.PathLike, label_ids: Mapping[str, int], known: Collection[int] | None) -> Detections:
+def _read_json(path: str | os.PathLike, label_ids: Mapping[str, int], own_ids: bool) -> Detections:
     content = load_json(path)
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict):
@@ -210,22 +209,26 @@ def _read_json(path: str | os.PathLike, label_ids: Mapping[str, int], known: Col
                 starts.append(float(start))
                 ends.append(float(end))
                 scores.append(float(score))
-            except (KeyError, TypeError, ValueError, AttributeError):
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
                 raise ValueError(
                     f"{path}: video '{video_id}': expected an object with 'label', 'score' and 'segment': "
                     f"[start, end], found {entry!r}"
                 ) from None
             if ends[-1] < starts[-1]:
                 raise ValueError(f"{path}: video '{video_id}': segment {entry['segment']} ends before it starts")
-            if isinstance(label, (list, dict, bool)) or isinstance(number, (list, dict, bool)):
-                raise ValueError(f"{path}: video '{video_id}': label {label!r} must be a text or a number")
+            for name, value in (("label", label), ("label_id", number)):
+                if isinstance(value, (list, dict, bool)):
+                    raise ValueError(f"{path}: video '{video_id}': {name} {value!r} must be a text or a number")
+            if not all(map(math.isfinite, (starts[-1], ends[-1], scores[-1]))):
+                raise ValueError(f"{path}: video '{video_id}': a time or score is not finite: {entry!r}")
             ids.append(video_id)
             labels.append(label)
             numbers.append(number)
-    return make_detections(ids, starts, ends, _resolve(labels, numbers, label_ids, known, str(path)), scores)
+    places = [f"{path}: video '{video_id}'" for video_id in ids]
+    return make_detections(ids, starts, ends, _resolve(labels, numbers, label_ids, own_ids, places), scores)
 
 
-def _read_table(path: str | os.PathLike, label_ids: Mapping[str, int], known: Collection[int] | None) -> Detections:
+def _read_table(path: str | os.PathLike, label_ids: Mapping[str, int], own_ids: bool) -> Detections:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"file not found: {os.fspath(path)}")
     separator = "\t" if Path(path).suffix.lower() == ".tsv" else ","
@@ -234,6 +237,8 @@ def _read_table(path: str | os.PathLike, label_ids: Mapping[str, int], known: Co
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a table: {error}") from None
     table = table.rename(columns=COLUMNS)
+    if repeated := sorted({name for name in table if list(table).count(name) > 1}):
+        raise ValueError(f"{path}: more than one column {repeated}; expected one of each")
     needed = ["video", "start", "end", "score", *([] if "label_id" in table else ["label"])]
     if missing := [name for name in needed if name not in table]:
         raise ValueError(
@@ -250,8 +255,9 @@ def _read_table(path: str | os.PathLike, label_ids: Mapping[str, int], known: Co
     if (bad := np.flatnonzero(numbers["end"] < numbers["start"])).size:
         raise ValueError(f"{path}: line {bad[0] + 2}: the detection ends before it starts")
     beside = table["label_id"].replace("", None).tolist() if "label_id" in table else None
-    labels = table["label"].tolist() if "label" in table else [None] * len(table)
-    resolved = _resolve(labels, beside, label_ids, known, str(path))
+    labels = table["label"].replace("", None).tolist() if "label" in table else [None] * len(table)
+    places = [f"{path}: line {i + 2}" for i in range(len(table))]
+    resolved = _resolve(labels, beside, label_ids, own_ids, places)
     return make_detections(
         table["video"].to_numpy(object), numbers["start"], numbers["end"], resolved, numbers["score"]
     )

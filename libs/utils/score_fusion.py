@@ -31,10 +31,13 @@ def read_video_scores(
     """
     path = os.fspath(path)
     names = None
-    if ".json" in path:
+    if path.endswith(".json"):
         content = load_json(path)
-        if isinstance(content, dict) and "results" in content:
-            names, content = content.get("class"), content["results"]
+        if isinstance(content, dict):
+            names = content.pop("class", content.pop("classes", None))
+            content = content.get("results", content)
+        if names is not None and (not isinstance(names, list) or not all(isinstance(name, str) for name in names)):
+            raise ValueError(f"{path}: 'class' must be a list of class names, found {names!r}")
     elif path.endswith(".npz"):
         if not os.path.isfile(path):
             raise FileNotFoundError(f"file not found: {path}")
@@ -52,7 +55,7 @@ def read_video_scores(
         )
     try:
         scores = {video: np.asarray(values, dtype=np.float64) for video, values in content.items()}
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: expected an object with a list of class scores per video: {error}") from None
     bad = next((video for video, values in scores.items() if values.ndim != 1 or not np.isfinite(values).all()), None)
     if bad is not None or not scores:

@@ -135,3 +135,47 @@ def test_several_subsets_in_one_split(make_semi, tmp_path):
         trainer.train(config, tmp_path / "one", progress=False)
     config["train_split"] = ["training", "more"]
     trainer.train(config, tmp_path / "both", progress=False)
+
+
+def test_thresholds_of_a_split_with_other_classes_are_refused(make_semi, tmp_path, capsys):
+    path = make_semi()
+    folder = trainer.train(load_config(path), tmp_path / "run", progress=False)
+    split = tmp_path / "semi_split.json"
+    content = json.loads(split.read_text()) | {"label_ids": {"class0": 1, "class1": 0}}
+    content["hash"] = splits._hash(content)
+    split.write_text(json.dumps(content))
+    annotations = path.parent / "annotations.json"
+    content = json.loads(annotations.read_text())
+    for video in content["database"].values():
+        for found in video["annotations"]:
+            found["label_id"] = 1 - found["label_id"]
+    annotations.write_text(json.dumps(content))
+    features = str(path.parent / "features")
+    command = ["-q", "predict", str(path), str(folder), features, "--fps", "30", "--threshold", "auto"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 2
+    assert "class 'class0' has id 1, but 0 in the run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [{"labeled": [1, 2]}, {"labeled": None}, {"labeled": {"v0": 1}}, {"labeled": ["v0"], "unlabeled": None}, None],
+)
+def test_lists_that_are_no_lists_of_ids(make_semi, listing):
+    annotations = read_annotations(make_semi().parent / "annotations.json")
+    with pytest.raises(ValueError, match="list: expected"):
+        published_split(annotations, ["training"], listing, "list")
+
+
+@pytest.mark.parametrize("key", ["hash", "kind", "label_ids", "videos", "orders"])
+def test_split_files_of_another_shape(make_semi, tmp_path, key, capsys):
+    path = make_semi()
+    split = tmp_path / "semi_split.json"
+    whole = json.loads(split.read_text())
+    for value in (None, 3, [] if key != "label_ids" else ["x"]):
+        content = whole | {key: value}
+        if key != "hash":
+            content["hash"] = splits._hash(content)
+        split.write_text(json.dumps(content))
+        assert main(["-q", "train", str(path), "--output", "x"]) == 2
+        assert "not a split file" in capsys.readouterr().err
+        assert main(["-q", "check-data", str(path)]) == 4

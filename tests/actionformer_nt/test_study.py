@@ -168,3 +168,16 @@ def test_a_run_with_a_gpu_of_its_own_takes_the_one_that_it_sees(study_file, tmp_
         with pytest.raises(KeyboardInterrupt):
             study.run_job(job)
     assert seen == [["cuda:0"], ["cuda:3"]]
+
+
+def test_a_study_that_cannot_start_is_refused_at_once(study_file, tmp_path, capsys):
+    for changes, words in (
+        ({"ratios": []}, "ratios"), ({"folds": [0, 9]}, "no fold 9"), ({"ratios": [0.5, 0.9]}, "ratio 0.9 asks for"),
+        ({"set": {"dataset.json_file": str(tmp_path / "nowhere.json")}}, "nowhere.json"),
+    ):  # fmt: skip
+        assert main(["-q", "study", str(study_file(**changes))]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    for number in ("0", "-1", "x"):
+        with pytest.raises(SystemExit):
+            main(["study", str(study_file()), "--processes", number])

@@ -133,3 +133,69 @@ def test_prediction_of_nested_folders_has_files_of_its_own_for_each(make_data, t
     assert main([*command, "--formats", "json", "srt", "--out", str(tmp_path / "out")]) == 0
     assert sorted(json.loads((tmp_path / "out" / "predictions.json").read_text())["results"]) == ["a/b", "a_b"]
     assert (tmp_path / "out" / "a" / "b.srt").is_file() and (tmp_path / "out" / "a_b.srt").is_file()
+
+
+def test_first_rows_of_tables_that_are_neither_names_nor_numbers(tmp_path, rows):
+    lines = [",".join(map(str, row)) for row in rows.tolist()]
+    for first in ("", "0,1,2", "1,2,3", "0.0,1.0,2.0", "x,y,z"):
+        (tmp_path / "v.csv").write_text("\n".join([first, *lines]) + "\n")
+        np.testing.assert_allclose(read(tmp_path, ".csv"), rows, rtol=1e-6, err_msg=first)
+    for field in ("", "NA"):
+        (tmp_path / "v.csv").write_text("\n".join([f"{field},0.3,0.4", *lines]) + "\n")
+        with pytest.raises(ValueError, match=r"v\.csv: .*first row holds numbers and"):
+            read(tmp_path, ".csv")
+
+
+def test_arrays_that_are_no_numbers(tmp_path, rows):
+    for array, word in (
+        (rows.astype(complex), "complex"),
+        (np.zeros((4, 3), dtype=[("a", "f4")]), "type"),
+        (np.array([["a"] * 3] * 4), "type"),
+        (np.array([[object()] * 3] * 4, dtype=object), "Python objects"),
+    ):
+        np.save(tmp_path / "v.npy", array, allow_pickle=True)
+        with pytest.raises(ValueError, match=rf"v\.npy: .*{word}") as error:
+            read(tmp_path, ".npy")
+        assert "\n" not in str(error.value)
+    np.savez(tmp_path / "v.npz", feats=rows)
+    (tmp_path / "v.npz").rename(tmp_path / "v.npy")
+    with pytest.raises(ValueError, match=r"v\.npy: .*NpzFile"):
+        read(tmp_path, ".npy")
+
+
+def test_an_hdf5_file_beside_folders(tmp_path, rows):
+    with h5py.File(tmp_path / "one.h5", "w") as file:
+        file["v"] = rows
+    (tmp_path / "f").mkdir()
+    np.savez(tmp_path / "f" / "v.npz", feats=rows[:, :2])
+    for folders in ([tmp_path / "one.h5", tmp_path / "f"], [tmp_path / "f", tmp_path / "one.h5"]):
+        files = FeatureFiles([str(f) for f in folders], ext=".npz", channels=5)
+        assert files.read("v").shape == (12, 5) and files.length("v") == 12
+
+
+def test_linked_folders_are_read(tmp_path, rows):
+    (tmp_path / "disk").mkdir()
+    np.save(tmp_path / "disk" / "v.npy", rows)
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "day1").symlink_to(tmp_path / "disk")
+    (tmp_path / "f" / "loop").symlink_to(tmp_path / "f")
+    assert list(find_features([tmp_path / "f"], channels=3)) == ["day1/v"]
+
+
+def test_nothing_is_written_or_removed_outside_of_the_output(make_data, tmp_path, capsys):
+    path = make_data()
+    assert main(["-q", "train", str(path), "--output", "x"]) == 0
+    with h5py.File(tmp_path / "evil.h5", "w") as file:
+        file.create_dataset("a/..b/c", data=np.random.default_rng(0).standard_normal((64, 8)))
+    command = ["-q", "predict", str(path), str(tmp_path / "ckpt" / "tiny_x"), str(tmp_path / "evil.h5"), "--fps", "30"]
+    out = tmp_path / "deep" / "out"
+    assert main([*command, "--formats", "srt", "--out", str(out)]) == 0
+    from actionformer_nt.commands.predict import _inside
+
+    assert _inside("../../evil") == "evil" and _inside("/etc/x") == "etc/x" and _inside("..") == "video"
+    victim = tmp_path / "victim.txt"
+    victim.write_text("mine")
+    for names in ([str(victim)], ["../../victim.txt"], 3):
+        (out / ".written.json").write_text(json.dumps(names))
+        assert main([*command, "--formats", "srt", "--out", str(out)]) == 2
+        assert "not the list of files" in capsys.readouterr().err and victim.is_file()

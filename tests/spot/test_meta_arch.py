@@ -176,7 +176,10 @@ def test_a_wrong_model_section_is_refused(make_data, model, message):
 
 
 def test_train_resume_and_evaluate_with_the_engine(make_data, tmp_path):
-    path = write(make_data, {"n_head": 2, "embd_dim": 8, "mask_dims": [8]}, dataset={"max_seq_len": 48})
+    path = write(
+        make_data, {"n_head": 2, "embd_dim": 8, "mask_dims": [8]}, dataset={"max_seq_len": 48},
+        train_cfg={"numbered_checkpoints": "full"},
+    )  # fmt: skip
     whole = engine.train(load_config(path), tmp_path / "whole", progress=False, ckpt_freq=1)
     half = engine.train(load_config(path), tmp_path / "half", progress=False, ckpt_freq=1)
     first = half / "epoch_001.pth.tar"

@@ -80,6 +80,8 @@ WRONG = {  # half of the events are found, or none
     "an unknown name counts nowhere": ((NAMES, (1, 0)), (("run", "swim"),), 50.0),
     "an unknown name with another file's id": ((NAMES,), (("swim", "run"), (0, 1)), 0.0),
     "a negative id is no class": ((NAMES, (1, 0)), (("run", -1),), 50.0),
+    "texts that Python would read as numbers": ((NAMES, (1, 0)), ((" 1 ", "0_0"),), 0.0),
+    "numbers of another script": ((NAMES, (1, 0)), (("١", "1e0"),), 0.0),
     "a negative id beside an unknown name": ((NAMES, (1, 0)), (("run", "swim"), (1, -1)), 50.0),
 }
 

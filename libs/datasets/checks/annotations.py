@@ -16,6 +16,8 @@ from libs.utils.labels import label_number, label_text, whole_number
 from .findings import Findings
 from .names import close_names
 
+UNREADABLE = object()  # in place of the content of a file
+
 
 @dataclass
 class RawVideo:
@@ -50,17 +52,19 @@ def scan_annotations(path: str, findings: Findings) -> tuple[list[RawVideo], Lab
     labels, videos = Labels(), []
     content = _load(path, findings)
     database = content.get("database") if isinstance(content, dict) else None
-    if content is not None and not isinstance(database, dict):
+    if content is not UNREADABLE and not isinstance(database, dict):
         findings.add("error", "annotation-file", path, "no object 'database' in it")
     if not isinstance(database, dict):
         return [], labels
+    if content.get("classes") is not None and not isinstance(content["classes"], list):
+        findings.add("error", "annotation-file", path, "'classes' is not a list of names")
     if isinstance(content.get("classes"), list):
         labels.listed = [str(name) for name in content["classes"]]
         for name in sorted({name for name in labels.listed if labels.listed.count(name) > 1}):
             findings.add("error", "repeated-class", name, "stands more than once in the file's list 'classes'")
     for video_id, entry in database.items():
-        if not isinstance(entry, dict) or "subset" not in entry:
-            findings.add("error", "video-entry", video_id, "not an object with the key 'subset'")
+        if not isinstance(entry, dict) or not isinstance(entry.get("subset"), str):
+            findings.add("error", "video-entry", video_id, "not an object with the key 'subset', a text")
             continue
         video = RawVideo(
             video_id, str(entry["subset"]).lower(),
@@ -75,7 +79,7 @@ def scan_annotations(path: str, findings: Findings) -> tuple[list[RawVideo], Lab
                 "error", "other-key", video_id, f"no 'annotations', but events under {keys}",
                 advice="rename the key to 'annotations'",
             )  # fmt: skip
-        events = entry.get("annotations") or []
+        events = [] if entry.get("annotations") is None else entry["annotations"]
         if events and not video.labeled:
             findings.add(
                 "warning", "unlabeled-with-events", video_id,
@@ -108,7 +112,7 @@ def _load(path: str, findings: Findings) -> Any:
                      advice="see dataset.json_file")  # fmt: skip
     except ValueError as error:
         findings.add("error", "annotation-file", path, f"not JSON: {error}")
-    return None
+    return UNREADABLE
 
 
 def _positive(video_id: str, key: str, value: Any, findings: Findings) -> float | None:
@@ -124,7 +128,7 @@ def _positive(video_id: str, key: str, value: Any, findings: Findings) -> float 
 def _number(value: Any) -> float | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 

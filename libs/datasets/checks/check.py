@@ -60,7 +60,7 @@ def check_data(
     preset = PRESETS.get(config["dataset_name"], PRESETS["generic"])
     videos, labels = scan_annotations(data["json_file"], findings)
     splits = {name: [v for v in videos if v.subset in config[f"{name}_split"]] for name in ("train", "val")}
-    if videos:
+    if videos or not findings.count("error"):
         _check_splits(config, videos, splits, findings)
         _check_classes(config, preset, splits, labels, findings)
         _check_times(data, preset, splits, findings)
@@ -205,12 +205,27 @@ def _check_grid(
             grid = grids[video.id]
             end = ((grid.length - 1) * grid.stride + grid.num_frames) / fps[video.id]
             for start, stop, name in video.events:
-                if start >= end:
+                if start >= end or stop <= 0:
                     findings.add(
                         "warning", "beyond-features", video.id,
                         f"'{name}' [{start:g}, {stop:g}] begins after the features end ({end:.1f} s)",
                     )  # fmt: skip
+    _check_any_on_grid(splits["train"], grids, fps, findings)
     _summary(config, splits, fps, grids, report)
+
+
+def _check_any_on_grid(videos: list[RawVideo], grids: dict[str, Any], fps: dict[str, Any], findings: Findings) -> None:
+    """Some event of the training videos must lie where there are features."""
+    found = [(v, event) for v in videos if v.labeled and v.id in grids for event in v.events]
+    if found and not any(
+        stop > 0 and start * fps[v.id] < (grids[v.id].length - 1) * grids[v.id].stride + grids[v.id].num_frames
+        for v, (start, stop, _) in found
+    ):
+        findings.add(
+            "error", "nothing-to-learn", "train_split",
+            f"all {len(found)} events lie outside the features of their videos",
+            advice="are segments in seconds, and fps, feat_stride and num_frames those of the features?",
+        )  # fmt: skip
 
 
 def _summary(
