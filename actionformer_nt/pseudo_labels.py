@@ -70,7 +70,10 @@ def propose(
     weight = torch.where(iou_matrix(kept, segments) >= options["support_iou"], scores[None, :], 0.0)  # (N, candidates)
     weight.scatter_(1, index[:, None], scores[index][:, None])  # a segment supports itself
     weight = weight / weight.sum(dim=1, keepdim=True)
-    return PseudoSegments(weight @ segments, kept_scores, weight @ logits / options["temperature"])
+    # as differences to the segment, so that the mean of equal ends, such as a point's own time, is exactly that end and
+    # rounding does not decide on which side of it the point lies
+    shift = (weight[:, :, None] * (segments[None] - kept[:, None])).sum(dim=1)  # (N, candidates, 2) -> (N, 2)
+    return PseudoSegments(kept + shift, kept_scores, weight @ logits / options["temperature"])
 
 
 def select(found: PseudoSegments, options: dict[str, Any], class_scores: Tensor | None = None) -> PseudoSegments:

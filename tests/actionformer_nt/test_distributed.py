@@ -100,7 +100,10 @@ def test_two_processes_train_and_evaluate_as_one_does(make_data, tmp_path):
     ],
 )
 def test_two_processes_train_semi_supervised_as_one_does(make_semi, tmp_path, semi):
-    path = make_semi(ratio=0.5, labeled_view="strong", strong={"flip": 0.5, "snippet_mask": 0.3}, log_hidden=True)
+    path = make_semi(
+        ratio=0.5, labeled_view="strong", strong={"flip": 0.5, "snippet_mask": 0.3}, log_hidden=True,
+        dataset={"num_classes": 4},
+    )  # fmt: skip
     config = plain(path, burn_in=4, iterations=6, ckpt_every=4, **semi)
     one, two, nudged, short = (tmp_path / "ckpt" / f"semi_{name}" for name in ("one", "two", "nudged", "short"))
     tool("train", config, "--output", "one", bits=64)

@@ -58,6 +58,16 @@ def test_mean_logits_are_weighted_by_score():
     torch.testing.assert_close(found.logits[0], (weight[:, None] * supporters).sum(0) / weight.sum(), atol=1e-4, rtol=0)
 
 
+def test_the_mean_of_equal_ends_is_that_end():
+    """Of supporters with different scores and starts: a point at the end is not inside, whatever is rounded."""
+    for end in range(11, 28):
+        output = output_for([(4.0, float(end))], [[1.0, 0.0, -1.0]])
+        output.logits[0][0, 5:10] += torch.rand(5, 1)
+        output.offsets[0][0, 5:10, 0] += torch.rand(5)
+        found = propose(output, 0, OPTIONS)
+        assert found.segments[0, 1] == end and found.segments[0, 0] != 4.0
+
+
 def test_nothing_found():
     found = propose(output_for([], []), 0, OPTIONS)
     assert len(found.scores) == 0 and found.probs.shape == (0, 3)
