@@ -121,12 +121,17 @@ class Predictor:
         timing = Timing(fps, duration, feat_stride, num_frames)
         self._compare_fps(fps or self.config["dataset"]["default_fps"])
         if isinstance(features, (str, os.PathLike)):
-            ((name, source),) = self._find([features]).items()
+            found = self._find([features])
+            if len(found) != 1:
+                raise ValueError(
+                    f"{features}: features of {len(found)} videos; expected one file (`detect` takes folders)"
+                )
+            ((name, source),) = found.items()
             name, feats = video_id or name, source.read()
         else:
             name, feats = video_id or "video", np.asarray(features, dtype=np.float32)
-        found = predict([[make_video(name, feats, self.config["dataset"], timing)]], self.model)
-        return to_table(self.keep(found, threshold), self.names)
+        detections = predict([[make_video(name, feats, self.config["dataset"], timing)]], self.model)
+        return to_table(self.keep(detections, threshold), self.names)
 
     def detect(
         self,

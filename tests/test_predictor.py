@@ -178,9 +178,13 @@ def test_arguments_of_another_type_are_told(make_run):
         ({"fps": 30, "num_frames": -1}, "num_frames -1: expected a positive number"),
         ({"fps": 30, "threshold": 30}, "threshold 30: expected a score from 0 to 1"),
         ({"fps": 30, "threshold": "high"}, "threshold 'high': expected a score"),
+        ({"fps": 30, "threshold": True}, "threshold True: expected a score"),
+        ({"fps": 30, "feat_stride": float("inf")}, "feat_stride inf: expected a finite number"),
     ):
         with pytest.raises(ValueError, match=words):
             predictor(source, **options)
+    with pytest.raises(ValueError, match="features of 6 videos; expected one file"):
+        predictor(source.parent, fps=30)
     assert len(predictor(source, fps=np.float32(30), num_frames=0, threshold=0)) > 0
     with pytest.raises(SystemExit):
         main(["predict", "c", "k", "f", "--threshold", "30"])
