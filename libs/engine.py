@@ -45,6 +45,7 @@ from libs.utils import distributed
 from libs.utils.annotations import MIN_DURATION, Annotations
 from libs.utils.checkpoint import PREFIX, find_checkpoint, load_checkpoint, load_state, save_checkpoint
 from libs.utils.evaluation import EvaluationResult
+from libs.utils.labels import names_of
 from libs.utils.metrics import ANETdetection
 from libs.utils.optim import ModelEma, make_optimizer, make_scheduler, total_epochs
 from libs.utils.report import format_result, result_to_dict, write_table
@@ -387,20 +388,7 @@ def evaluate(
     given = {} if annotations is None else {"annotations": annotations}
     dataset = make_dataset(config["dataset_name"], False, config["val_split"], **config["dataset"], **given)
     _check_own_classes(dataset, path.parent)
-    evaluator = None
-    if not save_only:
-        evaluator = ANETdetection(
-            dataset.json_file,
-            dataset.split,
-            tiou_thresholds=dataset.get_attributes()["tiou_thresholds"],
-            absent_labels=absent_labels,
-            annotations=annotations,
-        )
-        if not len(evaluator.ground_truth.label):
-            raise ValueError(
-                f"{dataset.json_file}: nothing to evaluate: val_split {list(dataset.split)} holds no event in "
-                f"{len(evaluator.videos)} labeled videos; --saveonly writes detections without evaluating them"
-            )
+    evaluator = None if save_only else _evaluator(dataset, annotations, absent_labels)
     loader = make_data_loader(dataset, False, None, **config["loader"])
     stored = load_checkpoint(path)
     model = load_model(config, path, weights=weights, checkpoint=stored).to(device)
@@ -454,6 +442,23 @@ def evaluate(
     return Evaluation(detections, result, files)
 
 
+def _evaluator(dataset: Any, annotations: Annotations | None, absent_labels: str) -> ANETdetection:
+    """The evaluator of a data set's subsets. Raises ValueError where these hold no event."""
+    evaluator = ANETdetection(
+        dataset.json_file,
+        dataset.split,
+        tiou_thresholds=dataset.get_attributes()["tiou_thresholds"],
+        absent_labels=absent_labels,
+        annotations=annotations,
+    )
+    if not len(evaluator.ground_truth.label):
+        raise ValueError(
+            f"{dataset.json_file}: nothing to evaluate: val_split {list(dataset.split)} holds no event in "
+            f"{len(evaluator.videos)} labeled videos; --saveonly writes detections without evaluating them"
+        )
+    return evaluator
+
+
 def _check_own_classes(dataset: Any, folder: Path) -> None:
     """Of a data set of the user's own, which reads its own labels: they must be the run's."""
     known, own = read_label_ids(folder), getattr(dataset, "label_dict", None)
@@ -470,11 +475,6 @@ def _num_classes(dataset: Any) -> int | None:
 def label_ids(dataset: Any) -> dict[str, int]:
     """Class name -> id; empty where one class stands for all."""
     return {} if getattr(dataset, "class_agnostic", False) else dict(getattr(dataset, "label_dict", {}))
-
-
-def names_of(label_ids: dict[str, int]) -> dict[int, str]:
-    """Class id -> name; of several names of one id the first."""
-    return {i: name for name, i in reversed(label_ids.items())}
 
 
 def label_names(dataset: Any, *, external_scores: bool = False) -> dict[int, str]:

@@ -25,6 +25,7 @@ from libs.datasets.unannotated import Timing, UnannotatedVideos, find_features, 
 from libs.operating_point import stored_thresholds
 from libs.utils.annotations import read_annotations
 from libs.utils.checkpoint import find_checkpoint
+from libs.utils.labels import names_of
 from libs.utils.results import Detections, to_table
 from libs.utils.thresholds import Thresholds
 from libs.utils.train_utils import predict
@@ -209,4 +210,4 @@ def class_names(config: dict[str, Any], folder: Path) -> dict[int, str]:
     agnostic = preset is not None and preset.class_agnostic and data["num_classes"] == 1
     if agnostic or not Path(data["json_file"]).is_file():
         return {}
-    return {i: name for name, i in read_annotations(data["json_file"]).label_ids.items()}
+    return names_of(read_annotations(data["json_file"]).label_ids)

@@ -11,6 +11,7 @@ from libs.core import read_yaml
 from libs.core.files import load_json
 from libs.datasets.presets import PRESETS
 from libs.utils.annotations import Annotations, read_annotations
+from libs.utils.labels import names_of
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def read_label_ids(folder: Path) -> dict[str, int] | None:
 def read_classes(folder: Path) -> dict[int, str] | None:
     """Class id -> name of a run; None where the folder does not say."""
     ids = read_label_ids(folder)
-    return None if ids is None else {i: name for name, i in reversed(ids.items())}
+    return None if ids is None else names_of(ids)
 
 
 def check_classes(label_ids: dict[str, int], known: dict[str, int], *, what: str, source: str) -> None:
@@ -43,7 +44,8 @@ def check_classes(label_ids: dict[str, int], known: dict[str, int], *, what: str
     if label_ids == known:
         return
     moved = [name for name in label_ids.keys() & known.keys() if label_ids[name] != known[name]]
-    for name in sorted(moved):
+    if moved:
+        name = min(moved)
         raise ValueError(f"{what}: class '{name}' has id {label_ids[name]}, but {known[name]} in {source}")
     if more := sorted(label_ids.keys() - known.keys()):
         raise ValueError(f"{what}: classes {more} are not in {source}")

@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from libs.utils.labels import names_of
     from libs.utils.metrics import ANETdetection
     from libs.utils.report import format_result, result_to_dict, write_table
 
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
         args.annotations, args.split, tiou_thresholds=parse_tiou(args.tiou), absent_labels=args.absent_labels
     )
     evaluator.evaluate(args.results, verbose=False)
-    names = {i: name for name, i in reversed(evaluator.label_ids.items())}  # of two names the first
+    names = names_of(evaluator.label_ids)
     title = f"{evaluator.dataset_name} {', '.join(args.split)}"
     print(format_result(evaluator.result, title=title, label_names=names if args.per_class else None))
     if args.json:

@@ -54,6 +54,11 @@ def label_number(value: Any, where: str) -> int:
     return number
 
 
+def names_of(label_ids: dict[str, int]) -> dict[int, str]:
+    """Class id -> name; of several names of one id the first."""
+    return {i: name for name, i in reversed(label_ids.items())}
+
+
 def find_label(label: Any, number: Any, label_ids: Mapping[str, int], own_ids: bool, where: str) -> int:
     """The class id of a detection.
 
