@@ -1,5 +1,5 @@
 """The detector: configuration, data, model and training loops, under ActionFormer's names."""
 
-from .core.threads import wait_passively
+from .core.threads import choose_waiting
 
-wait_passively()  # before anything loads torch
+choose_waiting()  # before anything loads torch

@@ -1,6 +1,6 @@
 """Shared fixtures: reference figures, real data where they are, and tiny data sets."""
 
-import libs  # noqa: F401 # isort: skip (before torch, so that OpenMP threads sleep while they wait)
+import libs  # noqa: F401 # isort: skip (before torch, for how OpenMP's threads wait)
 
 import json
 import logging
