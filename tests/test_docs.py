@@ -263,7 +263,7 @@ def test_links_and_named_files_exist(page):
 def test_a_newcomer_follows_the_page_on_own_data(tmp_path, monkeypatch, capsys):
     """From spreadsheets and features to a report, with what the page says alone, in its order."""
     monkeypatch.chdir(tmp_path)
-    for key, value in {"opt.epochs": 12, "model.embd_dim": 32, "model.fpn_dim": 32, "model.head_dim": 32}.items():
+    for key, value in {"opt.epochs": 30, "model.embd_dim": 32, "model.fpn_dim": 32, "model.head_dim": 32}.items():
         monkeypatch.setitem(SMALL_DETECTOR, key, value)
     made = simulate("made", Simulation(num_train=8, num_test=3, duration=(40.0, 50.0), difficulty=0.0))
     Path(made["feat_folder"]).rename("features")
