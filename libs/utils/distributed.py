@@ -10,6 +10,7 @@ network's steps one by one.
 from __future__ import annotations
 
 import atexit
+import importlib
 import logging
 import os
 import sys
@@ -42,6 +43,9 @@ def start() -> None:
                 f"torchrun --nproc-per-node={os.environ['LOCAL_WORLD_SIZE']}: this machine has {gpus} GPUs"
             )
         torch.cuda.set_device(local)
+    # An optimizer imports torch._dynamo; done after the next line, this keeps the group alive when it is destroyed. Its
+    # threads then ask for the interpreter's lock while that shuts down, and the process aborts.
+    importlib.import_module("torch._dynamo")
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     atexit.register(dist.destroy_process_group)
     if not is_main():

@@ -156,6 +156,29 @@ def test_mistakes(make_data, tmp_path):
             tool(name, *args, processes=2)
 
 
+ENDS = """
+import os, sys
+import torch
+from libs.utils import distributed
+
+distributed.start()
+parameter = torch.nn.Parameter(torch.ones(2))
+torch.optim.AdamW([parameter])
+distributed.gather(distributed.total_count(distributed.from_main(1)))
+torch.distributed.destroy_process_group()
+names = {open(f"/proc/self/task/{thread}/comm").read().strip() for thread in os.listdir("/proc/self/task")}
+sys.exit(any("gloo" in name for name in names))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not name its threads")
+def test_threads_of_the_processes_end_before_the_interpreter_does(tmp_path):
+    """One that is left would ask for the interpreter's lock while that shuts down, and abort the process."""
+    (tmp_path / "ends.py").write_text(ENDS)
+    ended = subprocess.run([*LAUNCH, str(tmp_path / "ends.py")], env=ENVIRONMENT, capture_output=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr.decode()
+
+
 def test_alone_everything_is_the_identity():
     losses = {"a": torch.tensor(1.5)}
     assert distributed.total({"a": 1.5}) == {"a": 1.5} and distributed.parts_of_mean(losses) == losses
