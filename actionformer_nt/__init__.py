@@ -6,6 +6,7 @@ Importing it registers what a configuration may hold beyond ActionFormer's secti
 import importlib.util
 import os
 import sys
+from itertools import pairwise
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -36,10 +37,11 @@ def _check_libs() -> None:
 
 
 def _is_command() -> bool:
-    """Whether this process is the installed command, a script of `tools/` or `python -m actionformer_nt.cli`."""
+    """Whether this process is the installed command, a script of `tools/` or `python -m actionformer_nt`."""
     folder, name = os.path.split(os.path.abspath("".join(sys.argv[:1])))
     in_tools = folder == os.path.join(ROOT, "tools")
-    return name.startswith("actionformer-nt") or in_tools or "actionformer_nt.cli" in sys.orig_argv
+    as_module = ("-m", "actionformer_nt") in pairwise(sys.orig_argv)
+    return name.startswith("actionformer-nt") or in_tools or as_module
 
 
 _check_libs()

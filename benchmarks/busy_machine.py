@@ -37,7 +37,7 @@ def work(steps: int) -> None:
 
     from libs.core.threads import available_cores
     from libs.modeling import make_meta_arch
-    from libs.utils.optim import make_optimizer
+    from libs.training.optim import make_optimizer
 
     torch.manual_seed(0)
     config = load_config(ROOT / "configs" / "demo.yaml")

@@ -25,10 +25,10 @@ from pathlib import Path
 import numpy as np
 from peer import PEER, ROOT, peer_python
 
-from libs.utils.annotations import Video, read_annotations
-from libs.utils.evaluation import GroundTruth, evaluate_detections, ground_truth
-from libs.utils.metrics import ANETdetection
-from libs.utils.results import Detections, make_detections, read_results
+from libs.datasets.annotations import Video, read_annotations
+from libs.evaluation.anet_detection import ANETdetection
+from libs.evaluation.average_precision import GroundTruth, evaluate_detections, ground_truth
+from libs.evaluation.detections import Detections, make_detections, read_results
 
 OUT = ROOT / "docs" / "benchmarks"
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from libs import engine
 from libs.core import load_config
-from libs.run_folder import source_commit
+from libs.training import run as engine
+from libs.training.run_folder import source_commit
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "benchmarks"

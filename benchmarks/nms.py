@@ -22,9 +22,10 @@ import numpy as np
 import torch
 from peer import PEER, ROOT, peer_python
 
-from libs.run_folder import source_commit
-from libs.utils import nms, nms_ops, nms_torch
-from libs.utils.nms import nms_videos
+from libs.nms import fallback, kernels
+from libs.nms import suppress as nms
+from libs.nms.suppress import nms_videos
+from libs.training.run_folder import source_commit
 
 OUT = ROOT / "docs" / "benchmarks"
 OPTIONS = {"iou_threshold": 0.1, "min_score": 0.001, "max_seg_num": 200, "sigma": 0.5}
@@ -173,7 +174,7 @@ def where_time_goes(n: int, classes: int, multiclass: bool) -> dict:
         index, _, count = ops.nms_1d(*arguments)
         kept, kept_bounds = segs[index[: int(count)]], torch.tensor([0, int(count)])
         parts["voting"] = median_ms(lambda: ops.segment_voting(kept, kept_bounds, segs, scores, bounds, VOTING))
-        parts["voting, all candidates"] = median_ms(lambda: nms_torch._vote(kept, segs, scores, VOTING), 5)
+        parts["voting, all candidates"] = median_ms(lambda: fallback._vote(kept, segs, scores, VOTING), 5)
     return parts
 
 
@@ -182,7 +183,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=Path, default=None)
     parser.add_argument("--repeats", type=int, default=9)
     args = parser.parse_args()
-    if not nms_ops.compiled():
+    if not kernels.compiled():
         raise SystemExit("the kernels are not compiled")
     python, rows = peer_python(), []
     with tempfile.TemporaryDirectory() as folder:

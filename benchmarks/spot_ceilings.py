@@ -26,12 +26,12 @@ from actionformer_nt.spot.meta_arch import Spot
 from actionformer_nt.spot.network import SpotOutput
 from actionformer_nt.spot.targets import quantise, to_segments
 from libs.core.schema import TestSection, TrainSection
+from libs.datasets.annotations import Annotations, duplicate_mask, load_json, read_annotations
 from libs.datasets.presets import PRESETS
-from libs.run_folder import source_commit
-from libs.utils.annotations import Annotations, duplicate_mask, load_json, read_annotations
-from libs.utils.evaluation import EvaluationResult
-from libs.utils.metrics import ANETdetection
-from libs.utils.results import Detections, concatenate, make_detections
+from libs.evaluation.anet_detection import ANETdetection
+from libs.evaluation.average_precision import EvaluationResult
+from libs.evaluation.detections import Detections, concatenate, make_detections
+from libs.training.run_folder import source_commit
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "results"

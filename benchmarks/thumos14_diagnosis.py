@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from libs.run_folder import source_commit
-from libs.utils.annotations import read_annotations
-from libs.utils.diagnosis import BINS, LOW, PROFILE, diagnose
-from libs.utils.metrics import ANETdetection
-from libs.utils.report import diagnosis_to_dict
-from libs.utils.results import read_results
+from libs.datasets.annotations import read_annotations
+from libs.evaluation.anet_detection import ANETdetection
+from libs.evaluation.detections import read_results
+from libs.evaluation.diagnosis import BINS, LOW, PROFILE, diagnose
+from libs.evaluation.tables import diagnosis_to_dict
+from libs.training.run_folder import source_commit
 
 ROOT = Path(__file__).resolve().parent.parent
 TIOU = np.linspace(0.3, 0.7, 5)
@@ -64,8 +64,8 @@ def describe(found: dict[str, Any]) -> str:
     lines = [
         "# Errors of the released ActionFormer detections on THUMOS14", "",
         f"{found['detections']:,} detections in the 212 test videos, {found['events']:,} events. The kinds of error "
-        f"are those of `libs/utils/diagnosis.py`, in the manner of DETAD (Alwassel et al., ECCV 2018): they part all "
-        f"false positives, and a detection that overlaps no event by {LOW:g} is background. At each threshold "
+        f"are those of `libs/evaluation/diagnosis.py`, in the manner of DETAD (Alwassel et al., ECCV 2018): they part "
+        f"all false positives, and a detection that overlaps no event by {LOW:g} is background. At each threshold "
         f"the errors at that threshold are counted and fixed. `python benchmarks/thumos14_diagnosis.py --data DATA` "
         f"makes this page; all numbers are in `thumos14_diagnosis.json`.", "",
         "## Gain in mAP from fixing one kind", "",

@@ -147,7 +147,7 @@ def command(*arguments: str, cwd: Path, path: Path, python=()) -> subprocess.Com
     """Runs the command line of the packages in `path`."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"PYTHONPATH": str(path)}
     return subprocess.run(
-        [sys.executable, *(python or ("-m", "actionformer_nt.cli")), *arguments], cwd=cwd, env=environment,
+        [sys.executable, *(python or ("-m", "actionformer_nt")), *arguments], cwd=cwd, env=environment,
         capture_output=True, text=True,
     )  # fmt: skip
 
@@ -168,7 +168,7 @@ def test_a_wheel_brings_its_configurations(from_wheel, tmp_path):
     }
     assert len(named) > 10 and all((tmp_path / "project" / name).is_file() for name in named)
     code = (
-        "from libs.core import load_config; from actionformer_nt.splits import read_split; "
+        "from libs.core import load_config; from actionformer_nt.protocol.splits import read_split; "
         "split = load_config('configs/semi/hapt_05.yaml')['semi_cfg']['split']; "
         "print(len(read_split(split['file'], split['ratio'], 0).labeled))"
     )
@@ -188,7 +188,7 @@ def test_an_editable_installation_finds_the_configurations_of_its_checkout(mode,
         file.write(b"# edited")
     code = (
         "import site, sys, sysconfig; sys.path.append(sysconfig.get_path('purelib')); "
-        "site.addsitedir(sys.argv.pop(1)); from actionformer_nt.cli import main; main(sys.argv[1:])"
+        "site.addsitedir(sys.argv.pop(1)); from actionformer_nt.commands.main import main; main(sys.argv[1:])"
     )
     start = ("-S", "-c", code, str(tmp_path / "site"))  # -S: without the environment's own installation
     done = command("configs", "copy", cwd=tmp_path, path=tmp_path, python=start)

@@ -6,11 +6,11 @@ import logging
 import pytest
 import yaml
 
-from actionformer_nt.cli import main
-from libs import engine
+from actionformer_nt.commands.main import main
 from libs.core import load_config
-from libs.operating_point import stored_thresholds, thresholds_file
-from libs.predictor import Predictor
+from libs.inference.operating_point import stored_thresholds, thresholds_file
+from libs.inference.predictor import Predictor
+from libs.training import run as engine
 
 NAMES = ("carry", "run", "sit")  # ids 0, 1, 2
 
@@ -191,7 +191,7 @@ def test_external_scores_by_name(run, tmp_path, capsys):
 
 def test_thresholds_of_other_classes_are_not_used(run, caplog):
     config, checkpoint = load_config(run.config), run.folder_ / "epoch_003.pth.tar"
-    from libs.operating_point import choose_thresholds
+    from libs.inference.operating_point import choose_thresholds
 
     chosen = choose_thresholds(config, checkpoint, weights="raw")
     assert stored_thresholds(config, checkpoint, weights="raw") == chosen

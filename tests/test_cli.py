@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actionformer_nt.cli import build_parser, main
 from actionformer_nt.commands import COMMANDS, configs
+from actionformer_nt.commands.main import build_parser, main
 from actionformer_nt.commands.options import parse_tiou
 from libs.core import load_config
-from libs.utils.checkpoint import load_checkpoint
+from libs.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,7 +79,7 @@ def test_thresholds():
 
 
 def test_help_loads_nothing_heavy():
-    code = "import sys, actionformer_nt.cli as c; c.build_parser().format_help(); print(*sys.modules)"
+    code = "import sys, actionformer_nt.commands.main as c; c.build_parser().format_help(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "pandas", "pydantic", "yaml", "tqdm"} & set(done.stdout.split())
 
@@ -187,8 +187,14 @@ def names_both(line, foreign):
 def test_commands_name_a_foreign_package_libs(foreign, tmp_path):
     script = tmp_path / "bin" / "actionformer-nt"  # as pip writes it
     script.parent.mkdir()
-    script.write_text("import sys\nfrom actionformer_nt.cli import main\nsys.exit(main())\n", encoding="utf-8")
-    for arguments in ((script, "configs"), ("-m", "actionformer_nt.cli", "configs"), (ROOT / "tools/train.py", "x")):
+    script.write_text(
+        "import sys\nfrom actionformer_nt.commands.main import main\nsys.exit(main())\n", encoding="utf-8"
+    )
+    for arguments in (
+        (script, "configs"),
+        ("-m", "actionformer_nt", "configs"),
+        (ROOT / "tools/train.py", "x"),
+    ):
         done = start(*arguments, foreign=foreign)
         assert done.returncode == 2, arguments
         (line,) = done.stderr.splitlines()
@@ -243,7 +249,7 @@ def test_class_names_are_shown_whatever_letters_the_locale_has(make_data, event,
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
     arguments = ["--annotations", str(path.parent / "annotations.json"), "--split", "test", "--per-class"]
     done = subprocess.run(
-        [sys.executable, "-m", "actionformer_nt.cli", "evaluate", str(tmp_path / "r.json"), *arguments,
+        [sys.executable, "-m", "actionformer_nt", "evaluate", str(tmp_path / "r.json"), *arguments,
          "--csv", str(tmp_path / "r.csv")],
         env=environment, capture_output=True,
     )  # fmt: skip

@@ -17,10 +17,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from actionformer_nt import cli
-from actionformer_nt.splits import make_splits, read_split, write_splits
+from actionformer_nt.commands import main as cli
+from actionformer_nt.protocol.splits import make_splits, read_split, write_splits
+from libs.datasets.annotations import read_annotations
 from libs.datasets.simulate import Simulation, simulate
-from libs.utils.annotations import read_annotations
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from actionformer_nt.cli import main
-from actionformer_nt.splits import write_splits
+from actionformer_nt.commands.main import main
+from actionformer_nt.protocol.splits import write_splits
 from libs.core import load_config
+from libs.datasets.annotations import read_annotations
 from libs.datasets.checks import check_data
-from libs.utils.annotations import read_annotations
 
 
 def change(path, edit):
@@ -103,7 +103,7 @@ def test_the_semi_supervised_part_is_checked(make_data, tmp_path, capsys):
             events, subsets=subsets, plugins=["actionformer_nt"],
             **{"train_cfg": {"ema_ramp": True}, "semi_cfg": section, **sections},
         )  # fmt: skip
-        from actionformer_nt.splits import published_split
+        from actionformer_nt.protocol.splits import published_split
 
         annotations = read_annotations(path.parent / "annotations.json")
         labeled = {"labeled": listing or ["v0", "v1"]}

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from libs import engine
 from libs.core import load_config
-from libs.utils.metrics import ANETdetection
+from libs.evaluation.anet_detection import ANETdetection
+from libs.training import run as engine
 
 
 def test_released_actionformer_detections_on_thumos14(real_data):

@@ -12,14 +12,14 @@ import pytest
 import torch
 import yaml
 
-from actionformer_nt.cli import main
+from actionformer_nt.commands.main import main
 from libs.core.lock import locked
-from libs.utils.checkpoint import load_checkpoint
+from libs.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 STOP_AT = """
 import os, signal, sys
-from actionformer_nt import cli
+from actionformer_nt.commands import main as cli
 from libs.utils import optim
 kind, at = getattr(signal, sys.argv.pop(1)), int(sys.argv.pop(1))
 update = optim.ModelEma.update
@@ -34,7 +34,7 @@ sys.exit(cli.main(sys.argv[1:]))
 
 def command(*words, stop=None):
     """A call of the command line in a process of its own; `stop`: signal and update at which it is sent."""
-    start = ["-c", STOP_AT, *map(str, stop)] if stop else ["-m", "actionformer_nt.cli"]
+    start = ["-c", STOP_AT, *map(str, stop)] if stop else ["-m", "actionformer_nt"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, *start, *map(str, words)], env=environment, capture_output=True, text=True, timeout=300
@@ -76,8 +76,8 @@ def test_supervised_training_stopped_within_an_epoch(make_data, tmp_path, name, 
 @pytest.mark.parametrize("at", [3, 6])  # in the burn-in, in self-training
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_semi_supervised_training_stopped_between_checkpoints_and_records(make_data, tmp_path, name, at):
-    from actionformer_nt.splits import make_splits, write_splits
-    from libs.utils.annotations import read_annotations
+    from actionformer_nt.protocol.splits import make_splits, write_splits
+    from libs.datasets.annotations import read_annotations
 
     semi = {
         "split": {"file": str(tmp_path / "split.json"), "ratio": 0.5}, "method": "nt", "burn_in": 4, "iterations": 6,
@@ -149,7 +149,7 @@ def test_a_mistake_leaves_no_empty_folder(make_data, tmp_path, monkeypatch):
 
 def test_a_read_only_run_folder(make_data, tmp_path, monkeypatch, capsys):
     """Results go to the current folder, with a warning, and thresholds are found there again."""
-    import libs.run_folder as run_folder
+    import libs.training.run_folder as run_folder
 
     path = make_data(test_cfg={"max_seg_num": 200})
     assert main(["-q", "train", str(path), "--output", "x"]) == 0
@@ -189,8 +189,8 @@ def test_a_read_only_run_folder(make_data, tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def slow_study(make_data, tmp_path):
     """A study of one long run, and its folder."""
-    from actionformer_nt.splits import make_splits, write_splits
-    from libs.utils.annotations import read_annotations
+    from actionformer_nt.protocol.splits import make_splits, write_splits
+    from libs.datasets.annotations import read_annotations
 
     semi = {
         "split": {"file": str(tmp_path / "split.json"), "ratio": 0.5}, "method": "nt", "burn_in": 100_000,
@@ -209,7 +209,9 @@ def test_a_study_ends_its_runs_when_it_is_ended(slow_study, name, status):
     file, out = slow_study
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     study = subprocess.Popen(
-        [sys.executable, "-m", "actionformer_nt.cli", "-q", "study", str(file)], env=environment, stderr=subprocess.PIPE
+        [sys.executable, "-m", "actionformer_nt", "-q", "study", str(file)],
+        env=environment,
+        stderr=subprocess.PIPE,
     )
     folder = out / "runs" / "labeled_only_r0.5_f0_s0"
     metrics = folder / "metrics.jsonl"

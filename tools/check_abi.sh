@@ -46,7 +46,7 @@ for python in $pythons; do
         "$env/bin/python" -m pip install --quiet pyyaml pydantic pandas joblib tensorboard tqdm
         rm -rf "$work/tests"
         cp -r tests "$work/tests"
-        result=$(cd "$work" && "$env/bin/python" -m pytest -q -p no:cacheprovider tests/utils/test_nms.py 2>&1 | tail -n 1) || failed=1
+        result=$(cd "$work" && "$env/bin/python" -m pytest -q -p no:cacheprovider tests/nms/test_suppress.py 2>&1 | tail -n 1) || failed=1
         loaded=$(cd "$work" && "$env/bin/python" -c 'import torch, libs._C; print(torch.__version__, libs._C.__file__.rsplit("/", 1)[1])')
         echo "Python $version, $loaded: $result"
     done

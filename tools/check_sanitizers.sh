@@ -14,4 +14,4 @@ NMS_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omi
 runtime="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so) $(gcc -print-file-name=libstdc++.so)"
 # Python and torch keep memory to the end of the process, which is no leak of the kernels.
 LD_PRELOAD=$runtime ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH="$work" \
-    "$python" -m pytest -p no:cacheprovider tests/utils/test_nms.py
+    "$python" -m pytest -p no:cacheprovider tests/nms/test_suppress.py

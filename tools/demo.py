@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from actionformer_nt import splits, trainer
-from actionformer_nt.cli import tool
-from libs import engine, run_folder
+from actionformer_nt.commands.main import tool
+from actionformer_nt.protocol import splits
+from actionformer_nt.self_training import trainer
 from libs.core import load_config
+from libs.datasets.annotations import read_annotations
 from libs.datasets.simulate import Simulation, simulate
-from libs.utils.annotations import read_annotations
-from libs.utils.checkpoint import find_checkpoint
+from libs.training import run as engine
+from libs.training import run_folder
+from libs.training.checkpoint import find_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path("demo/data")

@@ -2,8 +2,8 @@
 
 import sys
 
-from actionformer_nt.cli import tool
 from actionformer_nt.commands import eval as command
+from actionformer_nt.commands.main import tool
 
 if __name__ == "__main__":
     sys.exit(tool(command))

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, overrides=args.set)
     report = check_data(config, features=not args.no_features, full=args.full, jobs=args.jobs, progress=not args.quiet)
     if "semi_cfg" in config:
-        from actionformer_nt.checks import check_semi
+        from actionformer_nt.self_training.checks import check_semi
 
         check_semi(config, report.findings)
     print(report.format())

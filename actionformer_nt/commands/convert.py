@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from libs.datasets.annotations import read_annotations
     from libs.datasets.convert import Options, convert, write_annotations, write_notes
-    from libs.utils.annotations import read_annotations
 
     if os.path.exists(args.out) and not args.overwrite:
         raise ValueError(f"{args.out}, the last argument, is there already; name another file or add --overwrite")

@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from libs import engine
     from libs.core import load_config
+    from libs.training import run as engine
 
     found = engine.evaluate(
         load_config(args.config, overrides=args.set), args.ckpt, epoch=args.epoch, topk=args.topk, weights=args.weights,

@@ -25,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from libs.utils.labels import names_of
-    from libs.utils.metrics import ANETdetection
-    from libs.utils.report import format_result, result_to_dict, write_table
+    from libs.datasets.labels import names_of
+    from libs.evaluation.anet_detection import ANETdetection
+    from libs.evaluation.tables import format_result, result_to_dict, write_table
 
     evaluator = ANETdetection(
         args.annotations, args.split, tiou_thresholds=parse_tiou(args.tiou), absent_labels=args.absent_labels

@@ -64,12 +64,12 @@ def parse_threshold(text: str) -> float | str:
 
 def run(args: argparse.Namespace) -> None:
     from libs.core import load_config
-    from libs.datasets.unannotated import Timing
-    from libs.operating_point import choose_thresholds, stored_thresholds
-    from libs.predictor import Predictor
-    from libs.run_folder import check_writable
-    from libs.utils.checkpoint import find_checkpoint
-    from libs.utils.results import to_table
+    from libs.evaluation.detections import to_table
+    from libs.inference.operating_point import choose_thresholds, stored_thresholds
+    from libs.inference.predictor import Predictor
+    from libs.inference.unannotated import Timing
+    from libs.training.checkpoint import find_checkpoint
+    from libs.training.run_folder import check_writable
 
     config = load_config(args.config, overrides=args.set)
     checkpoint = find_checkpoint(args.ckpt, args.epoch)
@@ -99,8 +99,8 @@ def _write(
 ) -> None:
     from tqdm import tqdm
 
-    from libs.utils.results import write_results
-    from libs.utils.subtitles import to_srt
+    from libs.evaluation.detections import write_results
+    from libs.inference.subtitles import to_srt
 
     out, formats = args.out, args.formats
     out.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ def _write(
             if "srt" in each:
                 (out / f"{place[video]}.srt").write_text(to_srt(rows), encoding="utf-8")
             if "png" in each:
-                from libs.utils.timeline import save_timeline
+                from libs.inference.timeline import save_timeline
 
                 save_timeline(out / f"{place[video]}.png", rows, title=video, duration=videos[video])
     print(f"{out}: {', '.join(files + [f'*.{kind}' for kind in each])}")
@@ -161,8 +161,8 @@ def _visible(config: dict[str, Any], folder: Path, split: list[str] | None) -> d
     """Of a semi-supervised configuration, only videos whose labels training was shown, and those of other subsets."""
     if "semi_cfg" not in config:
         return {}
-    from actionformer_nt.splits import read_hidden, read_split
-    from libs.run_identity import check_classes, read_label_ids
+    from actionformer_nt.protocol.splits import read_hidden, read_split
+    from libs.training.run_identity import check_classes, read_label_ids
 
     semi = config["semi_cfg"]["split"]
     labels = read_split(semi["file"], semi["ratio"], semi["fold"])

@@ -28,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from actionformer_nt import splits
+    from actionformer_nt.protocol import splits
     from libs.core.files import load_json
-    from libs.utils.annotations import read_annotations
+    from libs.datasets.annotations import read_annotations
 
     annotations = read_annotations(args.annotations)
     if args.published and args.marked:

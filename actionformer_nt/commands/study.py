@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from actionformer_nt import study, study_table
+    from actionformer_nt.study import plan as study
+    from actionformer_nt.study import table as study_table
 
     plan = study.load_study(args.study, overrides=args.set)
     if not args.table_only:

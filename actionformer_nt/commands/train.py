@@ -23,16 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from libs import engine, run_folder
-    from libs.core import load_config
-    from libs.utils import distributed
+    from libs.core import distributed, load_config
+    from libs.training import run as engine
+    from libs.training import run_folder
 
     config = load_config(args.config, overrides=args.set)
     folder = distributed.from_main(run_folder.folder_of_run(config, args.config, args.output))
     if args.resume and args.output is None:
         folder = run_folder.resume_point(args.resume).parent
     if "semi_cfg" in config:
-        from actionformer_nt import trainer
+        from actionformer_nt.self_training import trainer
 
         trainer.train(config, folder, resume=args.resume, overwrite=args.overwrite, progress=not args.quiet)
         for name, found in trainer.evaluate(config, folder, progress=not args.quiet).items():

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from actionformer_nt.losses import FORMS
+from .losses import FORMS
 
 
 class ClassTargets(NamedTuple):

@@ -2,9 +2,8 @@
 
 from torch import Tensor
 
-from actionformer_nt.label_space import partition
-
 from .base import ClassTargets, Options
+from .label_space import partition
 
 
 def class_targets(probs: Tensor, options: Options) -> ClassTargets:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from libs.utils.annotations import Annotations, load_json
-from libs.utils.diagnosis import LOW, diagnose
-from libs.utils.evaluation import GroundTruth, Ranked, evaluate_detections, ground_truth, rank_detections
-from libs.utils.matching import matched_mask
-from libs.utils.report import diagnosis_to_dict
-from libs.utils.results import Detections, read_results
+from libs.datasets.annotations import Annotations, load_json
+from libs.evaluation.average_precision import GroundTruth, Ranked, evaluate_detections, ground_truth, rank_detections
+from libs.evaluation.detections import Detections, read_results
+from libs.evaluation.diagnosis import LOW, diagnose
+from libs.evaluation.matching import matched_mask
+from libs.evaluation.tables import diagnosis_to_dict
 
 LEVELS = np.linspace(0, 1, 41)  # of recall
 SAME = 1e-6  # mAP that two evaluations of the same detections may differ

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from libs.run_folder import GROUND_TRUTH, SAMPLES
-from libs.run_identity import read_classes
-from libs.utils.annotations import Annotations, load_json, read_annotations
+from libs.datasets.annotations import Annotations, load_json, read_annotations
+from libs.training.run_folder import GROUND_TRUTH, SAMPLES
+from libs.training.run_identity import read_classes
 
 from .evaluations import describe_evaluation, read_detections
 from .timelines import Timelines

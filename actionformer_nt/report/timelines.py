@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from libs.utils.annotations import Annotations
-from libs.utils.results import Detections
+from libs.datasets.annotations import Annotations
+from libs.evaluation.detections import Detections
 
 
 class Timelines:

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from libs.core import distributed
 from libs.modeling.assignment import events_of
 from libs.modeling.decode import Candidates, postprocess
 from libs.modeling.registry import register_meta_arch
-from libs.utils import distributed
 
 from .decode import decode
 from .losses import class_loss, mask_loss, reconstruction_loss

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 
-from actionformer_nt.statistics import PairedDifference, detectable_effect, paired_difference
-from actionformer_nt.study import load_study
-from actionformer_nt.study_table import collect
+from actionformer_nt.study.plan import load_study
+from actionformer_nt.study.statistics import PairedDifference, detectable_effect, paired_difference
+from actionformer_nt.study.table import collect
 
 Scores = Mapping[tuple, float]  # (fold, seed), or (ratio, fold, seed) -> average mAP in percent
 SETTINGS = (

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from libs.utils.annotations import Annotations, Video, duplicate_mask, read_annotations
-from libs.utils.seeding import derive_seed
+from libs.core.seeding import derive_seed
 
+from .annotations import Annotations, Video, duplicate_mask, read_annotations
 from .crop import random_crop
 from .features import FeatureFiles
 from .grid import Grid, GridRule, resize

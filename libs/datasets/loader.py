@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from libs.core import distributed
 from libs.core.interrupts import ignore_interrupts
-from libs.utils import distributed
-from libs.utils.seeding import derive_seed
+from libs.core.seeding import derive_seed
 
 from .dataset import SampleKey, TALDataset
 

@@ -18,8 +18,9 @@ import numpy as np
 from tqdm import tqdm
 
 from libs.core.files import load_json
-from libs.utils.annotations import Video, read_annotations
-from libs.utils.seeding import derive_seed
+from libs.core.seeding import derive_seed
+
+from .annotations import Video, read_annotations
 
 
 @dataclass(frozen=True, kw_only=True)

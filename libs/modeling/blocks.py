@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from libs.modeling.cpu.convolution import conv1d, pointwise
+from libs.modeling.cpu.winograd import MOST_STEPS
+
 from .attention import global_attention, windowed_attention
-from .convolution import conv1d, pointwise
-from .winograd import MOST_STEPS
 
 
 def downsample_mask(mask: Tensor, stride: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from libs.utils import distributed
+from libs.core import distributed
 
 from .assignment import Targets
 from .losses import ctr_diou_loss_1d, sigmoid_focal_loss, softmax_class_loss, with_background

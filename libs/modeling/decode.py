@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from libs.utils.nms import nms_videos
+from libs.nms.suppress import nms_videos
 
 from .losses import class_scores
 

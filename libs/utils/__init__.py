@@ -1,9 +1,11 @@
-from .checkpoint import find_checkpoint, load_checkpoint, load_state, save_checkpoint
-from .metrics import ANETdetection
-from .nms import batched_nms
-from .optim import ModelEma, make_optimizer, make_scheduler
-from .seeding import fix_random_seed
-from .train_utils import NonFiniteLossError, predict, train_one_epoch, valid_one_epoch
+"""The names that ActionFormer's scripts import; what they name lives in the packages beside this one."""
+
+from libs.core.seeding import fix_random_seed
+from libs.evaluation.anet_detection import ANETdetection
+from libs.nms.suppress import batched_nms
+from libs.training.checkpoint import find_checkpoint, load_checkpoint, load_state, save_checkpoint
+from libs.training.epoch import NonFiniteLossError, predict, train_one_epoch, valid_one_epoch
+from libs.training.optim import ModelEma, make_optimizer, make_scheduler
 
 __all__ = [
     "ANETdetection",

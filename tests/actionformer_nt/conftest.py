@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from actionformer_nt.splits import make_splits, write_splits
-from libs.utils.annotations import read_annotations
+from actionformer_nt.protocol.splits import make_splits, write_splits
+from libs.datasets.annotations import read_annotations
 
 SPOT = {"embd_dim": 8, "n_head": 2, "mask_dims": [8], "pseudo": {"threshold": 0.34, "mask_threshold": 0.4}}
 

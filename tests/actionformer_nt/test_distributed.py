@@ -18,8 +18,8 @@ import pytest
 import torch
 import yaml
 
-from libs.utils import distributed
-from libs.utils.checkpoint import load_checkpoint
+from libs.core import distributed
+from libs.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from actionformer_nt import splits, trainer
-from actionformer_nt.cli import main
-from actionformer_nt.splits import marked_split, published_split, read_split, write_splits
-from libs import engine
+from actionformer_nt.commands.main import main
+from actionformer_nt.protocol import splits
+from actionformer_nt.protocol.splits import marked_split, published_split, read_split, write_splits
+from actionformer_nt.self_training import trainer
 from libs.core import load_config
-from libs.utils.annotations import read_annotations
+from libs.datasets.annotations import read_annotations
+from libs.training import run as engine
 
 
 def test_semi_supervised_runs_have_the_splits_classes(make_semi, tmp_path, capsys):

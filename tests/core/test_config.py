@@ -133,11 +133,11 @@ def test_plugin_section(make_data, monkeypatch):
 def test_semi_supervised_configurations_and_studies_load(path, monkeypatch):
     monkeypatch.chdir(CONFIGS.parent)  # they name the splits from the top of the checkout
     if path.parent.name == "study":
-        from actionformer_nt.study import load_study
+        from actionformer_nt.study.plan import load_study
 
         assert load_study(path).runs()
         return
-    from actionformer_nt.splits import read_split
+    from actionformer_nt.protocol.splits import read_split
 
     config = load_config(path)
     split = config["semi_cfg"]["split"]

@@ -30,11 +30,11 @@ def test_a_key_that_stands_twice_is_named(tmp_path, text):
 
 
 def test_every_reader_refuses_repeated_keys(tmp_path, make_data):
-    from actionformer_nt.splits import read_split
-    from libs.utils.annotations import read_annotations
-    from libs.utils.results import read_results
-    from libs.utils.score_fusion import read_video_scores
-    from libs.utils.thresholds import read_thresholds
+    from actionformer_nt.protocol.splits import read_split
+    from libs.datasets.annotations import read_annotations
+    from libs.evaluation.detections import read_results
+    from libs.evaluation.score_fusion import read_video_scores
+    from libs.evaluation.thresholds import read_thresholds
 
     path = tmp_path / "twice.json"
     path.write_text('{"database": {"v": {}, "v": {}}, "results": {}, "format": 1}')

@@ -48,7 +48,9 @@ def busy():
 
 
 @pytest.mark.skipif(not Path("/proc/loadavg").is_file(), reason="no /proc/loadavg")
-@pytest.mark.parametrize("code", ["import libs", "from libs.predictor import Predictor", "import actionformer_nt.cli"])
+@pytest.mark.parametrize(
+    "code", ["import libs", "from libs.inference.predictor import Predictor", "import actionformer_nt.commands.main"]
+)
 def test_beside_busy_processes_the_runtime_is_told(busy, code):
     """libgomp itself says what it has understood."""
     assert running_processes() >= 2

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from actionformer_nt.cli import main
+from actionformer_nt.commands.main import main
 from libs.datasets.features import FeatureFiles
-from libs.datasets.unannotated import find_features
+from libs.inference.unannotated import find_features
 
 
 @pytest.fixture

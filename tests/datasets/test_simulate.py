@@ -4,8 +4,8 @@ import json
 import numpy as np
 import pytest
 
+from libs.datasets.annotations import read_annotations
 from libs.datasets.simulate import Simulation, simulate
-from libs.utils.annotations import read_annotations
 
 SMALL = {"num_train": 6, "num_test": 3, "num_classes": 3, "channels": 16, "duration": (20.0, 30.0)}
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from actionformer_nt.criterion import UnlabeledCriterion
+from actionformer_nt.self_training.criterion import UnlabeledCriterion
 from libs.modeling.assignment import Targets
 from libs.modeling.criterion import Criterion
 from libs.modeling.heads import ClsHead
 from libs.modeling.losses import class_scores
-from libs.utils.checkpoint import load_state
+from libs.training.checkpoint import load_state
 
 
 def head(form):

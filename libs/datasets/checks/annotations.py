@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from libs.core.files import RepeatedKeysError, load_json
-from libs.utils.annotations import MIN_DURATION, PAST_END, duplicate_mask, is_unlabeled, misplaced_events
-from libs.utils.labels import label_number, label_text, whole_number
+from libs.datasets.annotations import MIN_DURATION, PAST_END, duplicate_mask, is_unlabeled, misplaced_events
+from libs.datasets.labels import label_number, label_text, whole_number
 
 from .findings import Findings
 from .names import close_names

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from libs.datasets import make_dataset
+from libs.datasets.annotations import MIN_DURATION
 from libs.datasets.features import FeatureFiles
 from libs.datasets.grid import GridRule
 from libs.datasets.presets import PRESETS, Preset
-from libs.utils.annotations import MIN_DURATION
 
 from . import pyramid
 from .annotations import Labels, RawVideo, check_similar, scan_annotations

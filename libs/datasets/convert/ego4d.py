@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from libs.utils.annotations import duplicate_mask
+from libs.datasets.annotations import duplicate_mask
 
 from .result import Converted, Note, Options
 from .source import Source

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import yaml
 
-from actionformer_nt import splits, trainer
+from actionformer_nt.protocol import splits
+from actionformer_nt.self_training import trainer
 from libs.core import load_config
+from libs.datasets.annotations import Event, Video, read_annotations
 from libs.datasets.simulate import Simulation, simulate
-from libs.run_folder import GROUND_TRUTH
-from libs.utils.annotations import Event, Video, read_annotations
-from libs.utils.evaluation import evaluate_detections, ground_truth
-from libs.utils.report import result_to_dict
-from libs.utils.results import make_detections, write_ground_truth, write_results
+from libs.evaluation.average_precision import evaluate_detections, ground_truth
+from libs.evaluation.detections import make_detections, write_ground_truth, write_results
+from libs.evaluation.tables import result_to_dict
+from libs.training.run_folder import GROUND_TRUTH
 
 SCREENSHOTS = os.environ.get("ACTIONFORMER_NT_SCREENSHOTS", "")  # "1": the browser test writes docs/images
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

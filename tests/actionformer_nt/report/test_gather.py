@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import yaml
 
-from actionformer_nt.cli import main
+from actionformer_nt.commands.main import main
 from actionformer_nt.report import gather
 from actionformer_nt.report.runs import MAX_RECORDS, read_curves, run_names
-from libs.utils.evaluation import ground_truth
+from libs.evaluation.average_precision import ground_truth
 
 
 def data_of(page):

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from actionformer_nt.cli import main
+from actionformer_nt.commands.main import main
 from libs.core import load_config
+from libs.datasets.annotations import read_annotations
 from libs.datasets.checks import check_data
 from libs.datasets.checks.timing import VideoLength, fitting
-from libs.utils.annotations import read_annotations
-from libs.utils.evaluation import ground_truth
+from libs.evaluation.average_precision import ground_truth
 
 
 class Data:

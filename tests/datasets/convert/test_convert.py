@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actionformer_nt.cli import main
+from actionformer_nt.commands.main import main
 from libs.core import load_config
 from libs.datasets import make_dataset
+from libs.datasets.annotations import read_annotations
 from libs.datasets.convert import FORMATS, Options, convert
-from libs.utils.annotations import read_annotations
 
 ROOT = Path(__file__).parents[3]
 RAW = ROOT / "tests" / "data" / "convert"

@@ -1,0 +1,129 @@
+"""2-D embeddings of the features that the classifier sees: action against background, and classes among each other.
+
+Made after training, on a few videos of the test split with their ground truth, by principal components.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from libs.datasets import make_dataset
+from libs.datasets.annotations import Annotations
+from libs.training import run as engine
+from libs.training.run_folder import SAMPLES
+
+MAX_POINTS = 500  # of the events, and as many of the background
+BACKGROUND = -1
+
+
+def write_embeddings(config: dict[str, Any], checkpoint: Path, annotations: Annotations) -> None:
+    """Writes `samples/embeddings.json` beside the checkpoint of a semi-supervised run, of the student's features.
+    Nothing where `semi_cfg.samples.videos` is 0."""
+    count = config["semi_cfg"]["samples"]["videos"]
+    if not count:
+        return
+    model = engine.load_model(config, checkpoint, weights="raw").to(engine.select_device(config))
+    dataset = make_dataset(
+        config["dataset_name"], False, config["val_split"], **config["dataset"], annotations=annotations
+    )
+    names = {i: name for name, i in dataset.label_dict.items()}
+    feats, labels, videos = [], [], []
+    for number in range(min(len(dataset), count)):
+        index = number * len(dataset) // min(len(dataset), count)
+        x, time = class_features(model, dataset[index])
+        feats.append(x)
+        labels.append(label_at(time, *dataset.events(index)))
+        videos.append(np.full(len(x), number))
+    found = embed(np.concatenate(feats), np.concatenate(labels), np.concatenate(videos))
+    folder = checkpoint.parent / SAMPLES
+    folder.mkdir(exist_ok=True)
+    used = {int(i): names.get(int(i), str(i)) for i in np.unique(np.concatenate(labels)) if i != BACKGROUND}
+    (folder / "embeddings.json").write_text(json.dumps(found | {"labels": used}), encoding="utf-8")
+
+
+@torch.no_grad()
+def class_features(model: Any, video: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Input of the last layer of the class head, (T, D), and where it lies, (T,) steps: SPOT's snippets, or the
+    finest level of a pyramid. Of overlapping windows the earlier one counts."""
+    seen: list[Tensor] = []
+    spot = not hasattr(model, "cls_head")
+    layer = model.net.class_head if spot else model.cls_head.cls_head
+    hook = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().float().cpu()))
+    try:
+        if not spot:
+            (batch,) = model.batches([video])
+            output = model.network(batch.feats, batch.mask, batch.lengths)
+            valid = output.masks[0][0].cpu()
+            finest = seen[0][0, :, : len(valid)].T  # the levels lie in one sequence, the finest first
+            return finest[valid].numpy(), output.points[0][:, 0].cpu()[valid].numpy()
+        feats, end = [], 0
+        for batch in model.batches([video]):
+            seen.clear()
+            model.network(batch.feats, batch.mask)
+            for row, (start, length) in zip(seen[0], batch.windows, strict=True):
+                feats.append(row[max(end - start, 0) : length])
+                end = start + length
+        return torch.cat(feats).numpy(), np.arange(end, dtype=np.float32)
+    finally:
+        hook.remove()
+
+
+def label_at(time: np.ndarray, segments: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Class of the shortest event around each time (T,), or BACKGROUND."""
+    result = np.full(len(time), BACKGROUND)
+    for k in np.argsort(segments[:, 0] - segments[:, 1], kind="stable"):  # the longest first
+        result[(time >= segments[k, 0]) & (time <= segments[k, 1])] = labels[k]
+    return result
+
+
+def embed(feats: np.ndarray, labels: np.ndarray, videos: np.ndarray) -> dict[str, Any]:
+    """Two planes of principal components, of all chosen points and of those in events.
+
+    Args:
+        feats: (P, D); labels: (P,), BACKGROUND or a class; videos: (P,) numbers.
+
+    Returns:
+        `foreground` and `classes`, each with `points` [x, y, label], `explained`, the share of the variance on either
+        axis, and `nearest`, the share of points whose nearest other point, in all dimensions and from another video,
+        is of the same kind (None without another video). Axes are scaled by the larger standard deviation.
+    """
+    inside = _thin(np.flatnonzero(labels != BACKGROUND))
+    rows = np.sort(np.concatenate([inside, _thin(np.flatnonzero(labels == BACKGROUND))]))
+    planes = {"foreground": (rows, labels != BACKGROUND), "classes": (inside, labels)}
+    return {name: _plane(feats[r], labels[r], kind[r], videos[r]) for name, (r, kind) in planes.items()}
+
+
+def _thin(rows: np.ndarray) -> np.ndarray:
+    count = min(len(rows), MAX_POINTS)
+    return rows[np.arange(count) * len(rows) // max(count, 1)]
+
+
+def _plane(feats: np.ndarray, labels: np.ndarray, kind: np.ndarray, videos: np.ndarray) -> dict[str, Any]:
+    if len(feats) < 2:
+        return {"points": [], "explained": [0.0, 0.0], "nearest": None}
+    x = feats.astype(np.float64) - feats.mean(axis=0, dtype=np.float64)
+    u, s, _ = np.linalg.svd(x, full_matrices=False)
+    u, s = np.pad(u, ((0, 0), (0, 2)))[:, :2], np.pad(s, (0, 2))
+    u = u * np.where(u[np.abs(u).argmax(axis=0), [0, 1]] < 0, -1, 1)  # a sign that does not depend on the library
+    plane = u * s[:2] / max(s[0] / np.sqrt(len(x)), 1e-12)
+    total = max(float((s**2).sum()), 1e-12)
+    return {
+        "points": [[round(a, 3), round(b, 3), int(k)] for (a, b), k in zip(plane.tolist(), labels, strict=True)],
+        "explained": [round(float(v), 4) for v in s[:2] ** 2 / total],
+        "nearest": _nearest(x, kind, videos),
+    }
+
+
+def _nearest(x: np.ndarray, kind: np.ndarray, videos: np.ndarray) -> float | None:
+    other = videos[:, None] != videos[None, :]
+    if not other.any(axis=1).all():
+        return None
+    square = (x**2).sum(axis=1)
+    distance = np.where(other, square[:, None] + square[None, :] - 2 * x @ x.T, np.inf)
+    return round(float((kind[distance.argmin(axis=1)] == kind).mean()), 4)

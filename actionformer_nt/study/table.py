@@ -1,0 +1,96 @@
+"""The table of a study: means over folds and seeds, paired differences to the baseline, and what they can show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from libs.core.files import load_json
+
+from .plan import Study
+from .statistics import DETECTABLE, INTERVAL, paired_difference
+
+
+def collect(study: Study) -> dict[tuple[str, Any, float], dict[tuple[int, int], float]]:
+    """(method, parameter value, ratio) -> (fold, seed) -> average mAP in percent, of the runs that are there."""
+    found: dict[tuple[str, Any, float], dict[tuple[int, int], float]] = {}
+    for run in study.runs():
+        path = study.result_file(run)
+        if path.is_file() and (run.method in study.file.methods):
+            score = 100 * load_json(path)[study.file.report]["average_mAP"]
+            found.setdefault((run.method, run.value, run.ratio), {})[run.fold, run.seed] = score
+    return found
+
+
+def _rows(study: Study) -> Iterator[dict[str, Any]]:
+    found = collect(study)
+    for (method, value, ratio), scores in found.items():
+        numbers = np.array(list(scores.values()))
+        row = {
+            "method": method, "value": value, "ratio": ratio, "runs": len(numbers), "mean": float(numbers.mean()),
+            "std": float(numbers.std(ddof=1)) if len(numbers) > 1 else None,
+            "scores": {f"fold {f}, seed {s}": score for (f, s), score in scores.items()},
+        }  # fmt: skip
+        baseline = found.get((study.file.baseline, value, ratio)) or found.get((study.file.baseline, None, ratio))
+        if baseline and method != study.file.baseline:
+            row["difference"] = asdict(paired_difference(scores, baseline))
+            if row["difference"]["pairs"] < study.file.min_pairs:  # from two pairs on there could be one
+                row["difference"]["interval"] = None
+        yield row
+
+
+def write_table(study: Study) -> str:
+    """Writes a table as JSON and Markdown into the output folder, named like the study file, and returns the text of
+    the latter. Studies that share an output folder share its runs."""
+    rows = list(_rows(study))
+    total = len(study.runs())
+    done = sum(study.result_file(run).is_file() for run in study.runs())
+    parameter = study.file.parameter
+    external = study.config(study.runs()[0]).get("test_cfg", {}).get("ext_score_file")
+    lines = [
+        f"Average mAP (%) of the {study.file.report}, mean ± std over folds and seeds; difference to "
+        f"`{study.file.baseline}` over pairs of runs with the same fold and seed, with a {INTERVAL}. "
+        f"{done} of {total} runs." + (f" With external scores: {external}." if external else ""),
+        "",
+        f"| ratio | method |{f' {parameter.name} |' if parameter else ''} runs | average mAP | difference | pairs | sd "
+        "| detectable |",
+        "|---|---|" + ("---|" if parameter else "") + "---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda r: (r["ratio"], study.file.methods.index(r["method"]), str(r["value"]))):
+        std = "" if row["std"] is None else f" ± {row['std']:.2f}"
+        cell = f" {row['value'] if row['value'] is not None else ''} |" if parameter else ""
+        lines.append(
+            f"| {row['ratio']:g} | {row['method']} |{cell} {row['runs']} | {row['mean']:.2f}{std} "
+            f"| {' | '.join(_difference_cells(row.get('difference')))} |"
+        )
+    lines += [
+        "",
+        f"Interval: {INTERVAL} of the mean difference, from {max(study.file.min_pairs, 2)} pairs on. "
+        f"Sd: standard deviation of the differences. Detectable: {DETECTABLE}.",
+    ]
+    text = "\n".join(lines) + "\n"
+    study.output.mkdir(parents=True, exist_ok=True)
+    stem = study.output / Path(study.path).stem
+    stem.with_suffix(".md").write_text(text, encoding="utf-8")
+    content = {"study": study.path, "interval": INTERVAL, "detectable_effect": DETECTABLE, "rows": rows}
+    stem.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return text
+
+
+def _difference_cells(difference: dict[str, Any] | None) -> list[str]:
+    """The cells difference, pairs, sd and detectable; empty where there is no baseline, or too few pairs."""
+    if difference is None:
+        return ["", "", "", ""]
+    mean, interval = difference["mean"], difference["interval"]
+    cell = "" if mean is None else f"{mean:+.2f}"
+    if interval:
+        cell += f" [{interval[0]:+.2f}, {interval[1]:+.2f}]"
+    sd, detectable = (
+        "" if number is None else f"{number:.2f}" for number in (difference["std"], difference["detectable_effect"])
+    )
+    return [cell, str(difference["pairs"]), sd, detectable]

@@ -1,0 +1,97 @@
+"""Evaluation results and diagnoses as text, JSON and CSV."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .average_precision import EvaluationResult
+from .diagnosis import ERRORS, MISSES, Diagnosis
+
+_WARNINGS = {
+    "events_dropped_as_duplicates": "events dropped: shorter than 1 ms, or the same label and times as another",
+    "videos_without_predictions": "videos of the split without any prediction; their events count as missed",
+    "predictions_in_unknown_videos": "predictions in videos that are not in the split: they count as false positives",
+    "predictions_with_absent_label": "predictions whose label no event of the split has",
+    "of_these_counted_for_another_class": "  of these, counted for another class (not so with --absent-labels drop)",
+}
+
+
+def format_result(result: EvaluationResult, *, title: str = "", label_names: dict[int, str] | None = None) -> str:
+    """mAP and Recall@kx per tIoU in percent; per-class AP too where `label_names` is given."""
+    table = pd.DataFrame({"tIoU": [f"{t:.2f}" for t in result.tiou], "mAP": 100 * result.mAP})
+    for j, k in enumerate(result.topk):
+        table[f"Recall@{k}x"] = 100 * result.recall[:, j]
+    lines = [f"Detection results on {title}, %" if title else "Detection results, %"]
+    lines += table.to_string(index=False, float_format="%.2f").split("\n")
+    lines.append(f"average mAP {100 * result.average_mAP:.2f}")
+    if label_names is not None:
+        lines += ["", per_class_table(result, label_names).to_string(index=False, float_format="%.2f")]
+    lines += [f"{result.counts[key]:>8} {text}" for key, text in _WARNINGS.items() if result.counts.get(key)]
+    return "\n".join(lines)
+
+
+def per_class_table(result: EvaluationResult, label_names: dict[int, str]) -> pd.DataFrame:
+    """One row per class: number of events, AP per tIoU and their mean, in percent."""
+    table = pd.DataFrame({"class": [label_names.get(int(i), str(i)) for i in result.label], "events": result.num_gt})
+    for t, row in zip(result.tiou, result.ap, strict=True):
+        table[f"AP@{t:.2f}"] = 100 * row
+    table["AP"] = 100 * result.ap.mean(axis=0)
+    return table
+
+
+def result_to_dict(result: EvaluationResult, label_names: dict[int, str] | None = None) -> dict[str, Any]:
+    """The result as plain numbers (fractions), for JSON."""
+    names = label_names or {}
+    return {
+        "tiou": result.tiou.tolist(),
+        "mAP": result.mAP.tolist(),
+        "average_mAP": result.average_mAP,
+        "recall": {f"{k}x": result.recall[:, j].tolist() for j, k in enumerate(result.topk)},
+        "per_class": [
+            {"label_id": int(i), "label": names.get(int(i), str(i)), "events": int(n), "AP": result.ap[:, c].tolist()}
+            for c, (i, n) in enumerate(zip(result.label, result.num_gt, strict=True))
+        ],
+        "counts": dict(result.counts),
+    }
+
+
+def write_table(path: str | os.PathLike, result: EvaluationResult, label_names: dict[int, str]) -> None:
+    """The per-class table and the means as CSV."""
+    table = per_class_table(result, label_names)
+    mean = {"class": "mean", "events": int(result.num_gt.sum()), "AP": 100 * result.average_mAP}
+    mean |= {f"AP@{t:.2f}": 100 * m for t, m in zip(result.tiou, result.mAP, strict=True)}
+    pd.concat([table, pd.DataFrame([mean])]).to_csv(Path(path), index=False, float_format="%.4f")
+
+
+def diagnosis_to_dict(found: Diagnosis) -> dict[str, Any]:
+    """The diagnosis as plain numbers, for JSON: per threshold false positives and gain of mAP (fractions) by kind,
+    kinds among the best detections, misses by kind, and misses by range of each property of the events."""
+    counts, misses = found.counts(), found.miss_counts()
+    return {
+        "tiou": found.tiou.tolist(),
+        "mAP": found.mAP.tolist(),
+        "detections": len(found.row),
+        "events": found.miss.shape[1],
+        "false_positives": [
+            {"kind": name, "count": counts[:, k].tolist(), "gain": found.gain[:, k].tolist()}
+            for k, name in enumerate(ERRORS)
+        ],
+        "profile": found.profile.tolist(),  # (T, PROFILE, kinds and, last, correct)
+        "misses": [{"kind": name, "count": misses[:, k].tolist()} for k, name in enumerate(MISSES)],
+        "groups": {name: _group_to_list(found, name) for name in found.groups},
+    }
+
+
+def _group_to_list(found: Diagnosis, name: str) -> list[dict[str, Any]]:
+    group = found.groups[name]
+    events, missed = found.missed_in(name)
+    edges = [0.0, *group.upper.tolist(), None]
+    return [
+        {"low": low, "high": high, "unit": group.unit, "events": int(events[b]), "missed": missed[:, b].tolist()}
+        for b, (low, high) in enumerate(itertools.pairwise(edges))
+    ]

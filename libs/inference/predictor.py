@@ -1,0 +1,215 @@
+"""A trained detector for videos that no annotation file knows of.
+
+predictor = Predictor.from_checkpoint("ckpt/thumos_i3d_reproduce")
+table = predictor("my_video.npy", fps=30, threshold=0.3)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader
+
+from libs.core import load_config
+from libs.datasets.annotations import read_annotations
+from libs.datasets.labels import names_of
+from libs.datasets.loader import identity
+from libs.datasets.presets import PRESETS
+from libs.evaluation.detections import Detections, to_table
+from libs.evaluation.thresholds import Thresholds
+from libs.training import run as engine
+from libs.training import run_identity
+from libs.training.checkpoint import find_checkpoint
+from libs.training.epoch import predict
+
+from .operating_point import stored_thresholds
+from .unannotated import Timing, UnannotatedVideos, find_features, make_video
+
+FPS_TOLERANCE = 0.01  # 29.97 and 30 are the same
+
+logger = logging.getLogger(__name__)
+
+
+class Predictor:
+    """
+    Args:
+        config: resolved.
+        model: on its device, in evaluation mode.
+        names: class id -> name; ids without a name are shown as numbers.
+        thresholds: what `threshold="auto"` means.
+        fps: the lowest and the highest frame rate of the training videos; None: not known.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        model: Any,
+        *,
+        names: dict[int, str],
+        thresholds: Thresholds | None = None,
+        fps: tuple[float, float] | None = None,
+    ) -> None:
+        self.config, self.model, self.names, self.thresholds, self.fps = config, model, names, thresholds, fps
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | os.PathLike,
+        *,
+        config: str | os.PathLike | dict[str, Any] | None = None,
+        epoch: int = -1,
+        weights: str = "ema",
+        topk: int = -1,
+        thresholds: Thresholds | None = None,
+    ) -> Predictor:
+        """
+        Args:
+            path: checkpoint, or folder of checkpoints (see `find_checkpoint`).
+            config: file, or resolved dict; None: the `config.yaml` that training left beside the checkpoint.
+            weights: "ema" or "raw".
+            topk: detections per video; <= 0: test_cfg.max_seg_num.
+            thresholds: None: those that `libs.inference.operating_point` left beside the checkpoint, if they fit it.
+
+        Raises:
+            FileNotFoundError, ValueError: no checkpoint, no configuration, or one that does not fit the other.
+        """
+        path = find_checkpoint(path, epoch)
+        if config is None:
+            config = path.parent / run_identity.CONFIG
+            if not config.is_file():
+                raise FileNotFoundError(f"no configuration beside the checkpoint, {config}: give one")
+        if not isinstance(config, dict):
+            config = load_config(config)
+        thresholds = thresholds or stored_thresholds(config, path, weights=weights)
+        if topk > 0:
+            config["test_cfg"]["max_seg_num"] = topk
+        model = engine.load_model(config, path, weights=weights).to(engine.select_device(config))
+        fps = run_identity.trained_fps(config, path.parent)
+        return cls(config, model, names=class_names(config, path.parent), thresholds=thresholds, fps=fps)
+
+    def __call__(
+        self,
+        features: str | os.PathLike | np.ndarray | torch.Tensor,
+        *,
+        fps: float | None = None,
+        duration: float | None = None,
+        feat_stride: float | None = None,
+        num_frames: float | None = None,
+        threshold: float | str | None = None,
+        video_id: str | None = None,
+    ) -> pd.DataFrame:
+        """Detections of one video.
+
+        Args:
+            features: (T, C) numbers, or a file that holds them (`.npy`, `.npz`, `.csv`).
+            fps: frames per second of the video; None: dataset.default_fps.
+            duration: seconds, to which detections are clipped; None: where the features end.
+            feat_stride, num_frames: of the features, in frames; None: the configuration's.
+            threshold: see `keep`.
+            video_id: its name in the table; None: the file's.
+
+        Returns:
+            A row per detection, best first: `video`, `start`, `end` (seconds), `label`, `label_id`, `score`.
+
+        Raises:
+            FileNotFoundError, ValueError: see `find_features`, `make_video`.
+        """
+        timing = Timing(fps, duration, feat_stride, num_frames)
+        self._compare_fps(fps or self.config["dataset"]["default_fps"])
+        if isinstance(features, (str, os.PathLike)):
+            found = self._find([features])
+            if len(found) != 1:
+                raise ValueError(
+                    f"{features}: features of {len(found)} videos; expected one file (`detect` takes folders)"
+                )
+            ((name, source),) = found.items()
+            name, feats = video_id or name, source.read()
+        else:
+            name, feats = video_id or "video", np.asarray(features, dtype=np.float32)
+        detections = predict([[make_video(name, feats, self.config["dataset"], timing)]], self.model)
+        return to_table(self.keep(detections, threshold), self.names)
+
+    def detect(
+        self,
+        paths: Sequence[str | os.PathLike],
+        timing: Timing,
+        *,
+        more_folders: Sequence[str | os.PathLike] = (),
+        progress: bool = False,
+    ) -> tuple[dict[str, float], Detections]:
+        """Detections of many videos, all of them whatever their score.
+
+        Args:
+            paths, more_folders: see `find_features`.
+            timing: of all these videos.
+
+        Returns:
+            Durations of all videos in seconds, by their ids, and the detections.
+        """
+        self._compare_fps(timing.fps or self.config["dataset"]["default_fps"])
+        videos = UnannotatedVideos(self._find(paths, more_folders), self.config["dataset"], timing)
+        loader = DataLoader(videos, batch_size=self.config["loader"]["eval_batch_size"], collate_fn=identity)
+        found = predict(loader, self.model, progress=progress, desc="predicting")
+        return videos.durations, found
+
+    def keep(self, detections: Detections, threshold: float | str | None) -> Detections:
+        """The detections whose score is at least `threshold`: a number, "auto" for the threshold of each class that
+        was chosen on a labeled set (`libs.inference.operating_point`), or None for all of them."""
+        if threshold is None:
+            return detections
+        if threshold != "auto":
+            kept = detections.score >= _score(threshold)
+        elif self.thresholds is None:
+            raise ValueError(
+                "threshold 'auto': no thresholds are stored beside this checkpoint; `actionformer-nt predict "
+                "--threshold auto` chooses them on a labeled set, or libs.inference.operating_point.choose_thresholds"
+            )
+        else:
+            kept = self.thresholds.keep(detections)
+        return Detections(*(column[kept] for column in detections))
+
+    def _compare_fps(self, fps: Any) -> None:
+        """Warns of a frame rate that no training video had: features and times would not fit."""
+        if self.fps is None or not isinstance(fps, int | float):
+            return
+        low, high = self.fps
+        if not low * (1 - FPS_TOLERANCE) <= fps <= high * (1 + FPS_TOLERANCE):
+            trained = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+            logger.warning(
+                "fps %g, but %s in training: times are right only if the features are of clips as long as training's",
+                fps, trained,
+            )  # fmt: skip
+
+    def _find(self, paths: Sequence[Any], more_folders: Sequence[Any] = ()) -> Any:
+        data = self.config["dataset"]
+        return find_features(
+            paths, channels=data["input_dim"], prefix=data["file_prefix"], ext=data["file_ext"],
+            more_folders=more_folders,
+        )  # fmt: skip
+
+
+def _score(threshold: float | str) -> float:
+    """A threshold that a score can reach or miss."""
+    number = isinstance(threshold, int | float | np.number) and not isinstance(threshold, bool)
+    if not number or not 0 <= float(threshold) <= 1:
+        raise ValueError(f"threshold {threshold!r}: expected a score from 0 to 1, or 'auto'")
+    return float(threshold)
+
+
+def class_names(config: dict[str, Any], folder: Path) -> dict[int, str]:
+    """Class id -> name: from what training left in the run folder, else from the annotation file if it is at hand."""
+    names = run_identity.read_classes(folder)
+    if names is not None:
+        return names
+    data, preset = config["dataset"], PRESETS.get(config["dataset_name"])
+    agnostic = preset is not None and preset.class_agnostic and data["num_classes"] == 1
+    if agnostic or not Path(data["json_file"]).is_file():
+        return {}
+    return names_of(read_annotations(data["json_file"]).label_ids)

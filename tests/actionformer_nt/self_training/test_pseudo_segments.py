@@ -1,0 +1,161 @@
+import pytest
+import torch
+
+from actionformer_nt.config import PseudoSection
+from actionformer_nt.methods import ClassTargets
+from actionformer_nt.methods.label_space import partition
+from actionformer_nt.self_training.pseudo_segments import (
+    PseudoSegments,
+    background_targets,
+    point_probs,
+    propose,
+    select,
+    spare_likely,
+    spread,
+)
+from libs.modeling.assignment import assign_labels
+from libs.modeling.meta_archs import PyramidOutput
+from libs.modeling.points import pyramid_points
+
+OPTIONS = PseudoSection().model_dump()
+RANGES = [(0, 8), (8, 10000)]
+
+
+def output_for(segments, logits, num_classes=3, length=32):
+    """A teacher that is sure of `segments`: the points inside one have its logits and its exact distances."""
+    points = pyramid_points([length, length // 2], [1, 2], RANGES, torch.device("cpu"))
+    z, offsets = [], []
+    for level in points:
+        zl, ol = torch.full((len(level), num_classes), -8.0), torch.full((len(level), 2), 0.1)
+        for (start, end), own in zip(segments, logits, strict=True):
+            inside = (level[:, 0] > start) & (level[:, 0] < end)
+            zl[inside] = torch.tensor(own)
+            ol[inside] = torch.stack([level[inside, 0] - start, end - level[inside, 0]], 1) / level[inside, 3:4]
+        z.append(zl[None])
+        offsets.append(ol[None])
+    masks = [torch.ones(1, len(level), dtype=torch.bool) for level in points]
+    return PyramidOutput(z, offsets, masks, points)
+
+
+def test_segments_scores_and_logits_of_a_sure_teacher():
+    output = output_for([(3.0, 9.0), (15.0, 27.0)], [[2.0, 1.0, -3.0], [-2.0, -1.0, 0.5]])
+    found = propose(output, 0, OPTIONS)
+    torch.testing.assert_close(found.segments, torch.tensor([[3.0, 9.0], [15.0, 27.0]]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.logits, torch.tensor([[2.0, 1.0, -3.0], [-2.0, -1.0, 0.5]]), atol=1e-4, rtol=0)
+    assert found.scores.tolist() == pytest.approx(torch.tensor([2.0, 0.5]).sigmoid().tolist())
+    assert torch.allclose(found.probs.sum(-1), torch.ones(2))
+    flat = propose(output, 0, OPTIONS | {"temperature": 4.0})
+    torch.testing.assert_close(flat.probs, (found.logits / 4).softmax(-1))
+    assert torch.equal(flat.scores, found.scores)
+
+
+def test_mean_logits_are_weighted_by_score():
+    output = output_for([(3.0, 9.0)], [[2.0, 1.0, -3.0]])
+    output.logits[0][0, 5] = torch.tensor([0.0, 3.0, 0.0])  # one supporter thinks otherwise
+    found = propose(output, 0, OPTIONS)
+    supporters = torch.cat([output.logits[0][0, 4:9], output.logits[1][0, 2:5]])
+    weight = supporters.max(-1).values.sigmoid()
+    torch.testing.assert_close(found.logits[0], (weight[:, None] * supporters).sum(0) / weight.sum(), atol=1e-4, rtol=0)
+
+
+def test_the_mean_of_equal_ends_is_that_end():
+    """Of supporters with different scores and starts: a point at the end is not inside, whatever is rounded."""
+    for end in range(11, 28):
+        output = output_for([(4.0, float(end))], [[1.0, 0.0, -1.0]])
+        output.logits[0][0, 5:10] += torch.rand(5, 1)
+        output.offsets[0][0, 5:10, 0] += torch.rand(5)
+        found = propose(output, 0, OPTIONS)
+        assert found.segments[0, 1] == end and found.segments[0, 0] != 4.0
+
+
+def test_nothing_found():
+    found = propose(output_for([], []), 0, OPTIONS)
+    assert len(found.scores) == 0 and found.probs.shape == (0, 3)
+    assert len(select(found, OPTIONS).scores) == len(select(found, OPTIONS | {"select": "topk"}).scores) == 0
+
+
+def test_selection():
+    logits = torch.eye(3)[[0, 1, 0, 2]]
+    found = PseudoSegments(torch.zeros(4, 2), torch.tensor([0.9, 0.5, 0.35, 0.2]), logits)
+    assert select(found, OPTIONS).scores.tolist() == pytest.approx([0.9, 0.5, 0.35])
+    assert len(select(found, OPTIONS | {"select": "topk", "topk": 2}).scores) == 2
+    per_class = select(found, OPTIONS | {"select": "per_class", "threshold": 0.4}, torch.tensor([0.8, 0.8, 0.4]))
+    assert per_class.scores.tolist() == pytest.approx([0.9, 0.5, 0.2])  # 0.4 * 0.4 / 0.8 = 0.2 for class 2
+
+
+@pytest.mark.parametrize(("background", "weight"), [("negative", 1.0), ("ignore", 0.0), ("weighted", 0.25)])
+def test_spread_gives_points_what_label_assignment_gives_them(background, weight):
+    segments = [torch.tensor([[3.0, 9.0], [5.0, 8.0], [14.0, 31.0]]), torch.zeros(0, 2)]
+    output = output_for([], [])
+    output = output._replace(
+        logits=[z.repeat(2, 1, 1) for z in output.logits], masks=[m.repeat(2, 1) for m in output.masks]
+    )
+    output.masks[0][0, 20:] = False
+    y, w = torch.rand(3, 3), torch.rand(3, 3)
+    empty = ClassTargets(torch.zeros(0, 3), torch.zeros(0, 3))
+    options = OPTIONS | {"background": background, "background_weight": 0.25}
+    elsewhere = background_targets(3, options, form="sigmoid", partitioning=True)
+    found = spread(
+        output, segments, [ClassTargets(y, w), empty], [elsewhere] * 2, center_sample="radius", center_sample_radius=1.5
+    )
+    mask = torch.cat(output.masks, 1)
+    numbers = [torch.arange(3), torch.zeros(0, dtype=torch.long)]
+    expected = assign_labels(torch.cat(output.points), mask, segments, numbers, num_classes=3)
+    assert torch.equal(found.offset_weight, expected.offset_weight) and found.offset_weight[0].sum() > 3
+    positive = expected.offset_weight > 0
+    assert torch.equal(found.offsets[positive], expected.offsets[positive])
+    owner = expected.cls[positive].argmax(-1)
+    assert torch.equal(found.cls[positive], y[owner]) and torch.equal(found.cls_weight[positive], w[owner])
+    rest = ~positive & mask
+    assert (
+        (found.cls[rest] == 0).all()
+        and (found.cls_weight[rest] == weight).all()
+        and (found.cls_weight[~mask] == 0).all()
+    )
+
+
+def test_points_keep_the_order_of_levels_and_leave_out_padding():
+    output = output_for([(3.0, 9.0)], [[2.0, 1.0, -3.0]])
+    output.masks[0][0, 20:] = False
+    output.masks[1][0, 10:] = False
+    options = OPTIONS | {"background_logit": -0.85, "temperature": 2.0}
+    found = point_probs(output, 0, options)
+    rows = [torch.tensor([*row.tolist(), -0.85]) for row in (*output.logits[0][0, :20], *output.logits[1][0, :10])]
+    torch.testing.assert_close(found, torch.stack([(row / 2).softmax(0) for row in rows]))
+    assert found[5].argmax() == 0 and found[0].argmax() == 3
+
+
+@pytest.mark.parametrize("form", ["sigmoid", "softmax"])
+def test_likely_actions_are_spared_at_background_points(form):
+    torch.manual_seed(0)
+    probs = torch.cat([torch.randn(200, 5).softmax(-1), torch.tensor([[0.36, 0.04, 0.04, 0.16, 0.4]])])
+    background = background_targets(4, OPTIONS, form=form, partitioning=True)
+    y, w = spare_likely(background, probs, lam=0.85)
+    ambiguous = partition(probs, 0.85).ambiguous
+    for i, p in enumerate(probs):
+        for c in range(4):
+            spared = p[c] >= 0.85 * p[4] or bool(ambiguous[i, c])
+            assert y[i, c] == 0 and w[i, c] == (0 if spared else 1)
+    assert w[-1, :4].tolist() == [0, 1, 1, 1] and ambiguous[:, :4].any()
+    assert form == "sigmoid" or ((y[:, 4] == 1).all() and (w[:, 4] == 1).all())
+
+
+def test_in_the_softmax_form_self_training_on_the_target_has_the_background_alone_elsewhere():
+    y, w = background_targets(3, OPTIONS, form="softmax", partitioning=False)
+    assert y.tolist() == [0, 0, 0, 1] and w.tolist() == [0, 0, 0, 1]
+    half = OPTIONS | {"background": "weighted", "background_weight": 0.5}
+    assert background_targets(3, half, form="softmax", partitioning=True).weight.tolist() == [0.5] * 4
+    assert background_targets(3, half, form="sigmoid", partitioning=False).weight.tolist() == [0.5] * 3
+
+
+def test_dense_targets_stay_at_their_points():
+    output = output_for([], [])
+    output.masks[1][0, 10:] = False
+    valid = torch.cat(output.masks, 1)[0]
+    at_points = ClassTargets(torch.rand(int(valid.sum()), 3), torch.rand(int(valid.sum()), 3))
+    segments = [torch.tensor([[3.0, 9.0]])]
+    found = spread(output, segments, None, [at_points], center_sample="radius", center_sample_radius=1.5)
+    assert torch.equal(found.cls[0, valid], at_points.target) and torch.equal(
+        found.cls_weight[0, valid], at_points.weight
+    )
+    assert (found.cls_weight[0, ~valid] == 0).all() and found.offset_weight.sum() == 3

@@ -1,0 +1,256 @@
+"""Semi-supervised runs on a tiny data set: no leak, exact resume, and the baseline that is the supervised run."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from actionformer_nt.names import METHODS
+from actionformer_nt.self_training import trainer
+from actionformer_nt.self_training.criterion import UnlabeledCriterion, ramp
+from libs.core import load_config
+from libs.modeling.assignment import Targets
+from libs.training import run as engine
+from libs.training.checkpoint import load_checkpoint
+
+ARCHITECTURES = ("LocPointTransformer", "SPOT")
+
+
+def run(path, folder, **options):
+    return trainer.train(load_config(path), folder, progress=False, **options)
+
+
+def records(folder, hidden=True):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return lines if hidden else [{k: v for k, v in line.items() if not k.startswith("hidden/")} for line in lines]
+
+
+def assert_same_weights(a, b):
+    one, two = load_checkpoint(a / "last.pth.tar"), load_checkpoint(b / "last.pth.tar")
+    for key in ("state_dict", "state_dict_ema"):
+        for name, value in one[key].items():
+            assert torch.equal(value, two[key][name]), (key, name)
+
+
+@pytest.mark.parametrize("arch", [*ARCHITECTURES, "softmax"])
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "oracle_class"])
+def test_every_method_trains(make_semi, tmp_path, method, arch):
+    path = make_semi(
+        arch=arch,
+        method=method,
+        labeled_view="strong",
+        weak={"shift": 1},
+        strong={"flip": 0.5, "crop": 0.2, "warp": 0.2},
+    )
+    folder = run(path, tmp_path / "run")
+    lines = records(folder)
+    assert [line["iteration"] for line in lines] == list(range(1, 9))
+    assert all(np.isfinite(v) for line in lines for v in line.values())
+    assert ("unlabeled/loss" in lines[-1]) == (method != "labeled_only") and "unlabeled/loss" not in lines[3]
+    if method != "labeled_only":
+        assert lines[-1]["pseudo/segments"] > 0
+        assert sum(
+            lines[-1][f"space/{part}"] for part in ("target", "positive", "negative", "ambiguous")
+        ) == pytest.approx(2 if arch != "SPOT" else 3)
+    found = trainer.evaluate(load_config(path), folder, progress=False)
+    assert set(found) == {"student", "teacher"} and all(e.result is not None for e in found.values())
+    assert {"config.yaml", "run.json", "log.txt", "burn_in.pth.tar", "last.pth.tar"} <= {
+        p.name for p in folder.iterdir()
+    }
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_hidden_labels_change_nothing(make_semi, tmp_path, arch):
+    """With the labels of unlabeled videos replaced, deleted or broken, weights and losses are bit-identical."""
+    path = make_semi(log_hidden=True, arch=arch, pretrain=2 if arch == "SPOT" else 0)
+    whole = run(path, tmp_path / "whole")
+    file = path.parent / "annotations.json"
+    content = json.loads(file.read_text())
+    split = json.loads((tmp_path / "semi_split.json").read_text())
+    labeled = set(split["orders"][0][:2])
+    hidden_curves = [{k for k in line if k.startswith("hidden/")} for line in records(whole)]
+    assert any(hidden_curves)
+    for number, events in enumerate(
+        ([{"segment": [0.2, 0.9], "label": "class1", "label_id": 1}], [], [{"segment": "broken"}])
+    ):
+        for video, entry in content["database"].items():
+            if entry["subset"] == "training" and video not in labeled:
+                entry["annotations"] = events
+        file.write_text(json.dumps(content))
+        config = load_config(path)
+        config["semi_cfg"]["log_hidden"] = number == 0
+        other = trainer.train(config, tmp_path / f"other{number}", progress=False)
+        assert_same_weights(whole, other)
+        assert records(whole, hidden=False) == records(other, hidden=False)
+
+
+@pytest.mark.parametrize("stop", [2, 4, 6])
+@pytest.mark.parametrize("source", ["online", "refresh"])
+def test_interrupted_in_either_stage_it_ends_the_same(make_semi, tmp_path, monkeypatch, stop, source):
+    pseudo = {"source": source, "refresh_every": 3, "select": "per_class"}
+    path = make_semi(pseudo=pseudo, method="complementary", strong={"flip": 0.5})
+    whole = run(path, tmp_path / "whole")
+    step = trainer.SemiTrainer.step
+
+    def interrupted(self, *batches):
+        if self.iteration == stop:
+            raise KeyboardInterrupt
+        return step(self, *batches)
+
+    monkeypatch.setattr(trainer.SemiTrainer, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, tmp_path / "half")
+    monkeypatch.undo()
+    config = load_config(path)
+    config["loader"]["num_workers"] = 1
+    half = trainer.train(config, tmp_path / "half", resume=tmp_path / "half", progress=False)
+    assert_same_weights(whole, half)
+    assert records(whole) == records(half)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 6])
+def test_spot_interrupted_in_any_stage_ends_the_same(make_semi, tmp_path, monkeypatch, stop):
+    path = make_semi(arch="SPOT", pretrain=2, burn_in=2, strong={"flip": 0.5, "shift": 2}, method="complementary")
+    whole = run(path, tmp_path / "whole")
+    lines = records(whole)
+    assert len(lines) == 8 and "pretext/order_loss" in lines[1] and "labeled/mask_loss" not in lines[1]
+    assert "labeled/mask_loss" in lines[2] and "unlabeled/mask_loss" in lines[4]
+    update = trainer.SemiTrainer._update
+
+    def interrupted(self, *args):
+        if self.iteration == stop:
+            raise KeyboardInterrupt
+        return update(self, *args)
+
+    monkeypatch.setattr(trainer.SemiTrainer, "_update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, tmp_path / "half")
+    monkeypatch.undo()
+    half = run(path, tmp_path / "half", resume=tmp_path / "half")
+    assert_same_weights(whole, half)
+    assert records(whole) == records(half)
+
+
+def test_only_spot_has_pretext_tasks(make_semi, tmp_path):
+    with pytest.raises(ValueError, match=r"semi_cfg\.pretrain: 2: only model_name: SPOT"):
+        run(make_semi(pretrain=2), tmp_path / "run")
+
+
+def test_a_shared_burn_in_gives_the_same_end(make_semi, tmp_path):
+    path = make_semi()
+    whole = run(path, tmp_path / "whole")
+    config = load_config(path)
+    config["semi_cfg"]["burn_in_checkpoint"] = str(whole / "burn_in.pth.tar")
+    assert_same_weights(whole, trainer.train(config, tmp_path / "shared", progress=False))
+    config["semi_cfg"]["burn_in"] = 3
+    with pytest.raises(ValueError, match=r"after 4 iterations, but semi_cfg\.burn_in is 3"):
+        trainer.train(config, tmp_path / "other", progress=False)
+
+
+def test_labeled_only_with_all_labels_is_the_supervised_run(make_semi, tmp_path):
+    path = make_semi(ratio=1.0, method="labeled_only", burn_in=8, iterations=4, warmup_iterations=4)
+    semi = run(path, tmp_path / "semi")
+    raw = yaml.safe_load(path.read_text())
+    del raw["semi_cfg"]
+    raw["opt"] |= {"epochs": 2, "warmup_epochs": 1}  # 4 iterations an epoch
+    (tmp_path / "supervised.yaml").write_text(yaml.safe_dump(raw))
+    assert_same_weights(semi, engine.train(load_config(tmp_path / "supervised.yaml"), tmp_path / "sup", progress=False))
+
+
+DENSE, SPARED = {"partition": "dense", "background_logit": -4.0}, {"background": "partition", "background_logit": -4.0}
+
+
+@pytest.mark.parametrize("arch", [None, "softmax"])
+@pytest.mark.parametrize("method", ["target", "nt", "soft", "complementary"])
+@pytest.mark.parametrize("pseudo", [DENSE, SPARED])
+def test_distributions_at_points(make_semi, tmp_path, method, pseudo, arch):
+    if arch == "softmax":
+        pseudo = pseudo | {"background_logit": None}
+    path = make_semi(method=method, pseudo=pseudo, arch=arch, weak={"shift": 1}, strong={"snippet_mask": 0.5})
+    lines = records(run(path, tmp_path / "run"))
+    assert np.isfinite(lines[-1]["unlabeled/loss"]) and lines[-1]["unlabeled/cls_loss"] > 0
+    total = sum(lines[-1][f"space/{part}"] for part in ("target", "positive", "negative", "ambiguous"))
+    assert total == pytest.approx(3 if "partition" in pseudo else 2)  # classes of a distribution
+
+
+def test_background_that_is_partitioned_matters_only_to_methods_with_non_target_classes(make_semi, tmp_path):
+    for method, same in (("target", True), ("nt", False)):
+        plain, spared = (
+            run(make_semi(method=method, pseudo=pseudo), tmp_path / f"{method}{i}")
+            for i, pseudo in enumerate(({}, SPARED))
+        )
+        losses = [[line.get("unlabeled/cls_loss") for line in records(folder)] for folder in (plain, spared)]
+        assert (losses[0] == losses[1]) == same
+
+
+def test_the_oracle_needs_permission(make_semi, tmp_path):
+    path = make_semi(method="oracle_class", pseudo={"support_iou": 0.5})
+    with pytest.raises(ValueError, match="only as a diagnostic"):
+        run(path, tmp_path / "run")
+    assert records(run(path, tmp_path / "run", diagnostic=True))[-1]["unlabeled/loss"] > 0
+
+
+def test_a_teacher_that_finds_nothing_does_no_harm(make_semi, tmp_path, caplog):
+    path = make_semi(pseudo={"threshold": 1.0}, iterations=210, ckpt_every=500)
+    lines = records(run(path, tmp_path / "run"))
+    assert "has found no segment for 200 iterations" in caplog.text
+    assert all(np.isfinite(line["labeled/final_loss"]) for line in lines) and lines[-1]["pseudo/segments"] == 0
+
+
+def test_normalizer_survives_five_hundred_steps_without_pseudo_labels():
+    criterion = UnlabeledCriterion(form="sigmoid", reg_weight=1.0, normalizer=100.0)
+    logits, offsets = torch.randn(1, 50, 3), torch.rand(1, 50, 2)
+    nothing = Targets(torch.zeros(1, 50, 3), torch.ones(1, 50, 3), torch.zeros(1, 50, 2), torch.zeros(1, 50))
+    first = criterion(logits, offsets, nothing, labeled_normalizer=100.0)["loss"]
+    for _ in range(500):
+        last = criterion(logits, offsets, nothing, labeled_normalizer=100.0)["loss"]
+    assert criterion.normalizer == pytest.approx(10.0) and last / first < 10
+    some = nothing._replace(offset_weight=torch.cat([torch.ones(1, 40), torch.zeros(1, 10)], dim=1))
+    criterion(logits, offsets, some, labeled_normalizer=100.0)
+    assert criterion.normalizer == pytest.approx(0.9 * 10 + 0.1 * 40)
+
+
+def test_ramp():
+    assert ramp(5, 0) == ramp(10, 10) == 1.0
+    assert ramp(0, 10) == pytest.approx(np.exp(-5)) and ramp(3, 10) < ramp(4, 10) < 1
+
+
+def test_mistakes(make_semi, tmp_path):
+    def fails(word, diagnostic=False, **semi):
+        config = load_config(make_semi(**semi))
+        with pytest.raises(ValueError, match=word):
+            trainer.train(config, tmp_path / "run", progress=False, diagnostic=diagnostic)
+
+    fails("no unlabeled video.*labeled_only", ratio=1.0)
+    for semi, word in (
+        ({"method": "nt_negativ"}, r"semi_cfg: method.*did you mean 'nt_negative'"),
+        ({"methods": "nt"}, "did you mean 'method'"),
+        ({"burn_in": 0, "iterations": 0}, "nothing to train"),
+        ({"lam": 1.5}, r"semi_cfg\.lam"),
+        ({"pseudo": {"treshold": 0.1}}, r"semi_cfg\.pseudo\.treshold.*did you mean 'threshold'"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            load_config(make_semi(**semi))
+    for pseudo, word in (
+        ({"background": "partition"}, "background_logit.*-0.85"),
+        ({"background_logit": 1.0}, "background_logit: 1.0: without effect"),
+    ):
+        fails(word, pseudo=pseudo)
+    for semi, word in (
+        ({"pseudo": DENSE, "strong": {"flip": 0.5, "warp": 0.1}}, "strong.warp, strong.flip moves them"),
+        ({"pseudo": DENSE, "method": "oracle_class"}, "needs pseudo.partition: segments"),
+        ({"pseudo": DENSE | {"background": "ignore"}}, "every point has its own"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            load_config(make_semi(**semi))
+    fails(r"semi_cfg\.pseudo\.threshold.*model\.pseudo", arch="SPOT", pseudo={"threshold": 0.5})
+    config = load_config(make_semi())
+    config["test_cfg"]["ext_score_file"] = "scores.json"
+    with pytest.raises(ValueError, match="allow_external_scores"):
+        trainer.SemiTrainer(config)
+    config = load_config(make_semi())
+    config["train_cfg"]["ema_ramp"] = False
+    with pytest.raises(ValueError, match="ema_ramp must be true"):
+        trainer.SemiTrainer(config)

@@ -1,0 +1,144 @@
+import json
+import math
+import runpy
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from actionformer_nt.study import plan as study
+from actionformer_nt.study import table as study_table
+from actionformer_nt.study.statistics import detectable_effect, paired_difference, power, t_interval
+
+ROOT = Path(__file__).parents[3]
+COMMITTED = [
+    path for path in sorted((ROOT / "configs/study").glob("*.yaml"))
+    if yaml.safe_load(path.read_text(encoding="utf-8"))["output"].startswith("./docs/results")
+]  # fmt: skip
+
+
+def test_t_interval_has_the_quantiles_of_a_printed_table():
+    for n, quantile in ((2, 12.706), (3, 4.303), (5, 2.776), (10, 2.262), (31, 2.042)):
+        values = np.arange(n, dtype=float) ** 2
+        deviation = math.sqrt(sum((v - sum(values) / n) ** 2 for v in values) / (n - 1))
+        low, high = t_interval(values)
+        assert (low + high) / 2 == pytest.approx(sum(values) / n)
+        assert (high - low) / 2 == pytest.approx(quantile * deviation / math.sqrt(n), rel=2e-4)
+
+
+def test_t_interval_covers_the_mean_where_the_bootstrap_does_not():
+    rng = np.random.default_rng(0)
+    draws = 1.0 + 2.0 * rng.standard_normal((4000, 5))
+    covered = bootstrap = 0
+    for values in draws:
+        low, high = t_interval(values)
+        covered += low <= 1.0 <= high
+        means = values[rng.integers(0, 5, (1000, 5))].mean(axis=1)
+        bootstrap += np.percentile(means, 2.5) <= 1.0 <= np.percentile(means, 97.5)
+    assert 0.93 <= covered / len(draws) <= 0.97
+    assert bootstrap / len(draws) < 0.90
+
+
+def test_power_of_published_tables():
+    for std, pairs, expected in (
+        (1.0, 5, 0.40), (1.0, 10, 0.80), (1.5, 10, 0.47), (1.5, 20, 0.81), (1.5, 25, 0.89), (2.0, 20, 0.565),
+    ):  # fmt: skip
+        assert power(1.0, std=std, pairs=pairs) == pytest.approx(expected, abs=0.0051)
+        assert power(-10.0, std=10 * std, pairs=pairs) == pytest.approx(expected, abs=0.0051)  # sign and unit
+
+
+def test_power_is_the_share_of_simulated_tests_that_find_the_effect():
+    rng = np.random.default_rng(1)
+    for pairs, std, effect in ((2, 1.0, 10.0), (3, 1.0, 1.5), (5, 0.8, 1.35), (8, 2.0, 0.0)):
+        draws = effect + std * rng.standard_normal((20000, pairs))
+        quantile = {2: 12.706, 3: 4.303, 5: 2.776, 8: 2.365}[pairs]
+        t = draws.mean(axis=1) / draws.std(axis=1, ddof=1) * math.sqrt(pairs)
+        assert power(effect, std=std, pairs=pairs) == pytest.approx((abs(t) > quantile).mean(), abs=0.02)
+
+
+def test_power_is_a_number_for_any_effect():
+    for pairs in (2, 3, 5, 10, 30, 100):
+        found = [power(effect, std=1.0, pairs=pairs) for effect in np.geomspace(1e-9, 1e4, 200)]
+        assert found[0] == pytest.approx(0.05) and found[-1] == pytest.approx(1) and np.isfinite(found).all()
+        assert (np.diff(found) > -1e-9).all()
+    assert power(0.1, std=0.0, pairs=5) == 1 and power(0.0, std=0.0, pairs=5) == 0.05
+
+
+def test_detectable_effect_is_found_in_four_of_five_simulated_studies():
+    rng = np.random.default_rng(2)
+    for pairs, std in ((2, 1.0), (5, 1.7), (10, 0.3), (40, 1.0)):
+        effect = detectable_effect(std=std, pairs=pairs)
+        draws = effect + std * rng.standard_normal((20000, pairs))
+        quantile = {2: 12.706, 5: 2.776, 10: 2.262, 40: 2.023}[pairs]
+        t = draws.mean(axis=1) / draws.std(axis=1, ddof=1) * math.sqrt(pairs)
+        assert (abs(t) > quantile).mean() == pytest.approx(0.8, abs=0.02)
+    normal = (1.95996 + 0.84162) / math.sqrt(10_000)  # what t comes to with many pairs
+    assert detectable_effect(std=1.0, pairs=10_000) == pytest.approx(normal, rel=1e-3)
+    assert detectable_effect(std=0.0, pairs=5) == 0
+
+
+def test_pairs_are_the_runs_that_both_have():
+    other = {(0, 0): 3.0, (1, 0): 5.0, (2, 0): 90.0, (4, 0): 10.0}
+    base = {(4, 0): 7.0, (1, 0): 4.0, (3, 0): 50.0, (0, 0): 1.0}
+    found = paired_difference(other, base)
+    assert (found.pairs, found.mean, found.std) == (3, 2.0, 1.0)
+    half = 4.303 / math.sqrt(3)
+    assert found.interval == pytest.approx((2 - half, 2 + half), abs=1e-3)
+    assert paired_difference(base, other).mean == -2
+
+
+def test_few_or_equal_differences():
+    alone = paired_difference({0: 3.0}, {0: 1.0, 1: 2.0})
+    assert (alone.pairs, alone.mean, alone.std, alone.interval, alone.detectable_effect) == (1, 2.0, None, None, None)
+    none = paired_difference({0: 3.0}, {1: 2.0})
+    assert none.pairs == 0 and none.mean is None and none.interval is None
+    equal = paired_difference({0: 3.0, 1: 5.0}, {0: 1.0, 1: 3.0})
+    assert equal.interval == (2.0, 2.0) and equal.detectable_effect == 0
+
+
+def test_mistakes():
+    with pytest.raises(ValueError, match="1 paired differences"):
+        t_interval([1.0])
+    with pytest.raises(ValueError, match="at least 2"):
+        detectable_effect(std=1.0, pairs=1)
+    for std in (-1.0, math.nan):
+        with pytest.raises(ValueError, match="std"):
+            power(1.0, std=std, pairs=5)
+
+
+@pytest.fixture
+def copy_of_results(tmp_path, monkeypatch):
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    ignored = shutil.ignore_patterns("runs")
+    shutil.copytree(ROOT / "docs/results", tmp_path / "docs/results", ignore=ignored)
+    monkeypatch.chdir(tmp_path)
+
+
+def _numbers(row):
+    difference = row.get("difference") or {}
+    keys = ("mean", "std", "pairs", "detectable_effect")
+    values = [row["mean"], row["std"], *(difference.get(key) for key in keys), *(difference.get("interval") or [])]
+    return [math.nan if value is None else value for value in values]
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_committed_tables_are_those_of_their_result_files(copy_of_results, path):
+    plan = study.load_study(f"configs/study/{path.name}")
+    file = (plan.output / path.name).with_suffix(".json")
+    committed = json.loads(file.read_text(encoding="utf-8"))
+    study_table.write_table(plan)
+    made = json.loads(file.read_text(encoding="utf-8"))
+    assert made["rows"] and len(made["rows"]) == len(committed["rows"])
+    for ours, theirs in zip(made["rows"], committed["rows"], strict=True):
+        assert [ours[key] for key in ("method", "value", "ratio", "runs")] == [
+            theirs[key] for key in ("method", "value", "ratio", "runs")
+        ]
+        assert _numbers(ours) == pytest.approx(_numbers(theirs), nan_ok=True, abs=1e-9)
+
+
+def test_the_page_of_results_quotes_the_table_of_all_studies(copy_of_results):
+    page = (ROOT / "docs/results/README.md").read_text(encoding="utf-8")
+    for line in runpy.run_path(str(ROOT / "docs/results/intervals.py"))["table"]():
+        assert line in page

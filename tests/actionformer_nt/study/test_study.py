@@ -1,0 +1,184 @@
+import json
+
+import pytest
+import yaml
+
+from actionformer_nt.commands.main import main
+from actionformer_nt.protocol.splits import make_splits, write_splits
+from actionformer_nt.study import plan as study
+from actionformer_nt.study import table as study_table
+from libs.datasets.annotations import read_annotations
+
+
+@pytest.fixture
+def study_file(make_data, tmp_path):
+    """A study of two folds on a tiny data set."""
+    path = make_data(train_cfg={"ema_ramp": True}, plugins=["actionformer_nt"], semi_cfg={
+        "split": {"file": str(tmp_path / "split.json"), "ratio": 0.5}, "method": "nt", "burn_in": 1, "iterations": 1,
+        "pseudo": {"threshold": 0.01},
+    })  # fmt: skip
+    annotations = read_annotations(path.parent / "annotations.json")
+    write_splits(tmp_path / "split.json", make_splits(annotations, ["training"], kind="uniform", ratios=[0.5]))
+
+    def write(**changes):
+        content = {"base": str(path), "output": str(tmp_path / "out"), "methods": ["labeled_only", "target", "nt"],
+                   "ratios": [0.5], "folds": [0, 1]}  # fmt: skip
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(content | changes))
+        return tmp_path / "study.yaml"
+
+    return write
+
+
+def test_runs_what_is_missing_and_makes_a_table(study_file, tmp_path, capsys):
+    path = study_file(folds=[0])
+    assert main(["-q", "study", str(path), "--processes", "2"]) == 0
+    results = sorted((tmp_path / "out" / "results").iterdir())
+    names = [f"{m}_r0.5_f0_s0.json" for m in ("labeled_only", "nt", "target")]
+    assert [p.name for p in results] == names
+    times = [p.stat().st_mtime_ns for p in results]
+    result = json.loads(results[1].read_text())
+    assert result["run"]["method"] == "nt" and 0 <= result["teacher"]["average_mAP"] <= 1 and "commit" in result
+    assert result["config"]["semi_cfg"]["burn_in_checkpoint"].endswith("labeled_only_r0.5_f0_s0/burn_in.pth.tar")
+    assert main(["-q", "study", str(path)]) == 0
+    assert [p.stat().st_mtime_ns for p in results] == times  # nothing ran again
+    assert "| 0.5 | nt | 1 |" in capsys.readouterr().out
+    changed = study_file(folds=[0], set={"opt.weight_decay": 0.5})
+    assert main(["-q", "study", str(changed)]) == 2
+    assert "another configuration" in capsys.readouterr().err
+
+
+def test_grid_and_parameter(study_file):
+    path = study_file(parameter={"name": "semi_cfg.lam", "values": [0.5, 0.75]}, seeds=[0, 1])
+    plan = study.load_study(path, overrides=["opt.learning_rate=1e-4"])
+    runs = plan.runs()
+    assert len(runs) == 4 + 4 * 2 * 2 and len({run.name for run in runs}) == len(runs)
+    raw = plan.config(runs[-1])
+    assert raw["semi_cfg"]["lam"] == 0.75 and raw["init_rand_seed"] == 1 and raw["semi_cfg"]["split"]["fold"] == 1
+    assert float(raw["opt"]["learning_rate"]) == 1e-4
+
+
+def test_table_of_given_scores(study_file, tmp_path):
+    plan = study.load_study(study_file(folds=[0, 1, 2, 3, 4]))
+    (tmp_path / "out" / "results").mkdir(parents=True)
+    gains = [2.0, 1.0, 3.0, 2.0, 2.0]
+    for run in plan.runs():
+        score = 0.4 + 0.05 * run.fold + (0.01 * gains[run.fold] if run.method == "nt" else 0)
+        content = {"student": {"average_mAP": score}, "config_hash": study._digest(plan.config(run))}
+        plan.result_file(run).write_text(json.dumps(content))
+    text = study_table.write_table(plan)
+    assert "| 0.5 | target | 5 | 50.00 ± 7.91 |  |" in text and "| 0.5 | nt | 5 | 52.00 ±" in text
+    # sd sqrt(.5); quantile of t with 4 degrees of freedom, from a printed table, 2.776: 2.776 * sd / sqrt(5) = .878
+    assert "+2.00 [+1.12, +2.88] | 5 | 0.71 | 1.19 |" in text
+    assert "95 % t interval" in text and "5 % finds with 80 % power" in text
+    content = json.loads((tmp_path / "out" / "study.json").read_text())
+    (found,) = (row["difference"] for row in content["rows"] if row["method"] == "nt")
+    assert found["pairs"] == 5 and found["std"] == pytest.approx(0.5**0.5)
+    assert found["interval"] == pytest.approx([1.122, 2.878], abs=1e-3)
+    assert content["interval"] == "95 % t interval" and "80 % power" in content["detectable_effect"]
+
+
+def test_an_interval_needs_min_pairs_and_two(study_file, tmp_path):
+    (tmp_path / "out" / "results").mkdir(parents=True)
+    for folds, min_pairs, interval, spread in (
+        ([0, 1, 2], 4, False, True), ([0, 1, 2], 3, True, True), ([0, 1], 1, True, True), ([0], 1, False, False),
+    ):  # fmt: skip
+        plan = study.load_study(study_file(folds=folds, min_pairs=min_pairs, methods=["target", "nt"]))
+        for run in plan.runs():
+            score = 0.5 + (0.01 * (1 + run.fold) if run.method == "nt" else 0)
+            plan.result_file(run).write_text(json.dumps({"student": {"average_mAP": score}}))
+        text = study_table.write_table(plan)
+        (line,) = (line for line in text.splitlines() if "| nt |" in line)
+        difference, pairs, sd, detectable = line.split(" | ")[-4:]
+        assert ("[" in difference) == interval and int(pairs) == len(folds), line
+        assert bool(sd.strip()) == bool(detectable.strip(" |")) == spread, line
+        assert f"from {max(min_pairs, 2)} pairs on" in text
+
+
+def test_a_lost_burn_in_is_made_again(study_file):
+    plan = study.load_study(study_file(folds=[0, 1]))
+    for run in plan.runs():
+        plan.result_file(run).parent.mkdir(parents=True, exist_ok=True)
+        plan.result_file(run).write_text(json.dumps({"config_hash": study._digest(plan.config(run))}))
+    assert study._to_run(plan) == []
+    (lost,) = (run for run in plan.runs() if run.method == "nt" and run.fold == 1)
+    plan.result_file(lost).unlink()
+    assert [(run.method, run.fold) for run in study._to_run(plan)] == [("labeled_only", 1), ("nt", 1)]
+    plan.burn_in(lost).parent.mkdir(parents=True)
+    plan.burn_in(lost).touch()
+    assert study._to_run(plan) == [lost]
+
+
+def test_mistakes(study_file, capsys):
+    for changes, word in (
+        ({"methods": ["ntt"]}, "ntt"), ({"method": "nt"}, "method"), ({"report": "both"}, "report"),
+        ({"base": "none.yaml"}, "none.yaml"), ({"set": {"opt.epoch": 3}}, "opt.epoch"),
+        ({"methods": ["oracle_class"]}, "--diagnostic"),
+        ({"set": {"semi_cfg.method": "nt"}}, "the study itself sets it"),
+    ):  # fmt: skip
+        assert main(["study", str(study_file(**changes))]) == 2
+        assert word in capsys.readouterr().err
+    assert main(["study", str(study_file()), "--set", "opt"]) == 2
+
+
+def test_failed_runs_are_told_with_their_reason(study_file, tmp_path, capsys):
+    path = study_file(folds=[0], set={"dataset.feat_folder": str(tmp_path / "nowhere")})
+    assert main(["-q", "study", str(path)]) == 3
+    told = capsys.readouterr().err
+    assert "1 of 3 runs failed; 2 runs that start from their burn-in were not made" in told
+    assert "labeled_only_r0.5_f0_s0.log" in told and "nowhere" in told and "Traceback" not in told
+
+
+def test_a_table_says_that_scores_are_external(study_file):
+    fused = {"test_cfg.ext_score_file": "scores.json", "semi_cfg.allow_external_scores": True}
+    for given, said in (({}, False), (fused, True)):
+        text = study_table.write_table(study.load_study(study_file(set=given)))
+        assert ("With external scores: scores.json." in text) == said
+
+
+def test_runs_share_cores_and_have_gpus_of_their_own(study_file, monkeypatch):
+    monkeypatch.setattr(study, "available_cores", lambda: 8)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
+    on_gpus = study.load_study(study_file(set={"devices": ["cuda:1"]}))
+    slots = study.Slots(on_gpus, 4)
+    environments = [slots.environment(slot) for slot in slots.free]
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["2", "5", "7", "2"]
+    assert {e["OMP_NUM_THREADS"] for e in environments} == {e["MKL_NUM_THREADS"] for e in environments} == {"2"}
+    assert study.Slots(on_gpus, 1).environment(0)["CUDA_VISIBLE_DEVICES"] == "2,5,7"  # alone, a run sees all
+    on_cpus = study.Slots(study.load_study(study_file()), 3)
+    assert on_cpus.environment(2)["CUDA_VISIBLE_DEVICES"] == "2,5,7" and on_cpus.threads == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert on_cpus.environment(0)["OMP_NUM_THREADS"] == "5"  # what the user has set holds
+
+
+def test_a_run_with_a_gpu_of_its_own_takes_the_one_that_it_sees(study_file, tmp_path, monkeypatch):
+    plan = study.load_study(study_file(set={"devices": ["cuda:3"]}))
+    seen = []
+
+    def train(config, *args, **kwargs):
+        seen.append(config["devices"])
+        raise KeyboardInterrupt
+
+    from actionformer_nt.self_training import trainer
+
+    monkeypatch.setattr(trainer, "train", train)
+    run = plan.runs()[0]
+    for own in (True, False):
+        job = {"config": plan.config(run), "folder": str(tmp_path / "x"), "diagnostic": False, "own_gpu": own}
+        with pytest.raises(KeyboardInterrupt):
+            study.run_job(job)
+    assert seen == [["cuda:0"], ["cuda:3"]]
+
+
+def test_a_study_that_cannot_start_is_refused_at_once(study_file, tmp_path, capsys):
+    for changes, words in (
+        ({"ratios": []}, "ratios"), ({"folds": [0, 9]}, "no fold 9"), ({"ratios": [0.5, 0.9]}, "ratio 0.9 asks for"),
+        ({"set": {"dataset.json_file": str(tmp_path / "nowhere.json")}}, "nowhere.json"),
+    ):  # fmt: skip
+        assert main(["-q", "study", str(study_file(**changes))]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    for number in ("0", "-1", "x"):
+        with pytest.raises(SystemExit):
+            main(["study", str(study_file()), "--processes", number])
