@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
+from actionformer_nt.methods import ORACLE, check_method
 from libs.core.schema import Count, Fraction, NonNegative, Positive, Section
+from libs.core.types import Config
 
 
 class SplitSection(Section):
@@ -94,8 +96,6 @@ class SemiSection(Section):
 
     @model_validator(mode="after")
     def _check(self) -> SemiSection:
-        from actionformer_nt.names import ORACLE, check_method
-
         check_method(self.method)
         if self.burn_in + self.iterations == 0:
             raise ValueError("burn_in and iterations are both 0: nothing to train")
@@ -113,3 +113,8 @@ class SemiSection(Section):
                 "targets; leave it out"
             )
         return self
+
+
+def semi_section(config: Config) -> SemiSection:
+    """`semi_cfg` of a resolved configuration as an object."""
+    return SemiSection.model_validate(config["semi_cfg"])

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from actionformer_nt import run as semi_run
 from actionformer_nt.commands.main import tool
 from actionformer_nt.protocol import splits
-from actionformer_nt.self_training import trainer
 from libs.core import load_config
 from libs.datasets.annotations import read_annotations
 from libs.datasets.simulate import Simulation, simulate
@@ -68,9 +68,9 @@ def few_labels(name: str) -> None:
         config = load_config(ROOT / "configs" / "semi" / f"{name}.yaml")
         config["semi_cfg"] |= {"method": method, "burn_in_checkpoint": burn_in}
         folder = run_folder.folder_of_run(config, name, method)
-        trainer.train(config, folder, overwrite=True)
-        burn_in = str(folder / trainer.BURN_IN)
-        scores[method] = trainer.evaluate(config, folder)["student"].result.average_mAP
+        semi_run.train(config, folder, overwrite=True)
+        burn_in = str(folder / semi_run.BURN_IN)
+        scores[method] = semi_run.evaluate(config, folder)["student"].result.average_mAP
     print("\nwith 4 of the 40 training videos labeled, average mAP on the (synthetic) test videos:")
     print(f"  labeled videos only:                                    {100 * scores['labeled_only']:.2f}")
     print(f"  and the others unlabeled, by their non-target classes:  {100 * scores['nt']:.2f}")

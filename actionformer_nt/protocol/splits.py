@@ -15,9 +15,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actionformer_nt.names import LABELED_ONLY
+from actionformer_nt.methods import LABELED_ONLY
 from libs.core.files import load_json, write_text
 from libs.core.seeding import derive_seed
+from libs.core.types import Config
 from libs.datasets.annotations import Annotations, Video, read_annotations
 
 FORMAT = "actionformer-nt split 1"
@@ -204,7 +205,7 @@ def read_hidden(json_file: str, split: Split) -> Annotations:
     return annotations
 
 
-def check_split(config: dict[str, Any], annotations: Annotations, split: Split) -> None:
+def check_split(config: Config, annotations: Annotations, split: Split) -> None:
     """Raises ValueError where a split names videos outside `train_split`, which would be left out without a word, or
     all its videos are labeled while the method learns from the others."""
     inside = {video.id for video in annotations.of_subsets(config["train_split"])}

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 from tqdm import tqdm
 
-from actionformer_nt.names import LABELED_ONLY, ORACLE, check_method
+from actionformer_nt.methods import LABELED_ONLY, ORACLE, check_method
 from actionformer_nt.protocol.splits import check_split, read_hidden, read_split
 from libs.core import read_yaml, resolve_config, set_key, set_keys
 from libs.core.files import load_json, write_text
@@ -331,7 +331,7 @@ def _end_with_parent() -> None:
 
 def run_job(job: dict[str, Any]) -> None:
     """One run, in a process of its own: trains or goes on, evaluates, writes the result."""
-    from actionformer_nt.self_training import trainer
+    from actionformer_nt import run as semi_run
     from libs.training import run_folder
 
     began = time.perf_counter()
@@ -340,9 +340,9 @@ def run_job(job: dict[str, Any]) -> None:
     if job["own_gpu"] and config["devices"][0].startswith("cuda"):
         config["devices"] = ["cuda:0"]  # the only one that it sees
     resume = folder if (folder / run_folder.LAST).is_file() else None
-    trainer.train(config, folder, resume=resume, diagnostic=job["diagnostic"], progress=False)
+    semi_run.train(config, folder, resume=resume, diagnostic=job["diagnostic"], progress=False)
     result = {"run": job["run"], "config_hash": job["hash"], "commit": run_folder.source_commit()}
-    for name, evaluation in trainer.evaluate(config, folder, progress=False).items():
+    for name, evaluation in semi_run.evaluate(config, folder, progress=False).items():
         found = evaluation.result
         assert found is not None  # it was not asked to save alone
         result[name] = {

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from libs.core.device import select_device
+from libs.core.types import Config
 from libs.datasets import make_data_loader, make_dataset
 from libs.datasets.annotations import Annotations
 from libs.datasets.labels import label_names
@@ -23,7 +25,7 @@ from libs.evaluation.thresholds import (
     read_thresholds,
     write_thresholds,
 )
-from libs.training import run as engine
+from libs.training.resume import load_model
 from libs.training.run_folder import results_folder, stem_of_results, unwritable_instead
 from libs.training.run_identity import read_as_run, read_label_ids
 
@@ -38,7 +40,7 @@ def thresholds_file(checkpoint: Path, weights: str) -> Path:
 
 
 def stored_thresholds(
-    config: dict[str, Any], checkpoint: Path, *, weights: str = "ema", split: Sequence[str] | None = None
+    config: Config, checkpoint: Path, *, weights: str = "ema", split: Sequence[str] | None = None
 ) -> Thresholds | None:
     """The thresholds beside a checkpoint file; None where there are none, or where they belong to other weights, other
     settings of `test_cfg`, other classes than the run's or, if `split` is given, to another labeled set."""
@@ -66,7 +68,7 @@ def _places(checkpoint: Path, weights: str) -> list[Path]:
 
 
 def choose_thresholds(
-    config: dict[str, Any],
+    config: Config,
     checkpoint: Path,
     *,
     weights: str = "ema",
@@ -95,7 +97,7 @@ def choose_thresholds(
     given |= {} if video_ids is None else {"video_ids": video_ids}
     dataset = make_dataset(config["dataset_name"], False, split, **config["dataset"], **given)
     loader = make_data_loader(dataset, False, None, **config["loader"])
-    model = engine.load_model(config, checkpoint, weights=weights).to(engine.select_device(config))
+    model = load_model(config, checkpoint, weights=weights).to(select_device(config))
     detections = predict(loader, model, progress=progress, desc="choosing thresholds")
     labeled = frozenset(video.id for video in dataset.videos if video.labeled)
     judged = np.array([video in labeled for video in detections.video_id], dtype=bool)
@@ -113,7 +115,7 @@ def choose_thresholds(
     return thresholds
 
 
-def _made_from(config: dict[str, Any], checkpoint: Path, weights: str, split: Sequence[str]) -> dict[str, Any]:
+def _made_from(config: Config, checkpoint: Path, weights: str, split: Sequence[str]) -> dict[str, Any]:
     digest = hashlib.sha256()
     with open(checkpoint, "rb") as file:
         while block := file.read(1 << 20):
@@ -128,7 +130,7 @@ def _made_from(config: dict[str, Any], checkpoint: Path, weights: str, split: Se
     }
 
 
-def _digest_of_data(config: dict[str, Any]) -> str | None:
+def _digest_of_data(config: Config) -> str | None:
     """Of the annotation file and, of a semi-supervised configuration, its split; None: the files are not there."""
     paths = [Path(config["dataset"]["json_file"])]
     if "semi_cfg" in config:

@@ -6,6 +6,7 @@ table = predictor("my_video.npy", fps=30, threshold=0.3)
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from libs.core import load_config
+from libs.core.device import select_device
+from libs.core.types import Config
 from libs.datasets.annotations import read_annotations
 from libs.datasets.labels import names_of
 from libs.datasets.loader import identity
@@ -25,9 +28,9 @@ from libs.datasets.presets import PRESETS
 from libs.evaluation.detections import Detections, to_table
 from libs.evaluation.predict import predict
 from libs.evaluation.thresholds import Thresholds
-from libs.training import run as engine
 from libs.training import run_identity
 from libs.training.checkpoint import find_checkpoint
+from libs.training.resume import load_model
 
 from .operating_point import stored_thresholds
 from .unannotated import Timing, UnannotatedVideos, find_features, make_video
@@ -49,7 +52,7 @@ class Predictor:
 
     def __init__(
         self,
-        config: dict[str, Any],
+        config: Config,
         model: Any,
         *,
         names: dict[int, str],
@@ -63,7 +66,7 @@ class Predictor:
         cls,
         path: str | os.PathLike,
         *,
-        config: str | os.PathLike | dict[str, Any] | None = None,
+        config: str | os.PathLike | Config | None = None,
         epoch: int = -1,
         weights: str = "ema",
         topk: int = -1,
@@ -85,14 +88,13 @@ class Predictor:
             config = path.parent / run_identity.CONFIG
             if not config.is_file():
                 raise FileNotFoundError(f"no configuration beside the checkpoint, {config}: give one")
-        if not isinstance(config, dict):
-            config = load_config(config)
-        thresholds = thresholds or stored_thresholds(config, path, weights=weights)
+        resolved = copy.deepcopy(config) if isinstance(config, dict) else load_config(config)
+        thresholds = thresholds or stored_thresholds(resolved, path, weights=weights)
         if topk > 0:
-            config["test_cfg"]["max_seg_num"] = topk
-        model = engine.load_model(config, path, weights=weights).to(engine.select_device(config))
-        fps = run_identity.trained_fps(config, path.parent)
-        return cls(config, model, names=class_names(config, path.parent), thresholds=thresholds, fps=fps)
+            resolved["test_cfg"]["max_seg_num"] = topk
+        model = load_model(resolved, path, weights=weights).to(select_device(resolved))
+        fps = run_identity.trained_fps(resolved, path.parent)
+        return cls(resolved, model, names=class_names(resolved, path.parent), thresholds=thresholds, fps=fps)
 
     def __call__(
         self,
@@ -203,7 +205,7 @@ def _score(threshold: float | str) -> float:
     return float(threshold)
 
 
-def class_names(config: dict[str, Any], folder: Path) -> dict[int, str]:
+def class_names(config: Config, folder: Path) -> dict[int, str]:
     """Class id -> name: from what training left in the run folder, else from the annotation file if it is at hand."""
     names = run_identity.read_classes(folder)
     if names is not None:

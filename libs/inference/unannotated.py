@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
+from libs.core.types import DatasetConfig
 from libs.datasets.features import EXTENSIONS, FeatureFiles, file_format, files_below, is_hdf5
 from libs.datasets.grid import GridRule, resize
 
@@ -42,7 +43,7 @@ class UnannotatedVideos(Dataset):
         section: the `dataset` section of a configuration.
     """
 
-    def __init__(self, sources: dict[str, Source], section: dict[str, Any], timing: Timing) -> None:
+    def __init__(self, sources: dict[str, Source], section: DatasetConfig, timing: Timing) -> None:
         self.sources, self.section, self.timing = list(sources.items()), section, timing
         self.durations: dict[str, float] = {}  # seconds, of the videos read so far
 
@@ -115,7 +116,7 @@ def _split_ending(name: str, ext: str) -> tuple[str, str]:
     return name.removesuffix(ending), ending
 
 
-def make_video(video_id: str, feats: np.ndarray, section: dict[str, Any], timing: Timing) -> dict[str, Any]:
+def make_video(video_id: str, feats: np.ndarray, section: DatasetConfig, timing: Timing) -> dict[str, Any]:
     """What a detector is given of a test video: see `TALDataset.__getitem__`.
 
     Args:
