@@ -1,6 +1,6 @@
-"""Prints what README.md says about differences between methods and no table of a study has: the table of all studies,
-HAPT's two settings together, comparisons over three folds, differences by fold, shares of a gap. From the repository's
-root:
+"""Prints what the pages of this folder say about differences between methods and no table of a study has: the second
+table of README.md, HAPT's two settings together, comparisons over three folds, differences by fold, shares of a gap.
+From the repository's root:
 
     python docs/results/intervals.py
 """
