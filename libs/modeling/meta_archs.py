@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from libs.core.registry import BACKBONES, NECKS
+
 from .assignment import Targets, assign_labels, events_of
 from .batching import Batch, PaddingRule, make_batches
 from .chunks import in_chunks, receptive_field
@@ -16,7 +18,6 @@ from .decode import Candidates, decode, postprocess
 from .heads import ClsHead, RegHead
 from .points import pyramid_points
 from .precision import autocast
-from .registry import make_backbone, make_neck, register_meta_arch
 
 
 class PyramidOutput(NamedTuple):
@@ -53,7 +54,6 @@ def join(parts: list[tuple[list[int], PyramidOutput]]) -> PyramidOutput:
     return PyramidOutput(stack("logits"), stack("offsets"), stack("masks"), longest.points)
 
 
-@register_meta_arch("LocPointTransformer")
 class PtTransformer(nn.Module):
     """Single-stage detector: every point of a feature pyramid classifies itself and regresses its event.
 
@@ -133,9 +133,9 @@ class PtTransformer(nn.Module):
                 use_abs_pe=use_abs_pe,
                 use_rel_pe=use_rel_pe,
             )
-        self.backbone = make_backbone(backbone_type, **backbone_args)
+        self.backbone = BACKBONES.build(backbone_type, **backbone_args)
         width = sum(embd_dim) if isinstance(embd_dim, (list, tuple)) else embd_dim
-        self.neck = make_neck(
+        self.neck = NECKS.build(
             fpn_type,
             in_channels=[width] * num_levels,
             out_channel=fpn_dim,
