@@ -65,6 +65,7 @@ class Outer(Section):
     first: Inner = Inner()
     second: Inner = Inner(size=4)
     extra: dict[str, Any] = {}
+    values: list[Any] | list[object] = []
 
 
 def test_rows_of_a_section():
@@ -77,6 +78,7 @@ def test_rows_of_a_section():
         ("`x.first.size`", "integer > 0", "`3`", "How large."),
         ("`x.second`", "like `x.first`", "`{size: 4}`", ""),
         ("`x.extra`", "mapping", "`{}`", ""),
+        ("`x.values`", "list of anything", "`[]`", ""),
     ]
 
 

@@ -24,7 +24,15 @@ from libs.core.schema import LocPointTransformerSection, RootSection, Section
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = re.compile(r"(<!-- keys: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
-NAMES = {int: "integer", float: "number", str: "string", bool: "boolean", type(None): "`null`", Any: "anything"}
+NAMES = {
+    int: "integer",
+    float: "number",
+    str: "string",
+    bool: "boolean",
+    type(None): "`null`",
+    Any: "anything",
+    object: "anything",
+}
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}  # attributes of the marks behind pydantic's Field(gt=...)
 OURS = "Ours. "  # begins the meaning of a key that ActionFormer does not have
 
