@@ -27,6 +27,7 @@ from actionformer_nt.spot.network import SpotOutput
 from actionformer_nt.spot.targets import quantise, to_segments
 from libs.core.schema import TestSection, TrainSection
 from libs.datasets.annotations import Annotations, duplicate_mask, load_json, read_annotations
+from libs.datasets.labels import names_of
 from libs.datasets.presets import PRESETS
 from libs.evaluation.anet_detection import ANETdetection
 from libs.evaluation.average_precision import EvaluationResult
@@ -63,7 +64,7 @@ class Split:
     def __init__(self, annotations: Annotations, subset: str, preset: str) -> None:
         self.annotations, self.subset, self.tiou = annotations, subset, PRESETS[preset].tiou
         self.videos = annotations.of_subsets([subset])
-        self.names = {i: name for name, i in annotations.label_ids.items()}
+        self.names = names_of(annotations.label_ids)
 
     def items(self, *, rescale_to: int | None = None, lengths: dict[str, int] | None = None) -> Iterator[dict]:
         """Videos like those of the data set; `feats` is (1, L) without content.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from libs.datasets.annotations import Annotations, load_json
+from libs.datasets.labels import names_of
 from libs.evaluation.average_precision import GroundTruth, Ranked, evaluate_detections, ground_truth, rank_detections
 from libs.evaluation.detections import Detections, read_results
 from libs.evaluation.diagnosis import LOW, diagnose
@@ -22,7 +23,7 @@ def read_detections(path: Path) -> tuple[Detections, dict[int, str]]:
     """A result file, with the class names that it uses by id."""
     entries = [entry for found in load_json(path).get("results", {}).values() for entry in found]
     ids = {str(entry["label"]): int(entry["label_id"]) for entry in entries}
-    return read_results(path, ids), {i: name for name, i in ids.items()}
+    return read_results(path, ids), names_of(ids)
 
 
 def describe_evaluation(

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from libs.datasets.annotations import Annotations
+from libs.datasets.labels import names_of
 from libs.evaluation.detections import Detections
 
 
@@ -27,7 +28,7 @@ class Timelines:
         self.names: dict[int, str] = {}
         self.truth: dict[str, list[float]] | None = None
         if truth is not None:
-            self.names |= {i: name for name, i in truth.label_ids.items()}
+            self.names |= names_of(truth.label_ids)
             self.durations |= {video.id: video.duration for video in truth.videos}
             self.truth = {v.id: [x for e in v.events for x in _bar(e.start, e.end, e.label_id)] for v in truth.videos}
 

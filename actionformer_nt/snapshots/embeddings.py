@@ -15,6 +15,7 @@ from torch import Tensor
 
 from libs.datasets import make_dataset
 from libs.datasets.annotations import Annotations
+from libs.datasets.labels import names_of
 from libs.training import run as engine
 from libs.training.run_folder import SAMPLES
 
@@ -32,7 +33,7 @@ def write_embeddings(config: dict[str, Any], checkpoint: Path, annotations: Anno
     dataset = make_dataset(
         config["dataset_name"], False, config["val_split"], **config["dataset"], annotations=annotations
     )
-    names = {i: name for name, i in dataset.label_dict.items()}
+    names = names_of(dataset.label_dict)
     feats, labels, videos = [], [], []
     for number in range(min(len(dataset), count)):
         index = number * len(dataset) // min(len(dataset), count)

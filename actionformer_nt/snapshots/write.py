@@ -21,6 +21,7 @@ from actionformer_nt.self_training.pseudo_segments import PseudoSegments
 from actionformer_nt.self_training.pyramid import make_unlabeled
 from libs.datasets import make_dataset
 from libs.datasets.dataset import SampleKey
+from libs.datasets.labels import names_of
 from libs.evaluation.detections import concatenate, make_detections, write_ground_truth, write_results
 from libs.evaluation.predict import predict
 from libs.modeling.decode import to_seconds
@@ -133,7 +134,7 @@ def logged_labels(trainer: SemiTrainer) -> HiddenLabels | None:
 
 
 def label_names(trainer: SemiTrainer) -> dict[int, str]:
-    return {i: name for name, i in trainer.annotations.label_ids.items()}
+    return names_of(trainer.annotations.label_ids)
 
 
 def part_codes(probs: Tensor, lam: float) -> str:

@@ -17,6 +17,7 @@ from .annotations import Annotations, Video, duplicate_mask, read_annotations
 from .crop import random_crop
 from .features import FeatureFiles
 from .grid import Grid, GridRule, resize
+from .labels import label_names
 from .presets import Preset
 
 logger = logging.getLogger(__name__)
@@ -169,6 +170,11 @@ class TALDataset(Dataset):
             )  # fmt: skip
         gone = {video.id for video in missing}
         return [video for video in videos if video.id not in gone]
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """Class id -> name; empty where one class stands for all."""
+        return label_names(self)
 
     def get_attributes(self) -> dict[str, Any]:
         """What ActionFormer's scripts ask a data set for."""

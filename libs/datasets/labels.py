@@ -54,18 +54,25 @@ def label_number(value: Any, where: str) -> int:
     return number
 
 
-def names_of(label_ids: dict[str, int]) -> dict[int, str]:
-    """Class id -> name; of several names of one id the first."""
-    return {i: name for name, i in reversed(label_ids.items())}
+def names_of(label_ids: Mapping[str, int]) -> dict[int, str]:
+    """Class id -> name, in the order given; of several names of one id the first."""
+    names: dict[int, str] = {}
+    for name, i in label_ids.items():
+        names.setdefault(i, name)
+    return names
 
 
 def label_ids(dataset: Any) -> dict[str, int]:
-    """Class name -> id; empty where one class stands for all."""
+    """Class name -> id of a data set, which may be the user's own; empty where one class stands for all."""
     return {} if getattr(dataset, "class_agnostic", False) else dict(getattr(dataset, "label_dict", {}))
 
 
 def label_names(dataset: Any, *, external_scores: bool = False) -> dict[int, str]:
-    """Class id -> name; empty where one class stands for all, unless external scores tell them apart."""
+    """Class id -> name of a data set, which may be the user's own; empty where one class stands for all.
+
+    Args:
+        external_scores: the detections have labels from external scores, which tell the classes apart in any case.
+    """
     if getattr(dataset, "class_agnostic", False) and not external_scores:
         return {}
     return names_of(getattr(dataset, "label_dict", {}))

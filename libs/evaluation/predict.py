@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from libs.core.distributed import gather_shares, share
+from libs.datasets.labels import label_names
 
 from .detections import Detections, concatenate, make_detections, write_results
 from .score_fusion import fuse_scores, read_video_scores
@@ -82,10 +83,7 @@ def valid_one_epoch(
         path = Path(output_file).with_suffix(".json")
         if path.name != os.path.basename(output_file):
             logger.warning("detections are written as JSON, to %s, instead of %s", path, output_file)
-        dataset = val_loader.dataset
-        agnostic = getattr(dataset, "class_agnostic", False)  # the one class has no name
-        names = {} if agnostic else {i: name for name, i in getattr(dataset, "label_dict", {}).items()}
-        write_results(path, detections, names)
+        write_results(path, detections, label_names(val_loader.dataset))
     if evaluator is None:
         return 0.0
     if ext_score_file is not None:

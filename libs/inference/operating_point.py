@@ -12,7 +12,6 @@ import numpy as np
 
 from libs.datasets import make_data_loader, make_dataset
 from libs.datasets.annotations import Annotations
-from libs.datasets.labels import label_names
 from libs.evaluation.average_precision import GroundTruth, ground_truth
 from libs.evaluation.detections import Detections
 from libs.evaluation.predict import predict
@@ -104,7 +103,7 @@ def choose_thresholds(
     if dataset.class_agnostic:
         truth = GroundTruth(**truth._asdict() | {"label": np.zeros_like(truth.label)})
     thresholds = best_thresholds(truth, detections, tiou=TIOU)
-    path, names = folder / thresholds_file(checkpoint, weights).name, label_names(dataset)
+    path, names = folder / thresholds_file(checkpoint, weights).name, dataset.class_names
     write_thresholds(path, thresholds, names, _made_from(config, checkpoint, weights, split))
     logger.info(
         "thresholds per class from %d events of %s: F1 %.3f with one for all; written to %s",

@@ -92,7 +92,7 @@ class Predictor:
             config["test_cfg"]["max_seg_num"] = topk
         model = engine.load_model(config, path, weights=weights).to(engine.select_device(config))
         fps = run_identity.trained_fps(config, path.parent)
-        return cls(config, model, names=class_names(config, path.parent), thresholds=thresholds, fps=fps)
+        return cls(config, model, names=_names_of_run(config, path.parent), thresholds=thresholds, fps=fps)
 
     def __call__(
         self,
@@ -203,7 +203,7 @@ def _score(threshold: float | str) -> float:
     return float(threshold)
 
 
-def class_names(config: dict[str, Any], folder: Path) -> dict[int, str]:
+def _names_of_run(config: dict[str, Any], folder: Path) -> dict[int, str]:
     """Class id -> name: from what training left in the run folder, else from the annotation file if it is at hand."""
     names = run_identity.read_classes(folder)
     if names is not None:

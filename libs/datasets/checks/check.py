@@ -24,7 +24,7 @@ from .timing import VideoLength, check_ends, check_lengths
 
 
 @dataclass
-class DataReport:
+class DataCheck:
     findings: Findings
     facts: dict[str, Any] = field(default_factory=dict)  # plain numbers
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # by title
@@ -44,7 +44,7 @@ class DataReport:
 
 def check_data(
     config: dict[str, Any], *, features: bool = True, full: bool = False, jobs: int = 4, progress: bool = False
-) -> DataReport:
+) -> DataCheck:
     """Checks annotations and feature files against each other and against a resolved configuration.
 
     Args:
@@ -55,8 +55,8 @@ def check_data(
     Returns:
         Everything that was found; nothing is raised for faulty data.
     """
-    report = DataReport(Findings())
-    findings, data = report.findings, config["dataset"]
+    check = DataCheck(Findings())
+    findings, data = check.findings, config["dataset"]
     preset = PRESETS.get(config["dataset_name"], PRESETS["generic"])
     videos, labels = scan_annotations(data["json_file"], findings)
     splits = {name: [v for v in videos if v.subset in config[f"{name}_split"]] for name in ("train", "val")}
@@ -68,10 +68,10 @@ def check_data(
     steps = (
         _features(config, preset, videos, used, findings, full=full, jobs=jobs, progress=progress) if features else {}
     )
-    _check_grid(config, preset, splits, steps, report)
+    _check_grid(config, preset, splits, steps, check)
     if features and used and not findings.count("error"):
         _check_loads(config, findings)
-    return report
+    return check
 
 
 def _check_splits(
@@ -177,10 +177,10 @@ def _features(
 
 
 def _check_grid(
-    config: dict[str, Any], preset: Preset, splits: dict[str, list[RawVideo]], steps: dict[str, int], report: DataReport
+    config: dict[str, Any], preset: Preset, splits: dict[str, list[RawVideo]], steps: dict[str, int], check: DataCheck
 ) -> None:
     """Everything that is counted in grid steps."""
-    data, findings = config["dataset"], report.findings
+    data, findings = config["dataset"], check.findings
     rule = GridRule(**{key: data[key] for key in GridRule.__dataclass_fields__})
     fps = {v.id: data["default_fps"] or v.fps for part in splits.values() for v in part}
     known = [v for part in splits.values() for v in part if v.duration and fps[v.id]]
@@ -211,7 +211,7 @@ def _check_grid(
                         f"'{name}' [{start:g}, {stop:g}] begins after the features end ({end:.1f} s)",
                     )  # fmt: skip
     _check_any_on_grid(splits["train"], grids, fps, findings)
-    _summary(config, splits, fps, grids, report)
+    _summary(config, splits, fps, grids, check)
 
 
 def _check_any_on_grid(videos: list[RawVideo], grids: dict[str, Any], fps: dict[str, Any], findings: Findings) -> None:
@@ -230,11 +230,11 @@ def _check_any_on_grid(videos: list[RawVideo], grids: dict[str, Any], fps: dict[
 
 def _summary(
     config: dict[str, Any], splits: dict[str, list[RawVideo]], fps: dict[str, Any], grids: dict[str, Any],
-    report: DataReport,
+    check: DataCheck,
 ) -> None:  # fmt: skip
-    findings, model = report.findings, config["model"]
+    findings, model = check.findings, config["model"]
     for name, part in splits.items():
-        report.facts[f"{name}_split"] = (
+        check.facts[f"{name}_split"] = (
             f"{len(part)} videos, {sum(len(v.events) for v in part)} events, "
             f"{len({event[2] for v in part for event in v.events})} classes"
         )
@@ -249,19 +249,19 @@ def _summary(
         return np.array([length * fps[v] / grids[v].stride for v, length in rows]), [v for v, _ in rows]
 
     steps, where = in_steps(events)
-    report.tables["length of events"] = pyramid.percentiles(seconds, steps if len(steps) else None)
+    check.tables["length of events"] = pyramid.percentiles(seconds, steps if len(steps) else None)
     if not len(steps):
         return
     share = pyramid.check_short(steps, where, findings)
-    report.facts["events shorter than two grid steps"] = pyramid.percent(share)
+    check.facts["events shorter than two grid steps"] = pyramid.percent(share)
     steps, where = in_steps(training)
     has_pyramid = config["model_name"] == "LocPointTransformer"
     levels = 1
     if has_pyramid and len(steps):
         table = pyramid.check_pyramid(steps, where, findings, model=model, train_cfg=config["train_cfg"])
-        report.tables["levels of the pyramid, and training events that can be learned there"] = table
+        check.tables["levels of the pyramid, and training events that can be learned there"] = table
         levels = pyramid.recommended_levels(steps, model)
-        report.facts["levels"] = (
+        check.facts["levels"] = (
             f"{len(model['regression_range'])}; recommended {levels} (backbone_arch[2]: "
             f"{levels - 1 + model['fpn_start_level']})"
         )
@@ -270,7 +270,7 @@ def _summary(
         now = config["dataset"]["max_seq_len"]
         multiple = pyramid.multiple_of(model, max(levels, model["backbone_arch"][2] + 1)) if has_pyramid else 1
         best = pyramid.recommended_length(lengths, multiple)
-        report.facts["max_seq_len"] = (
+        check.facts["max_seq_len"] = (
             f"{now} holds {pyramid.percent(np.mean(lengths <= now))} of the training videos, {best} would hold "
             f"{pyramid.percent(np.mean(lengths <= best))} (longest {lengths.max()} steps)"
         )
