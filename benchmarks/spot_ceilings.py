@@ -25,8 +25,9 @@ import torch
 from actionformer_nt.spot.meta_arch import Spot
 from actionformer_nt.spot.network import SpotOutput
 from actionformer_nt.spot.targets import quantise, to_segments
+from libs.core.files import load_json
 from libs.core.schema import TestSection, TrainSection
-from libs.datasets.annotations import Annotations, duplicate_mask, load_json, read_annotations
+from libs.datasets.annotations import Annotations, duplicate_mask, read_annotations
 from libs.datasets.labels import names_of
 from libs.datasets.presets import PRESETS
 from libs.evaluation.anet_detection import ANETdetection

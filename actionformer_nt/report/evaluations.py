@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from libs.datasets.annotations import Annotations, load_json
+from libs.core.files import load_json
+from libs.datasets.annotations import Annotations
 from libs.datasets.labels import names_of
 from libs.evaluation.average_precision import GroundTruth, Ranked, evaluate_detections, ground_truth, rank_detections
 from libs.evaluation.detections import Detections, read_results

@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from libs.datasets.annotations import Annotations, load_json, read_annotations
+from libs.core.files import load_json
+from libs.datasets.annotations import Annotations, read_annotations
 from libs.training.run_folder import GROUND_TRUTH, SAMPLES
 from libs.training.run_identity import read_classes
 
