@@ -74,11 +74,13 @@ class Split:
             rescale_to: all videos to this length; lengths: steps of I3D features, 16 frames every 4 at 30 fps.
         """
         for video in self.videos:
+            assert video.duration is not None
             events = np.array(video.events, dtype=np.float64).reshape(-1, 3)
             events = events[duplicate_mask(*events.T)]
             if rescale_to is not None:
                 fps, length, stride, frames = 1.0, rescale_to, video.duration / rescale_to, video.duration / rescale_to
             else:
+                assert lengths is not None
                 fps, length, stride, frames = 30.0, lengths[video.id], 4.0, 16.0
             segments = events[:, :2] * fps / stride - 0.5 * frames / stride
             yield {
@@ -92,8 +94,7 @@ class Split:
             self.annotations.path, self.subset, tiou_thresholds=self.tiou, annotations=self.annotations,
             absent_labels="drop",
         )  # fmt: skip
-        evaluator.evaluate(detections, verbose=False)
-        return evaluator.result
+        return evaluator.evaluate_all(detections)
 
 
 def make_model(num_classes: int, num_steps: int, sigma: float) -> Spot:
@@ -151,6 +152,7 @@ def fixed_windows(split: Split, scores: dict[str, dict[str, float]] | None) -> E
                 )
             classes = {ids[name]: float(score) for name, score in given.items()}
         for label, score in classes.items():
+            assert video.duration is not None
             segments = torch.tensor(WINDOWS).double() * video.duration
             parts.append(
                 as_rows(video.id, segments, torch.full((len(segments),), label), score * torch.tensor(WEIGHTS))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
 
 from libs.datasets.annotations import Annotations
 from libs.datasets.labels import names_of
@@ -40,7 +39,7 @@ class Timelines:
         for video, start, end, label, score in columns:
             self.bars[video].setdefault(row, []).extend((*_bar(start, end, label), round(score, 4)))
 
-    def content(self, count: int) -> dict[str, Any]:
+    def content(self, count: int) -> dict[str, object]:
         """For the page; at most `count` videos, evenly chosen."""
         ids = sorted(self.durations.keys() | self.bars.keys())
         chosen = ids if len(ids) <= count else [ids[k * len(ids) // count] for k in range(count)]

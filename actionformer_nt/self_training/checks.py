@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from actionformer_nt.protocol.splits import Split, check_split, read_hidden, read_split, unlabeled_classes
+from libs.core.types import Config
 from libs.datasets.annotations import MIN_DURATION, Annotations
 from libs.datasets.checks.findings import Findings
 
 from .trainer import check_config
 
 
-def check_semi(config: dict[str, Any], findings: Findings) -> None:
+def check_semi(config: Config, findings: Findings) -> None:
     """Notes what would keep a semi-supervised run from starting, or from learning."""
     try:
         check_config(config, diagnostic=True)
@@ -28,7 +27,7 @@ def check_semi(config: dict[str, Any], findings: Findings) -> None:
     _check_labeled(config, annotations, split, findings)
 
 
-def _check_labeled(config: dict[str, Any], annotations: Annotations, split: Split, findings: Findings) -> None:
+def _check_labeled(config: Config, annotations: Annotations, split: Split, findings: Findings) -> None:
     labeled = [video for video in annotations.videos if video.id in set(split.labeled)]
     events = [event for video in labeled for event in video.events]
     if not any(event.end - event.start >= MIN_DURATION for event in events):

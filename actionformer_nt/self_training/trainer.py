@@ -26,6 +26,7 @@ from libs.core import distributed
 from libs.core.interrupts import StopRequest, stop_requests
 from libs.core.lock import locked
 from libs.core.seeding import derive_seed, fix_random_seed, seed_model
+from libs.core.types import Config
 from libs.datasets import make_dataset
 from libs.evaluation import run as evaluation
 from libs.modeling import make_meta_arch
@@ -372,7 +373,7 @@ def check_config(config: dict[str, Any], *, diagnostic: bool = False) -> None:
 
 
 def train(
-    config: dict[str, Any],
+    config: Config,
     folder: str | Path,
     *,
     resume: str | Path | None = None,
@@ -421,7 +422,7 @@ def _check_classes(split: Split, folder: Path) -> None:
         check_classes(split.label_ids, known, what=f"split {split.source}", source=f"the run {folder}")
 
 
-def evaluate(config: dict[str, Any], folder: str | Path, *, progress: bool = True) -> dict[str, evaluation.Evaluation]:
+def evaluate(config: Config, folder: str | Path, *, progress: bool = True) -> dict[str, evaluation.Evaluation]:
     """Evaluates the student ("raw" weights) and the teacher ("ema") of a finished run on `val_split`, without reading
     the hidden labels."""
     labels = config["semi_cfg"]["split"]

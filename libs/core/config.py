@@ -9,13 +9,14 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pydantic import ValidationError
 
 from .registry import MODEL_SCHEMAS, SECTIONS
 from .schema import RootSection, Section
+from .types import Config
 
 # What `load_config` adds to the model section; a file may repeat them, but not contradict the dataset section.
 DERIVED_FROM_DATASET = ("input_dim", "num_classes", "max_seq_len")
@@ -41,7 +42,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load_config(path: str | os.PathLike, *, overrides: Iterable[str] = ()) -> dict[str, Any]:
+def load_config(path: str | os.PathLike, *, overrides: Iterable[str] = ()) -> Config:
     """Reads an ActionFormer-format YAML file.
 
     Args:
@@ -100,7 +101,7 @@ def set_keys(raw: dict[str, Any], overrides: Iterable[str]) -> None:
         set_key(raw, key, value)
 
 
-def resolve_config(raw: dict[str, Any], source: str = "config") -> dict[str, Any]:
+def resolve_config(raw: dict[str, Any], source: str = "config") -> Config:
     """The same for a dict that is already in memory; `raw` is not changed."""
     raw = copy.deepcopy({key: value for key, value in raw.items() if value is not None})
     _import_plugins(raw.get("plugins") or [], source)
@@ -135,10 +136,10 @@ def resolve_config(raw: dict[str, Any], source: str = "config") -> dict[str, Any
         schema.check_data(config["model"], config["dataset"])
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    return config
+    return cast(Config, config)
 
 
-def dump_config(config: dict[str, Any], path: str | os.PathLike) -> None:
+def dump_config(config: Config, path: str | os.PathLike) -> None:
     """Writes a resolved configuration as YAML that `load_config` reads back to the same dict."""
     config = copy.deepcopy(config)
     for key in DERIVED_FROM_DATASET + DERIVED_SECTIONS:

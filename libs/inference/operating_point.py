@@ -6,10 +6,10 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from libs.core.types import Config
 from libs.datasets import make_data_loader, make_dataset
 from libs.datasets.annotations import Annotations
 from libs.evaluation.average_precision import GroundTruth, ground_truth
@@ -37,7 +37,7 @@ def thresholds_file(checkpoint: Path, weights: str) -> Path:
 
 
 def stored_thresholds(
-    config: dict[str, Any], checkpoint: Path, *, weights: str = "ema", split: Sequence[str] | None = None
+    config: Config, checkpoint: Path, *, weights: str = "ema", split: Sequence[str] | None = None
 ) -> Thresholds | None:
     """The thresholds beside a checkpoint file; None where there are none, or where they belong to other weights, other
     settings of `test_cfg`, other classes than the run's or, if `split` is given, to another labeled set."""
@@ -45,7 +45,8 @@ def stored_thresholds(
     if path is None:
         return None
     thresholds, made_from = read_thresholds(path)
-    now = _made_from(config, checkpoint, weights, split or made_from.get("split") or ())
+    chosen_on = made_from.get("split")
+    now = _made_from(config, checkpoint, weights, split or (chosen_on if isinstance(chosen_on, list) else ()))
     if made_from.get(DATA) is None or now[DATA] is None:  # of an earlier version, or the files are not at hand
         now[DATA] = made_from.get(DATA)
     different = sorted(key for key in now if made_from.get(key) != now[key])
@@ -65,7 +66,7 @@ def _places(checkpoint: Path, weights: str) -> list[Path]:
 
 
 def choose_thresholds(
-    config: dict[str, Any],
+    config: Config,
     checkpoint: Path,
     *,
     weights: str = "ema",
@@ -90,7 +91,7 @@ def choose_thresholds(
     folder = results_folder(checkpoint)
     if annotations is None:
         annotations = read_as_run(config, checkpoint.parent)
-    given: dict[str, Any] = {} if annotations is None else {"annotations": annotations}
+    given: dict[str, object] = {} if annotations is None else {"annotations": annotations}
     given |= {} if video_ids is None else {"video_ids": video_ids}
     dataset = make_dataset(config["dataset_name"], False, split, **config["dataset"], **given)
     loader = make_data_loader(dataset, False, None, **config["loader"])
@@ -112,7 +113,7 @@ def choose_thresholds(
     return thresholds
 
 
-def _made_from(config: dict[str, Any], checkpoint: Path, weights: str, split: Sequence[str]) -> dict[str, Any]:
+def _made_from(config: Config, checkpoint: Path, weights: str, split: Sequence[str]) -> dict[str, object]:
     digest = hashlib.sha256()
     with open(checkpoint, "rb") as file:
         while block := file.read(1 << 20):
@@ -127,7 +128,7 @@ def _made_from(config: dict[str, Any], checkpoint: Path, weights: str, split: Se
     }
 
 
-def _digest_of_data(config: dict[str, Any]) -> str | None:
+def _digest_of_data(config: Config) -> str | None:
     """Of the annotation file and, of a semi-supervised configuration, its split; None: the files are not there."""
     paths = [Path(config["dataset"]["json_file"])]
     if "semi_cfg" in config:

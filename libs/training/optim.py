@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from libs.core.types import OptConfig
 
-def make_optimizer(model: nn.Module, opt: dict[str, Any]) -> torch.optim.Optimizer:
+
+def make_optimizer(model: nn.Module, opt: OptConfig) -> torch.optim.Optimizer:
     """AdamW or SGD. Weight decay acts on convolution weights only, not on biases, norms, scales and position
     biases. Parameters are in ActionFormer's order (by full name), so that optimizer states can be exchanged."""
     decay: dict[str, nn.Parameter] = {}
@@ -78,13 +80,13 @@ class IterationLR(LRScheduler):
             group["lr"] = rate
 
 
-def total_epochs(opt: dict[str, Any]) -> int:
+def total_epochs(opt: OptConfig) -> int:
     """Epochs that a run trains: `early_stop_epochs`, or all with the warm-up."""
     return opt.get("early_stop_epochs") or opt["epochs"] + (opt["warmup_epochs"] if opt["warmup"] else 0)
 
 
 def make_scheduler(
-    optimizer: torch.optim.Optimizer, opt: dict[str, Any], num_iters_per_epoch: int, last_epoch: int = -1
+    optimizer: torch.optim.Optimizer, opt: OptConfig, num_iters_per_epoch: int, last_epoch: int = -1
 ) -> IterationLR:
     """The schedule of the `opt` section. Without warm-up the cosine ends at 0, with it at 1e-8, as in ActionFormer."""
     if last_epoch != -1:

@@ -14,6 +14,7 @@ from libs.core import distributed
 from libs.core.interrupts import StopRequest, stop_requests
 from libs.core.lock import locked
 from libs.core.seeding import fix_random_seed, seed_model
+from libs.core.types import Config
 from libs.datasets import TALDataset, make_data_loader, make_dataset
 from libs.datasets.annotations import MIN_DURATION
 from libs.datasets.labels import label_ids
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 EMA_TRAP = 0.05  # share of the initial weights in the average above which a run warns
 
 
-def select_device(config: dict[str, Any]) -> torch.device:
+def select_device(config: Config) -> torch.device:
     """The device of `devices`, or the CPU where that needs a GPU that is not there; of several processes, each has the
     GPU of its number.
 
@@ -66,7 +67,7 @@ def select_device(config: dict[str, Any]) -> torch.device:
 
 
 def train(
-    config: dict[str, Any],
+    config: Config,
     folder: str | Path,
     *,
     resume: str | Path | None = None,
@@ -152,7 +153,7 @@ class _Parts:
 
 
 def _train_epochs(
-    config: dict[str, Any],
+    config: Config,
     folder: Path,
     parts: _Parts,
     epochs: range,
@@ -230,7 +231,7 @@ def check_events(dataset: Any, *, what: str = "training") -> None:
     )
 
 
-def check_parts(config: dict[str, Any]) -> None:
+def check_parts(config: Config) -> None:
     """Raises ValueError where several processes would not cut a batch into the same number of equal parts: they would
     wait for each other."""
     size, parts = config["loader"]["batch_size"], config["train_cfg"]["accumulate"]
@@ -241,7 +242,7 @@ def check_parts(config: dict[str, Any]) -> None:
         )
 
 
-def compile_network(model: Any, config: dict[str, Any]) -> None:
+def compile_network(model: Any, config: Config) -> None:
     """With `train_cfg.compile`, the network by torch.compile, for any length of videos; to be called after the averaged
     copy is made, which stays as it is. The names of the parameters stay, too."""
     if config["train_cfg"]["compile"]:
@@ -329,7 +330,7 @@ def warn_about_ema(ema: ModelEma) -> None:
 
 
 def load_model(
-    config: dict[str, Any], path: str | Path, *, weights: str = "ema", checkpoint: dict[str, Any] | None = None
+    config: Config, path: str | Path, *, weights: str = "ema", checkpoint: dict[str, Any] | None = None
 ) -> Any:
     """The model of a resolved configuration with the weights of a checkpoint file, in evaluation mode, on the CPU.
 

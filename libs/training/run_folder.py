@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from torch.utils.tensorboard.summary import hparams
 from libs.core import dump_config
 from libs.core.config import DERIVED_SECTIONS
 from libs.core.files import load_json, write_text
+from libs.core.types import Config
 
 from .checkpoint import find_checkpoint
 from .run_identity import CLASSES, CONFIG, check_classes, data_of_run, read_label_ids, tell_changed_data
@@ -40,7 +42,7 @@ LOCK = "run.lock"
 SAMPLES = "samples"  # folder of what a semi-supervised run samples on its way
 
 
-def folder_of_run(config: dict[str, Any], config_path: str | Path, output: str | None) -> Path:
+def folder_of_run(config: Config, config_path: str | Path, output: str | None) -> Path:
     """output_folder / <name of the config file>_<output, or the time>."""
     name = output or time.strftime("%Y-%m-%d_%H-%M-%S")
     return Path(config["output_folder"]) / f"{Path(config_path).stem}_{name}"
@@ -129,7 +131,7 @@ def stem_of_results(checkpoint: Path, weights: str, *, data: str = "", folder: P
 
 
 def write_run_info(
-    config: dict[str, Any],
+    config: Config,
     folder: Path,
     *,
     label_ids: dict[str, int],
@@ -187,9 +189,7 @@ def source_commit() -> str | None:
         return None
 
 
-def write_hyper_parameters(
-    folder: Path, config: dict[str, Any], name: str, metrics: dict[str, float], *, step: int
-) -> None:
+def write_hyper_parameters(folder: Path, config: Config, name: str, metrics: dict[str, float], *, step: int) -> None:
     """An entry in TensorBoard's table of hyper-parameters: the values of a configuration and what came out at `step`
     (epoch or iteration), under `logs/<name>`. A folder that is not a run's stays without."""
     logs = folder / "logs"
@@ -203,7 +203,7 @@ def write_hyper_parameters(
             writer.add_scalar(metric, value, step)
 
 
-def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted keys -> numbers and strings."""
     flat: dict[str, Any] = {}
     for key, value in config.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 from libs.core import read_yaml
 from libs.core.files import load_json
+from libs.core.types import Config
 from libs.datasets.annotations import Annotations, read_annotations
 from libs.datasets.labels import names_of
 from libs.datasets.presets import PRESETS
@@ -52,7 +53,7 @@ def check_classes(label_ids: dict[str, int], known: dict[str, int], *, what: str
     raise ValueError(f"{what}: no classes {sorted(known.keys() - label_ids.keys())}, which are in {source}")
 
 
-def read_as_run(config: dict[str, Any], folder: Path) -> Annotations | None:
+def read_as_run(config: Config, folder: Path) -> Annotations | None:
     """The annotation file of a configuration, read with the classes of the run in `folder`: a file may lack classes and
     ids, but not contradict them. None: the folder names no classes, or the data set reads its own files.
 
@@ -67,7 +68,7 @@ def read_as_run(config: dict[str, Any], folder: Path) -> Annotations | None:
     )
 
 
-def describe_data(config: dict[str, Any], dataset: Any) -> dict[str, Any]:
+def describe_data(config: Config, dataset: Any) -> dict[str, Any]:
     """What a later start, or a prediction, is compared with: the annotation file, the number of training videos, their
     frame rates."""
     file = config["dataset"]["json_file"]
@@ -92,7 +93,7 @@ def data_of_run(folder: Path) -> dict[str, Any]:
     return (last.get("data") if isinstance(last, dict) else None) or {}
 
 
-def trained_fps(config: dict[str, Any], folder: Path) -> tuple[float, float] | None:
+def trained_fps(config: Config, folder: Path) -> tuple[float, float] | None:
     """The lowest and the highest frame rate of a run's training videos; None: the run does not say."""
     rates = data_of_run(folder).get("fps")
     if rates is None and config["dataset"]["default_fps"] is not None:
@@ -116,7 +117,7 @@ def _digest(path: str | Path | None) -> str | None:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def name_of_other_data(config: dict[str, Any], folder: Path) -> str:
+def name_of_other_data(config: Config, folder: Path) -> str:
     """Empty where a run is evaluated on the data of its own configuration, else annotations and subsets by name.
     Results on other data then stand beside the run's own."""
     path = folder / CONFIG
