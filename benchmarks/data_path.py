@@ -102,7 +102,7 @@ def main() -> None:
     chosen = random.Random(0).sample(names, min(args.videos, len(names)))  # of all classes, else the peer stops
     make_files(annotations, {video: lengths[video] for video in chosen})
 
-    runs = {case: [] for case in CASES}
+    runs: dict[tuple, list[dict[str, float]]] = {case: [] for case in CASES}
     for _ in range(args.repeats):
         for case in CASES:
             runs[case].append(epochs(*case))

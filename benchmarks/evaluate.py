@@ -17,7 +17,6 @@ import pickle
 import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -56,9 +55,9 @@ def repeat_videos(truth: GroundTruth, detections: Detections, times: int) -> tup
         return np.concatenate([np.array([f"{i}-{name}" for name in ids], dtype=object) for i in range(times)])
 
     tiled = [np.tile(column, times) for column in detections[1:]]
-    events = [np.tile(column, times) for column in truth[1:4]]
+    start, end, label = (np.tile(column, times) for column in truth[1:4])
     ids = rename(truth.video_id)
-    return GroundTruth(ids, *events, frozenset(ids), 0), Detections(rename(detections.video_id), *tiled)
+    return GroundTruth(ids, start, end, label, frozenset(ids), 0), Detections(rename(detections.video_id), *tiled)
 
 
 def draw_detections(videos: list[Video], *, per_video: int = 200, seed: int = 0) -> Detections:
@@ -104,6 +103,7 @@ def against_peer(ours: ANETdetection, detections: Detections, args: argparse.Nam
         )
         command = [str(python), "-c", PEER_SCRIPT, str(job)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as peer:
+            assert peer.stdin is not None and peer.stdout is not None
             assert peer.stdout.readline().strip() == "ready"
             pairs = []
             for _ in range(args.repeats):
@@ -188,4 +188,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -39,6 +39,7 @@ def run_seed(data: Path, seed: int, work: Path) -> dict[str, list[float]]:
     result = {}
     for weights in ("raw", "ema"):
         found = evaluation.evaluate(config, folder, weights=weights).result
+        assert found is not None  # it was not asked to save alone
         result[weights] = (100 * found.mAP).tolist()
     result_file.write_text(json.dumps(result))
     return result

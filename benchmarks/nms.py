@@ -16,7 +16,9 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +31,7 @@ from libs.nms.suppress import nms_videos
 from libs.training.run_folder import source_commit
 
 OUT = ROOT / "docs" / "benchmarks"
-OPTIONS = {"iou_threshold": 0.1, "min_score": 0.001, "max_seg_num": 200, "sigma": 0.5}
+OPTIONS: dict[str, Any] = {"iou_threshold": 0.1, "min_score": 0.001, "max_seg_num": 200, "sigma": 0.5}
 VOTING = 0.7
 
 # Runs in the peer's environment: a case and a number of threads per line on stdin, seconds and a checksum on stdout.
@@ -74,7 +76,8 @@ def pyramid_candidates(rng: np.random.Generator, steps: int) -> tuple[np.ndarray
         parts.append(
             (segs.astype(np.float32), (rng.uniform(size=count) ** 4).astype(np.float32), rng.integers(0, 20, count))
         )
-    return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
+    segs, scores, labels = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return segs, scores, labels
 
 
 def cases(lengths: Path | None) -> list[dict]:
@@ -96,7 +99,10 @@ def cases(lengths: Path | None) -> list[dict]:
 
 
 def run_ours(case: dict, device: str) -> tuple[float, float, int]:
-    videos = [tuple(torch.from_numpy(column).to(device) for column in video) for video in case["data"]]
+    videos = [
+        (torch.from_numpy(segs).to(device), torch.from_numpy(scores).to(device), torch.from_numpy(labels).to(device))
+        for segs, scores, labels in case["data"]
+    ]
     if device != "cpu":
         torch.cuda.synchronize()
     began = time.perf_counter()
@@ -123,6 +129,7 @@ def measure(case: dict, threads: int, repeats: int, peer: subprocess.Popen, fold
     }  # fmt: skip
     torch.set_num_threads(threads)
     theirs, ours, cuda = [], [], []
+    assert peer.stdin is not None and peer.stdout is not None
     for _ in range(repeats + 1):  # the first is for warming up
         peer.stdin.write(json.dumps(job) + "\n")
         peer.stdin.flush()
@@ -145,7 +152,7 @@ def _cell(value: float | str | None) -> str:
     return "" if value is None else value if isinstance(value, str) else f"{value:.3f}"
 
 
-def median_ms(function, repeats: int = 31) -> float:
+def median_ms(function: Callable[[], object], repeats: int = 31) -> float:
     seconds = []
     for _ in range(repeats + 1):
         began = time.perf_counter()
@@ -158,8 +165,8 @@ def where_time_goes(n: int, classes: int, multiclass: bool) -> dict:
     """Milliseconds of the parts of one call on one thread, and of the kernel without its two ideas."""
     torch.set_num_threads(1)
     segs, scores, labels = (torch.from_numpy(x) for x in candidates(np.random.default_rng(0), n, classes))
-    run = dict(**OPTIONS, multiclass=multiclass, voting_thresh=VOTING)
-    parts = {"case": f"{n:,} x {classes}" + ("" if multiclass else ", agnostic with voting")}
+    run: dict[str, Any] = dict(**OPTIONS, multiclass=multiclass, voting_thresh=VOTING)
+    parts: dict[str, str | float] = {"case": f"{n:,} x {classes}" + ("" if multiclass else ", agnostic with voting")}
     parts["whole call"] = median_ms(lambda: nms_videos([(segs, scores, labels)], **run))
     parts["finite?"] = median_ms(lambda: nms._check(segs, scores, labels))
     order, groups, videos, bounds = nms._group(labels, [n], multiclass)
@@ -197,7 +204,8 @@ def main() -> None:
                 for case in cases(args.lengths):
                     rows.append(measure(case, threads, args.repeats, peer, folder))
                     print("{case}, {threads} threads: {ratio:.1f}".format(**rows[-1]), flush=True)
-                peer.stdin.close()
+                if peer.stdin is not None:
+                    peer.stdin.close()
     parts = [where_time_goes(8000, 20, True), where_time_goes(5000, 200, True), where_time_goes(12000, 20, False)]
     columns = list(parts[-1] | parts[0])
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None

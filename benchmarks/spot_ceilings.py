@@ -25,9 +25,11 @@ import torch
 from actionformer_nt.spot.meta_arch import Spot
 from actionformer_nt.spot.network import SpotOutput
 from actionformer_nt.spot.targets import quantise, to_segments
+from libs.core.files import load_json
 from libs.core.markdown import markdown_table
 from libs.core.schema import TestSection, TrainSection
-from libs.datasets.annotations import Annotations, duplicate_mask, load_json, read_annotations
+from libs.datasets.annotations import Annotations, duplicate_mask, read_annotations
+from libs.datasets.labels import names_of
 from libs.datasets.presets import PRESETS
 from libs.evaluation.anet_detection import ANETdetection
 from libs.evaluation.average_precision import EvaluationResult
@@ -64,7 +66,7 @@ class Split:
     def __init__(self, annotations: Annotations, subset: str, preset: str) -> None:
         self.annotations, self.subset, self.tiou = annotations, subset, PRESETS[preset].tiou
         self.videos = annotations.of_subsets([subset])
-        self.names = {i: name for name, i in annotations.label_ids.items()}
+        self.names = names_of(annotations.label_ids)
 
     def items(self, *, rescale_to: int | None = None, lengths: dict[str, int] | None = None) -> Iterator[dict]:
         """Videos like those of the data set; `feats` is (1, L) without content.
@@ -73,11 +75,13 @@ class Split:
             rescale_to: all videos to this length; lengths: steps of I3D features, 16 frames every 4 at 30 fps.
         """
         for video in self.videos:
+            assert video.duration is not None
             events = np.array(video.events, dtype=np.float64).reshape(-1, 3)
             events = events[duplicate_mask(*events.T)]
             if rescale_to is not None:
                 fps, length, stride, frames = 1.0, rescale_to, video.duration / rescale_to, video.duration / rescale_to
             else:
+                assert lengths is not None
                 fps, length, stride, frames = 30.0, lengths[video.id], 4.0, 16.0
             segments = events[:, :2] * fps / stride - 0.5 * frames / stride
             yield {
@@ -91,8 +95,7 @@ class Split:
             self.annotations.path, self.subset, tiou_thresholds=self.tiou, annotations=self.annotations,
             absent_labels="drop",
         )  # fmt: skip
-        evaluator.evaluate(detections, verbose=False)
-        return evaluator.result
+        return evaluator.evaluate_all(detections)
 
 
 def make_model(num_classes: int, num_steps: int, sigma: float) -> Spot:
@@ -150,6 +153,7 @@ def fixed_windows(split: Split, scores: dict[str, dict[str, float]] | None) -> E
                 )
             classes = {ids[name]: float(score) for name, score in given.items()}
         for label, score in classes.items():
+            assert video.duration is not None
             segments = torch.tensor(WINDOWS).double() * video.duration
             parts.append(
                 as_rows(video.id, segments, torch.full((len(segments),), label), score * torch.tensor(WEIGHTS))

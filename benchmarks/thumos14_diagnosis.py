@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from libs.datasets.annotations import read_annotations
 from libs.evaluation.anet_detection import ANETdetection
 from libs.evaluation.detections import read_results
 from libs.evaluation.diagnosis import BINS, LOW, PROFILE, diagnose
-from libs.evaluation.tables import diagnosis_to_dict
+from libs.evaluation.tables import DiagnosisNumbers, RangeOfEvents, diagnosis_to_dict
 from libs.training.run_folder import source_commit
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +45,7 @@ def main() -> None:
     (args.out / "thumos14_diagnosis.md").write_text(describe(found))
 
 
-def describe(found: dict[str, Any]) -> str:
+def describe(found: DiagnosisNumbers) -> str:
     thresholds = [f"{t:.1f}" for t in found["tiou"]]
     wrong = np.array([row["count"] for row in found["false_positives"]])  # (kinds, T)
     gain = np.array([row["gain"] for row in found["false_positives"]])
@@ -88,7 +87,7 @@ def describe(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def by_range(groups: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
+def by_range(groups: dict[str, list[RangeOfEvents]]) -> list[list[str]]:
     """Rows: events of each range of each property, and the share of them that is missed."""
     rows = []
     for name, ranges in groups.items():

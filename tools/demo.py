@@ -7,12 +7,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from actionformer_nt import run as semi_run
 from actionformer_nt.commands.main import tool
 from actionformer_nt.protocol import splits
 from libs.core import load_config
+from libs.core.types import Config
 from libs.datasets.annotations import read_annotations
 from libs.datasets.simulate import Simulation, simulate
 from libs.evaluation import run as evaluation
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     print("no semi-supervised part: the network that made these features saw the labels of all training videos")
 
 
-def supervised(name: str, config: dict[str, Any]) -> None:
+def supervised(name: str, config: Config) -> None:
     folder = run_folder.folder_of_run(config, name, "supervised")
     engine.train(config, folder, overwrite=True, ckpt_freq=0)
     found = evaluation.evaluate(config, folder)
@@ -70,7 +70,9 @@ def few_labels(name: str) -> None:
         folder = run_folder.folder_of_run(config, name, method)
         semi_run.train(config, folder, overwrite=True)
         burn_in = str(folder / semi_run.BURN_IN)
-        scores[method] = semi_run.evaluate(config, folder)["student"].result.average_mAP
+        result = semi_run.evaluate(config, folder)["student"].result
+        assert result is not None  # it was not asked to save alone
+        scores[method] = result.average_mAP
     print("\nwith 4 of the 40 training videos labeled, average mAP on the (synthetic) test videos:")
     print(f"  labeled videos only:                                    {100 * scores['labeled_only']:.2f}")
     print(f"  and the others unlabeled, by their non-target classes:  {100 * scores['nt']:.2f}")

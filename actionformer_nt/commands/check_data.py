@@ -30,12 +30,12 @@ def run(args: argparse.Namespace) -> int:
     from libs.datasets.checks import check_data
 
     config = load_config(args.config, overrides=args.set)
-    report = check_data(config, features=not args.no_features, full=args.full, jobs=args.jobs, progress=not args.quiet)
+    check = check_data(config, features=not args.no_features, full=args.full, jobs=args.jobs, progress=not args.quiet)
     if "semi_cfg" in config:
         from actionformer_nt.self_training.checks import check_semi
 
-        check_semi(config, report.findings)
-    print(report.format())
+        check_semi(config, check.findings)
+    print(check.format())
     if args.json:
-        args.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
-    return FOUND_ERRORS if report.findings.count("error") else 0
+        args.json.write_text(json.dumps(check.to_dict(), indent=1) + "\n", encoding="utf-8")
+    return FOUND_ERRORS if check.findings.count("error") else 0

@@ -32,11 +32,11 @@ def run(args: argparse.Namespace) -> None:
     evaluator = ANETdetection(
         args.annotations, args.split, tiou_thresholds=parse_tiou(args.tiou), absent_labels=args.absent_labels
     )
-    evaluator.evaluate(args.results, verbose=False)
+    result = evaluator.evaluate_all(args.results)
     names = names_of(evaluator.label_ids)
     title = f"{evaluator.dataset_name} {', '.join(args.split)}"
-    print(format_result(evaluator.result, title=title, label_names=names if args.per_class else None))
+    print(format_result(result, title=title, label_names=names if args.per_class else None))
     if args.json:
-        args.json.write_text(json.dumps(result_to_dict(evaluator.result, names), indent=1) + "\n", encoding="utf-8")
+        args.json.write_text(json.dumps(result_to_dict(result, names), indent=1) + "\n", encoding="utf-8")
     if args.csv:
-        write_table(args.csv, evaluator.result, names)
+        write_table(args.csv, result, names)

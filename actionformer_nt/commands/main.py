@@ -106,7 +106,7 @@ def call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
         print(f"error: {_message(error)}", file=sys.stderr)
         return MISTAKE
     except RuntimeError as error:
-        from actionformer_nt.study.plan import RunsFailedError
+        from actionformer_nt.study.runner import RunsFailedError
         from libs.training.update import NonFiniteLossError
 
         if not isinstance(error, NonFiniteLossError | RunsFailedError):

@@ -9,9 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .options import add_overrides
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from libs.core.types import Config
+    from libs.datasets.annotations import Annotations
+    from libs.evaluation.detections import Detections
 
 EXAMPLE = "actionformer-nt predict configs/demo.yaml demo/runs/demo_supervised my_video.npy --fps 30 --threshold auto"
 FORMATS = ("json", "csv", "srt", "png")
@@ -77,13 +84,17 @@ def run(args: argparse.Namespace) -> None:
     thresholds = None
     if args.threshold == "auto":
         chosen = {"weights": args.weights, "split": args.labeled_split}
-        thresholds = stored_thresholds(config, checkpoint, **chosen) or choose_thresholds(
-            config,
-            checkpoint,
-            **chosen,
-            **_visible(config, checkpoint.parent, args.labeled_split),
-            progress=not args.quiet,
-        )
+        thresholds = stored_thresholds(config, checkpoint, **chosen)
+        if thresholds is None:
+            annotations, video_ids = _visible(config, checkpoint.parent, args.labeled_split)
+            thresholds = choose_thresholds(
+                config,
+                checkpoint,
+                **chosen,
+                annotations=annotations,
+                video_ids=video_ids,
+                progress=not args.quiet,
+            )
     predictor = Predictor.from_checkpoint(
         checkpoint, config=config, weights=args.weights, topk=args.top_k, thresholds=thresholds
     )
@@ -95,7 +106,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _write(
-    args: argparse.Namespace, videos: dict[str, float], kept: Any, table: Any, names: dict[int, str], checkpoint: Path
+    args: argparse.Namespace,
+    videos: dict[str, float],
+    kept: Detections,
+    table: pd.DataFrame,
+    names: dict[int, str],
+    checkpoint: Path,
 ) -> None:
     from tqdm import tqdm
 
@@ -157,10 +173,11 @@ def _remove_earlier(out: Path) -> None:
             folder.rmdir()
 
 
-def _visible(config: dict[str, Any], folder: Path, split: list[str] | None) -> dict[str, Any]:
-    """Of a semi-supervised configuration, only videos whose labels training was shown, and those of other subsets."""
+def _visible(config: Config, folder: Path, split: list[str] | None) -> tuple[Annotations | None, frozenset[str] | None]:
+    """Annotations and ids of the videos that thresholds may be chosen on. Of a semi-supervised configuration these are
+    the videos whose labels training was shown, and those of other subsets; None: whatever the configuration names."""
     if "semi_cfg" not in config:
-        return {}
+        return None, None
     from actionformer_nt.protocol.splits import read_hidden, read_split
     from libs.training.run_identity import check_classes, read_label_ids
 
@@ -170,7 +187,4 @@ def _visible(config: dict[str, Any], folder: Path, split: list[str] | None) -> d
         check_classes(labels.label_ids, known, what=f"split {labels.source}", source=f"the run {folder}")
     annotations = read_hidden(config["dataset"]["json_file"], labels)
     videos = annotations.of_subsets(split or config["val_split"])
-    return {
-        "annotations": annotations,
-        "video_ids": frozenset(video.id for video in videos) - frozenset(labels.unlabeled),
-    }
+    return annotations, frozenset(video.id for video in videos) - frozenset(labels.unlabeled)

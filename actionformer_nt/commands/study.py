@@ -23,10 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from actionformer_nt.study import plan as study
-    from actionformer_nt.study import table as study_table
+    from actionformer_nt.study.plan import load_study
+    from actionformer_nt.study.runner import run_missing
+    from actionformer_nt.study.table import write_table
 
-    plan = study.load_study(args.study, overrides=args.set)
+    study = load_study(args.study, overrides=args.set)
     if not args.table_only:
-        study.run_missing(plan, processes=args.processes, diagnostic=args.diagnostic, progress=not args.quiet)
-    print(study_table.write_table(plan))
+        run_missing(study, processes=args.processes, diagnostic=args.diagnostic, progress=not args.quiet)
+    print(write_table(study))

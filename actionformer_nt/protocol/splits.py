@@ -11,9 +11,9 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from actionformer_nt.methods import LABELED_ONLY
 from libs.core.files import load_json, write_text
@@ -24,6 +24,21 @@ from libs.datasets.annotations import Annotations, Video, read_annotations
 FORMAT = "actionformer-nt split 1"
 RATIOS = (0.1, 0.2, 0.4, 0.6)
 KINDS = ("stratified", "uniform", "published")
+
+
+class SplitFile(TypedDict):
+    """The content of a split file."""
+
+    format: str
+    kind: str  # see `KINDS`
+    annotations: str  # name of the file
+    subsets: list[str]  # lower case
+    seed: int | None  # None: nothing was drawn
+    ratios: list[float]
+    label_ids: dict[str, int]  # class name -> id
+    videos: list[str]
+    orders: list[list[str]]  # of each fold: the videos in the order in which they are given labels
+    hash: str  # of everything else
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,7 @@ def make_splits(
     ratios: Sequence[float] = RATIOS,
     folds: int = 5,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> SplitFile:
     """The content of a split file.
 
     Args:
@@ -75,9 +90,7 @@ def make_splits(
     return _content(kind, annotations, subsets, videos, orders, ratios=list(ratios), seed=seed)
 
 
-def published_split(
-    annotations: Annotations, subsets: Sequence[str], listing: dict[str, Any], name: str
-) -> dict[str, Any]:
+def published_split(annotations: Annotations, subsets: Sequence[str], listing: object, name: str) -> SplitFile:
     """A split file of one fold and ratio from a published list {"labeled": [ids], "unlabeled": [ids]}; a prefix `v_`
     of its ids is dropped where the annotations have none. Without "unlabeled" it is all other videos of the subsets.
 
@@ -87,14 +100,15 @@ def published_split(
     """
     videos = annotations.of_subsets(subsets)
     known = {video.id for video in videos}
-    lists = [listing.get(key, []) for key in ("labeled", "unlabeled")] if isinstance(listing, dict) else [None]
-    if "labeled" not in (listing or {}) or not all(
+    given = listing if isinstance(listing, dict) else {}
+    lists = [given.get(key, []) for key in ("labeled", "unlabeled")]
+    if "labeled" not in given or not all(
         isinstance(part, list) and all(isinstance(video, str) for video in part) for part in lists
     ):
         raise ValueError(f'{name}: expected {{"labeled": [video ids], "unlabeled": [video ids]}}')
-    labeled = [_match_id(video, known, name) for video in listing["labeled"]]
+    labeled = [_match_id(video, known, name) for video in given["labeled"]]
     rest = sorted(known - set(labeled))
-    unlabeled = [_match_id(video, known, name) for video in listing.get("unlabeled", rest)]
+    unlabeled = [_match_id(video, known, name) for video in given.get("unlabeled", rest)]
     for part, ids in (("labeled", labeled), ("unlabeled", unlabeled)):
         if repeated := sorted({video for video in ids if ids.count(video) > 1}):
             raise ValueError(f"{name}: the list '{part}' names {repeated} more than once")
@@ -109,7 +123,7 @@ def published_split(
     return _content("published", annotations, subsets, chosen, [labeled], ratios=[ratio], seed=None)
 
 
-def marked_split(annotations: Annotations, subsets: Sequence[str]) -> dict[str, Any]:
+def marked_split(annotations: Annotations, subsets: Sequence[str]) -> SplitFile:
     """A split file of one fold and ratio from the marks in the annotation file: the videos that are not marked
     `"labeled": false` are labeled.
 
@@ -127,7 +141,7 @@ def marked_split(annotations: Annotations, subsets: Sequence[str]) -> dict[str, 
     return _content("published", annotations, subsets, videos, [labeled], ratios=[ratio], seed=None)
 
 
-def write_splits(path: str | os.PathLike, content: dict[str, Any]) -> None:
+def write_splits(path: str | os.PathLike, content: SplitFile) -> None:
     """Writes what `make_splits` or `published_split` made, one value a line."""
     write_text(path, json.dumps(content, indent=0, separators=(",", ":")) + "\n")
 
@@ -234,12 +248,12 @@ def _content(
     annotations: Annotations,
     subsets: Sequence[str],
     videos: Iterable[Video],
-    orders: list,
+    orders: list[list[str]],
     *,
-    ratios: list,
-    seed: Any,
-) -> dict[str, Any]:
-    content = {
+    ratios: list[float],
+    seed: int | None,
+) -> SplitFile:
+    content: SplitFile = {
         "format": FORMAT,
         "kind": kind,
         "annotations": os.path.basename(annotations.path),
@@ -249,11 +263,13 @@ def _content(
         "label_ids": annotations.label_ids,
         "videos": [video.id for video in videos],
         "orders": orders,
+        "hash": "",
     }
-    return content | {"hash": _hash(content)}
+    content["hash"] = _hash(content)
+    return content
 
 
-def _hash(content: dict[str, Any]) -> str:
+def _hash(content: Mapping[str, object]) -> str:
     body = {key: value for key, value in content.items() if key != "hash"}
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 

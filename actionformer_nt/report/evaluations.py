@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
+from typing_extensions import NotRequired
 
-from libs.datasets.annotations import Annotations, load_json
+from libs.core.files import load_json
+from libs.datasets.annotations import Annotations
+from libs.datasets.labels import names_of
 from libs.evaluation.average_precision import GroundTruth, Ranked, evaluate_detections, ground_truth, rank_detections
 from libs.evaluation.detections import Detections, read_results
 from libs.evaluation.diagnosis import LOW, diagnose
 from libs.evaluation.matching import matched_mask
-from libs.evaluation.tables import diagnosis_to_dict
+from libs.evaluation.tables import DiagnosisNumbers, diagnosis_to_dict
 
 LEVELS = np.linspace(0, 1, 41)  # of recall
 SAME = 1e-6  # mAP that two evaluations of the same detections may differ
@@ -22,22 +25,54 @@ def read_detections(path: Path) -> tuple[Detections, dict[int, str]]:
     """A result file, with the class names that it uses by id."""
     entries = [entry for found in load_json(path).get("results", {}).values() for entry in found]
     ids = {str(entry["label"]): int(entry["label_id"]) for entry in entries}
-    return read_results(path, ids), {i: name for name, i in ids.items()}
+    return read_results(path, ids), names_of(ids)
+
+
+class Metrics(TypedDict):
+    """What the report reads of an evaluation's file of metrics; the page shows further keys of it."""
+
+    tiou: list[float]  # (T,)
+    average_mAP: float
+    provenance: NotRequired[dict[str, object]]
+
+
+class Curves(TypedDict):
+    """Precision in thousandths at the recalls of `LEVELS`."""
+
+    label_id: list[int]  # (K,)
+    mean: list[list[int]]  # (T, 41), over the classes
+    classes: list[list[list[int]]]  # (T, K, 41)
+
+
+class Description(TypedDict):
+    """An evaluation as the page shows it."""
+
+    metrics: Metrics
+    curves: Curves | None  # None: no ground truth
+    diagnosis: DiagnosisNumbers | None
+
+
+def read_metrics(path: Path) -> Metrics:
+    """Raises ValueError where a file is not an evaluation's; names it."""
+    content = load_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("tiou"), list) or "average_mAP" not in content:
+        raise ValueError(f"{path}: not the metrics of an evaluation: expected 'tiou' and 'average_mAP' in it")
+    return cast(Metrics, content)
 
 
 def describe_evaluation(
-    path: Path, metrics: dict[str, Any], detections: Detections, annotations: Annotations | None
-) -> dict[str, Any]:
+    path: Path, metrics: Metrics, detections: Detections, annotations: Annotations | None
+) -> Description:
     """The numbers of `path` (`metrics`) and, where there is ground truth, precision-recall curves and the diagnosis.
 
     Raises:
         ValueError: detections and ground truth do not give the mAP in `metrics`.
     """
-    found = {"metrics": metrics, "curves": None, "diagnosis": None}
+    found: Description = {"metrics": metrics, "curves": None, "diagnosis": None}
     if annotations is None:
         return found
     truth, tiou = ground_truth(annotations.videos), metrics["tiou"]
-    absent = metrics.get("provenance", {}).get("absent_labels", "reference")
+    absent = str(metrics.get("provenance", {}).get("absent_labels", "reference"))
     again = evaluate_detections(truth, detections, tiou=tiou, absent_labels=absent)
     if abs(again.average_mAP - metrics["average_mAP"]) > SAME:
         raise ValueError(
@@ -54,7 +89,7 @@ def describe_evaluation(
     return found
 
 
-def precision_recall(truth: GroundTruth, detections: Detections, tiou: list[float], absent: str) -> dict[str, Any]:
+def precision_recall(truth: GroundTruth, detections: Detections, tiou: list[float], absent: str) -> Curves:
     """Interpolated precision (the highest at this recall or beyond) in thousandths: `mean` over the classes (T, 41)
     and `classes` (T, K, 41), at the recalls of LEVELS."""
     ranked = rank_detections(truth, detections, tiou=tiou, absent_labels=absent)

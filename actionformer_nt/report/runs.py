@@ -7,15 +7,17 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import yaml
 
-from libs.datasets.annotations import Annotations, load_json, read_annotations
+from libs.core.files import load_json
+from libs.core.types import Config
+from libs.datasets.annotations import Annotations, read_annotations
 from libs.training.run_folder import GROUND_TRUTH, SAMPLES
 from libs.training.run_identity import read_classes
 
-from .evaluations import describe_evaluation, read_detections
+from .evaluations import Metrics, describe_evaluation, read_detections, read_metrics
 from .timelines import Timelines
 
 logger = logging.getLogger(__name__)
@@ -24,7 +26,7 @@ MAX_RECORDS = 400  # of the training curves
 NAMES = {True: {"raw": "student", "ema": "teacher"}, False: {"raw": "raw weights", "ema": "averaged weights"}}
 
 
-def gather(folders: Sequence[str | Path], *, videos: int = 200) -> dict[str, Any]:
+def gather(folders: Sequence[str | Path], *, videos: int = 200) -> dict[str, object]:
     """The content of the report, ready for JSON.
 
     Args:
@@ -50,10 +52,10 @@ def run_names(paths: Sequence[Path]) -> list[str]:
     raise ValueError(f"report: a run folder was given twice: {[str(path) for path in paths]}")
 
 
-def _run(folder: Path, name: str, videos: int) -> dict[str, Any]:
+def _run(folder: Path, name: str, videos: int) -> dict[str, object]:
     if not (folder / "config.yaml").is_file():
         raise FileNotFoundError(f"{folder}: not a run folder, it has no config.yaml")
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config: Config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     truth = _ground_truth(folder)
     timelines = Timelines(truth, subset=_subsets(truth))
     others = []  # of evaluations on other data than the run's
@@ -62,7 +64,7 @@ def _run(folder: Path, name: str, videos: int) -> dict[str, Any]:
     checkpoints = {parts_of(path)[0] for path in found}
     for path in found:
         detections, names = read_detections(path.with_name(path.name.replace("_metrics.json", "_detections.json")))
-        metrics = load_json(path)
+        metrics = read_metrics(path)
         label = evaluation_name(path, metrics, semi="semi_cfg" in config, several=len(checkpoints) > 1)
         own = path.with_name(path.name.replace("_metrics.json", f"_{GROUND_TRUTH}"))
         there = read_annotations(own) if own.is_file() else truth
@@ -90,9 +92,9 @@ def _subsets(truth: Annotations | None) -> str:
     return ", ".join(sorted({video.subset for video in truth.videos})) if truth and truth.videos else "test"
 
 
-def all_classes(folder: Path, timelines: Sequence[Timelines], embeddings: dict[str, Any] | None) -> dict[int, str]:
+def all_classes(folder: Path, timelines: Sequence[Timelines], embeddings: Embeddings | None) -> dict[int, str]:
     """Id -> name of every class of the run, whether or not it occurs in what the page shows."""
-    found = {int(i): name for i, name in (embeddings or {"labels": {}})["labels"].items()}
+    found = {} if embeddings is None else {int(i): name for i, name in embeddings["labels"].items()}
     for part in timelines:
         found |= part.names
     return dict(sorted((found | (read_classes(folder) or {})).items()))
@@ -114,7 +116,7 @@ def parts_of(path: Path) -> tuple[str, str, str]:
     return (found[1], found[2], found[3] or "") if found else (stem, "", "")
 
 
-def evaluation_name(path: Path, metrics: dict[str, Any], *, semi: bool, several: bool) -> str:
+def evaluation_name(path: Path, metrics: Metrics, *, semi: bool, several: bool) -> str:
     """Whose weights they are; where the numbers are of other data than the run's, or rest on external scores, the name
     says so."""
     checkpoint, weights, data = parts_of(path)
@@ -126,7 +128,7 @@ def evaluation_name(path: Path, metrics: dict[str, Any], *, semi: bool, several:
     return name + (" (external scores)" if metrics.get("provenance", {}).get("external_scores") else "")
 
 
-def about(config: dict[str, Any], folder: Path) -> list[list[str]]:
+def about(config: Config, folder: Path) -> list[list[str]]:
     """Pairs of what a reader asks first."""
     starts = load_json(folder / "run.json") if (folder / "run.json").is_file() else []
     rows = [["detector", config["model_name"]], ["annotations", Path(config["dataset"]["json_file"]).name]]
@@ -134,7 +136,7 @@ def about(config: dict[str, Any], folder: Path) -> list[list[str]]:
         split = semi["split"]
         rows += [
             ["method", semi["method"]],
-            ["labeled share", f"{_ratio(split)}, fold {split['fold']} of {Path(split['file']).name}"],
+            ["labeled share", f"{_ratio(split.get('ratio'))}, fold {split['fold']} of {Path(split['file']).name}"],
             ["iterations", f"{semi['burn_in']} burn-in, {semi['iterations']} self-training"],
         ]
     rows.append(["seed", str(config["init_rand_seed"])])
@@ -146,11 +148,19 @@ def about(config: dict[str, Any], folder: Path) -> list[list[str]]:
     return rows
 
 
-def _ratio(split: dict[str, Any]) -> str:
-    return "as listed" if split.get("ratio") is None else f"{100 * split['ratio']:.3g} %"
+def _ratio(ratio: float | None) -> str:
+    return "as listed" if ratio is None else f"{100 * ratio:.3g} %"
 
 
-def read_curves(path: Path) -> dict[str, Any] | None:
+class TrainingCurves(TypedDict):
+    """The records of a training run as columns."""
+
+    key: str  # "epoch" or "iteration"
+    x: list[int]
+    series: dict[str, list[float | None]]  # name -> values, as many as `x`
+
+
+def read_curves(path: Path) -> TrainingCurves | None:
     """`metrics.jsonl` -> `key` ("epoch" or "iteration"), `x` and, by name, columns of the same length."""
     if not path.is_file():
         return None
@@ -169,17 +179,44 @@ def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
-def read_samples(folder: Path) -> dict[str, Any]:
+class Moment(TypedDict):
+    """Class distributions of pseudo labels at one moment of training, see `snapshots`."""
+
+    iteration: int
+    lam: float
+    classes: list[object]
+    distributions: list[object]
+
+
+class Embeddings(TypedDict):
+    """What the report reads of `embeddings.json`; the page shows further keys of it."""
+
+    labels: dict[str, str]  # class id -> name
+
+
+class Samples(TypedDict):
+    """What a semi-supervised run has sampled; empty and None of any other run."""
+
+    moments: list[Moment]
+    embeddings: Embeddings | None
+
+
+def read_samples(folder: Path) -> Samples:
     """Class distributions by moment, and embeddings, of a semi-supervised run."""
-    moments = []
+    moments: list[Moment] = []
     for path in sorted(folder.glob("iteration_*.json")):
         content = load_json(path)
-        moments.append({key: content[key] for key in ("iteration", "lam", "classes", "distributions")})
+        moments.append(
+            {
+                "iteration": content["iteration"], "lam": content["lam"], "classes": content["classes"],
+                "distributions": content["distributions"],
+            }
+        )  # fmt: skip
     embeddings = folder / "embeddings.json"
     return {"moments": moments, "embeddings": load_json(embeddings) if embeddings.is_file() else None}
 
 
-def sample_timelines(folder: Path, samples: dict[str, Any]) -> Timelines | None:
+def sample_timelines(folder: Path, samples: Samples) -> Timelines | None:
     """The unlabeled videos: pseudo labels at each moment and the student's detections at the end; the hidden labels
     only where the run has logged them."""
     if not samples["moments"]:

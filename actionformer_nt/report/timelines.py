@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
 
 from libs.datasets.annotations import Annotations
+from libs.datasets.labels import names_of
 from libs.evaluation.detections import Detections
 
 
@@ -27,7 +27,7 @@ class Timelines:
         self.names: dict[int, str] = {}
         self.truth: dict[str, list[float]] | None = None
         if truth is not None:
-            self.names |= {i: name for name, i in truth.label_ids.items()}
+            self.names |= names_of(truth.label_ids)
             self.durations |= {video.id: video.duration for video in truth.videos}
             self.truth = {v.id: [x for e in v.events for x in _bar(e.start, e.end, e.label_id)] for v in truth.videos}
 
@@ -39,7 +39,7 @@ class Timelines:
         for video, start, end, label, score in columns:
             self.bars[video].setdefault(row, []).extend((*_bar(start, end, label), round(score, 4)))
 
-    def content(self, count: int) -> dict[str, Any]:
+    def content(self, count: int) -> dict[str, object]:
         """For the page; at most `count` videos, evenly chosen."""
         ids = sorted(self.durations.keys() | self.bars.keys())
         chosen = ids if len(ids) <= count else [ids[k * len(ids) // count] for k in range(count)]

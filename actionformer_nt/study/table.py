@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
+from typing_extensions import NotRequired
 
 from libs.core.files import load_json
 from libs.core.markdown import markdown_table
@@ -17,9 +18,9 @@ from .plan import Study
 from .statistics import DETECTABLE, INTERVAL, paired_difference
 
 
-def collect(study: Study) -> dict[tuple[str, Any, float], dict[tuple[int, int], float]]:
+def collect(study: Study) -> dict[tuple[str, object, float], dict[tuple[int, int], float]]:
     """(method, parameter value, ratio) -> (fold, seed) -> average mAP in percent, of the runs that are there."""
-    found: dict[tuple[str, Any, float], dict[tuple[int, int], float]] = {}
+    found: dict[tuple[str, object, float], dict[tuple[int, int], float]] = {}
     for run in study.runs():
         path = study.result_file(run)
         if path.is_file() and (run.method in study.file.methods):
@@ -28,20 +29,34 @@ def collect(study: Study) -> dict[tuple[str, Any, float], dict[tuple[int, int], 
     return found
 
 
-def _rows(study: Study) -> Iterator[dict[str, Any]]:
+class Row(TypedDict):
+    """The runs of one method, value of the parameter and ratio; average mAP in percent."""
+
+    method: str
+    value: object  # of the parameter; None: the study has none
+    ratio: float
+    runs: int
+    mean: float
+    std: float | None  # None: of one run
+    scores: dict[str, float]  # by fold and seed
+    difference: NotRequired[dict[str, object]]  # `PairedDifference` to the baseline; absent: the baseline itself
+
+
+def _rows(study: Study) -> Iterator[Row]:
     found = collect(study)
     for (method, value, ratio), scores in found.items():
         numbers = np.array(list(scores.values()))
-        row = {
+        row: Row = {
             "method": method, "value": value, "ratio": ratio, "runs": len(numbers), "mean": float(numbers.mean()),
             "std": float(numbers.std(ddof=1)) if len(numbers) > 1 else None,
             "scores": {f"fold {f}, seed {s}": score for (f, s), score in scores.items()},
         }  # fmt: skip
         baseline = found.get((study.file.baseline, value, ratio)) or found.get((study.file.baseline, None, ratio))
         if baseline and method != study.file.baseline:
-            row["difference"] = asdict(paired_difference(scores, baseline))
-            if row["difference"]["pairs"] < study.file.min_pairs:  # from two pairs on there could be one
-                row["difference"]["interval"] = None
+            difference = paired_difference(scores, baseline)
+            if difference.pairs < study.file.min_pairs:  # from two pairs on there could be an interval
+                difference = replace(difference, interval=None)
+            row["difference"] = asdict(difference)
         yield row
 
 

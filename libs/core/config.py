@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pydantic import ValidationError
@@ -135,8 +135,7 @@ def resolve_config(raw: dict[str, Any], source: str = "config") -> Config:
         schema.check_data(config["model"], config["dataset"])
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    resolved: Config = config
-    return resolved
+    return cast(Config, config)
 
 
 def dump_config(config: Config, path: str | os.PathLike) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ import numpy as np
 
 from libs.core.files import load_json
 
-from .labels import label_number, label_text, whole_number
+from .event_labels import EventLabels
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Video:
     fps: float | None
     events: tuple[Event, ...]
     labeled: bool = True  # False: nobody has annotated it, and `events` is empty
-    extra: dict[str, Any] = field(default_factory=dict)  # unread keys of the video
+    extra: dict[str, object] = field(default_factory=dict)  # unread keys of the video
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,9 @@ def _read(
     for video_id, entry in database.items():
         if (video_id in hidden and isinstance(entry, dict)) or is_unlabeled(path, video_id, entry):
             database[video_id] = {key: entry[key] for key in KEYS if key in entry} | {EVENTS: []}
-    labels = _Labels(path, database, content.get("classes"), None if frozen is None else dict(frozen), source)
+    events = (event for video_id, entry in database.items() for event in _located_events(path, video_id, entry))
+    given = None if frozen is None else dict(frozen)
+    labels = EventLabels(path, events, classes=content.get("classes"), given=given, source=source)
     videos = tuple(_video(path, video_id, entry, labels) for video_id, entry in database.items())
     _warn_about_times(path, videos)
     return Annotations(path, videos, labels.ids, labels.own_ids)
@@ -132,11 +134,11 @@ def duplicate_mask(starts: np.ndarray, ends: np.ndarray, labels: np.ndarray) -> 
     return keep
 
 
-def _describe(content: Any) -> str:
+def _describe(content: object) -> str:
     return f"the keys {list(content)[:5]}" if isinstance(content, dict) else f"a {type(content).__name__}"
 
 
-def is_unlabeled(path: str, video_id: str, entry: Any) -> bool:
+def is_unlabeled(path: str, video_id: str, entry: object) -> bool:
     """Whether a video of a file is marked with `"labeled": false`."""
     mark = entry.get("labeled", True) if isinstance(entry, dict) else True
     if not isinstance(mark, bool):
@@ -144,97 +146,21 @@ def is_unlabeled(path: str, video_id: str, entry: Any) -> bool:
     return not mark
 
 
-def misplaced_events(entry: dict[str, Any]) -> list[str]:
+def misplaced_events(entry: Mapping[str, object]) -> list[str]:
     """Keys of a video without anything under `annotations` that hold what look like events."""
     if entry.get(EVENTS):
         return []
     return [key for key, value in entry.items() if isinstance(value, list) and any(map(_looks_like_event, value))]
 
 
-def _looks_like_event(entry: Any) -> bool:
+def _looks_like_event(entry: object) -> bool:
     """Something with times and without a score, which proposals and detections have."""
-    timed = isinstance(entry, dict) and ("segment" in entry or {"start", "end"} <= entry.keys())
-    return timed and "score" not in entry
+    if not isinstance(entry, dict):
+        return False
+    return ("segment" in entry or {"start", "end"} <= entry.keys()) and "score" not in entry
 
 
-class _Labels:
-    """Which id the label of an event means.
-
-    Attributes:
-        ids: name -> id over all subsets: the given map, or from `label_id`, else from the list `classes`, else in
-            alphabetical order.
-        own_ids: whether ids were given, in the file or by the map.
-    """
-
-    def __init__(self, path: str, database: dict, classes: Any, given: dict[str, int] | None, source: str) -> None:
-        self.path, self.source, self.frozen = path, source, given is not None
-        self.ids: dict[str, int] = dict(given or {})
-        self.own_ids = True
-        self.aliases: dict[str, int] = {}  # labels that are class ids
-        unnumbered: dict[str, Any] = {}  # name -> label
-        unnamed: dict[int, str] = {}  # id -> first video
-        for video_id, entry in database.items():
-            for event in _events(path, video_id, entry):
-                where = f"{path}: video '{video_id}'"
-                label, number = event.get("label"), event.get("label_id")
-                if number is None and label is None:
-                    raise ValueError(f"{where}: an event has neither 'label' nor 'label_id': {event}")
-                if number is None:
-                    unnumbered.setdefault(label_text(label, where), label)
-                elif label is None:
-                    unnamed.setdefault(label_number(number, where), where)
-                else:
-                    self._add(label_text(label, where), label_number(number, where), where)
-        for number, where in unnamed.items():
-            self._add_unnamed(number, where)
-        self._add_unnumbered({n: label for n, label in unnumbered.items() if n not in self.ids}, classes)
-
-    def _add(self, name: str, number: int, where: str) -> None:
-        if self.frozen and name not in self.ids:
-            if self.ids.get(str(number)) != number:  # a class that has a number for a name may get another
-                raise ValueError(f"{where}: label '{name}' (label_id {number}) is not in {self.source}")
-            return
-        if self.ids.setdefault(name, number) != number:
-            elsewhere = f"in {self.source}" if self.frozen else "elsewhere"
-            raise ValueError(f"{where}: label '{name}' has label_id {number}, but {self.ids[name]} {elsewhere}")
-
-    def _add_unnamed(self, number: int, where: str) -> None:
-        if number in self.ids.values():
-            return
-        if self.frozen or str(number) in self.ids:
-            raise ValueError(f"{where}: label_id {number} has no 'label', and no class of {self.source} has that id")
-        self.ids[str(number)] = number
-
-    def _add_unnumbered(self, labels: dict[str, Any], classes: Any) -> None:
-        if not labels:
-            return
-        if self.ids or self.frozen:
-            known = set(self.ids.values())
-            self.aliases = {name: n for name, label in labels.items() if (n := whole_number(label)) in known}
-            if missing := sorted(labels.keys() - self.aliases.keys()):
-                if self.frozen:
-                    raise ValueError(f"{self.path}: labels {missing} are not in {self.source}")
-                raise ValueError(f"{self.path}: no label_id for the labels {missing}, while other events have one")
-            return
-        names = sorted(labels)
-        if classes is not None and not isinstance(classes, list):
-            raise ValueError(f"{self.path}: 'classes' is a {type(classes).__name__}, expected a list of names")
-        if isinstance(classes, list):
-            names = [label_text(name, f"{self.path}: 'classes'") for name in classes]
-            if repeated := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"{self.path}: the list 'classes' names {repeated} more than once")
-        if missing := sorted(labels.keys() - set(names)):
-            raise ValueError(f"{self.path}: labels {missing} are not in the file's list 'classes': {names}")
-        self.ids, self.own_ids = {name: i for i, name in enumerate(names)}, False
-
-    def of(self, event: dict[str, Any], where: str) -> int:
-        if event.get("label_id") is not None:
-            return label_number(event["label_id"], where)
-        name = label_text(event["label"], where)
-        return self.ids[name] if name in self.ids else self.aliases[name]
-
-
-def _events(path: str, video_id: str, entry: Any) -> list[dict]:
+def _events(path: str, video_id: str, entry: object) -> list[dict[str, object]]:
     if not isinstance(entry, dict) or not isinstance(entry.get("subset"), str):
         raise ValueError(
             f"{path}: video '{video_id}': expected an object with the key 'subset', a text, found {_describe(entry)}"
@@ -249,20 +175,29 @@ def _events(path: str, video_id: str, entry: Any) -> list[dict]:
     return events
 
 
-def _video(path: str, video_id: str, entry: dict, labels: _Labels) -> Video:
-    where = f"{path}: video '{video_id}'"
-    events = []
+def _located_events(path: str, video_id: str, entry: object) -> Iterator[tuple[str, dict[str, object]]]:
+    """The events of a video, each with its place for messages."""
     for event in _events(path, video_id, entry):
+        yield _place(path, video_id), event
+
+
+def _place(path: str, video_id: str) -> str:
+    return f"{path}: video '{video_id}'"
+
+
+def _video(path: str, video_id: str, entry: Mapping[str, object], labels: EventLabels) -> Video:
+    events = []
+    for where, event in _located_events(path, video_id, entry):
         start, end = _segment(where, event)
         events.append(Event(start, end, labels.of(event, where)))
+    where = _place(path, video_id)
     extra = {key: value for key, value in entry.items() if key not in (*KEYS, EVENTS)}
     duration, fps = (_positive(where, key, entry.get(key)) for key in ("duration", "fps"))
-    return Video(
-        video_id, str(entry["subset"]).lower(), duration, fps, tuple(events), entry.get("labeled", True), extra
-    )
+    labeled = not is_unlabeled(path, video_id, entry)
+    return Video(video_id, str(entry["subset"]).lower(), duration, fps, tuple(events), labeled, extra)
 
 
-def _segment(where: str, event: dict) -> tuple[float, float]:
+def _segment(where: str, event: Mapping[str, object]) -> tuple[float, float]:
     segment = event.get("segment")
     if not isinstance(segment, (list, tuple)) or len(segment) != 2:
         raise ValueError(f"{where}: 'segment' must be [start, end] in seconds, found {segment!r}")

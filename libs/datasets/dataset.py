@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from .annotations import Annotations, Video, duplicate_mask, read_annotations
 from .crop import random_crop
 from .features import FeatureFiles
 from .grid import Grid, GridRule, resize
+from .labels import label_names
 from .presets import Preset
+from .video import VideoItem
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,14 @@ class SampleKey(int):
 
     def __reduce__(self) -> tuple:
         return SampleKey, (int(self), self.epoch)
+
+
+class Attributes(TypedDict):
+    """What ActionFormer's scripts ask a data set for."""
+
+    dataset_name: str
+    tiou_thresholds: np.ndarray  # (T,)
+    empty_label_ids: list[int]  # ids below `num_classes` that no label has
 
 
 class TALDataset(Dataset):
@@ -170,7 +180,12 @@ class TALDataset(Dataset):
         gone = {video.id for video in missing}
         return [video for video in videos if video.id not in gone]
 
-    def get_attributes(self) -> dict[str, Any]:
+    @property
+    def class_names(self) -> dict[int, str]:
+        """Class id -> name; empty where one class stands for all."""
+        return label_names(self)
+
+    def get_attributes(self) -> Attributes:
         """What ActionFormer's scripts ask a data set for."""
         return {
             "dataset_name": self.preset.title,
@@ -191,7 +206,7 @@ class TALDataset(Dataset):
         length = self.grid(index).length
         return min(length, self.max_seq_len) if self.is_training else length
 
-    def __getitem__(self, index: int | SampleKey) -> dict[str, Any]:
+    def __getitem__(self, index: int | SampleKey) -> VideoItem:
         """
         Returns:
             `video_id`; `feats` (C, T) float32; `segments` (N, 2) float32 in grid steps and `labels` (N,) int64, both

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cachetools import LRUCache
@@ -196,7 +197,7 @@ class FeatureFiles:
         )
 
     @contextmanager
-    def _array(self, video_id: str, folder: str):
+    def _array(self, video_id: str, folder: str) -> Iterator[Any]:
         """Something that can be sliced: a memory map, an array or an HDF5 data set."""
         path = self.path(video_id, folder)
         if is_hdf5(folder):

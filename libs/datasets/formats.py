@@ -89,8 +89,9 @@ def array_shape(path: Path, ending: str) -> tuple[int, ...]:
 
 def files_below(folder: str | os.PathLike) -> list[str]:
     """Files in a folder and the folders within it, as relative paths with "/"."""
-    found, seen = [], set()
-    for here, folders, names in os.walk(folder, followlinks=True):
+    found: list[str] = []
+    seen: set[str] = set()
+    for here, folders, names in os.walk(os.fspath(folder), followlinks=True):
         if os.path.realpath(here) in seen:  # a link to a folder above
             folders.clear()
             continue
@@ -157,7 +158,8 @@ def hdf5_keys(path: str) -> frozenset[str]:
     return frozenset(names)
 
 
-def open_hdf5(path: str):
+def open_hdf5(path: str) -> Any:
+    """The open file, as h5py gives it."""
     if not os.path.isfile(path):
         raise FileNotFoundError(f"dataset.feat_folder: HDF5 file not found: {path}")
     try:

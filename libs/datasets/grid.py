@@ -46,12 +46,12 @@ class GridRule:
         """Whether features lie every `feat_stride` frames, whatever the video's length."""
         return self.feat_stride > 0 and not self.force_upsampling
 
-    def grid(self, video_id: str, steps: int, video_frames: float | None) -> Grid:
+    def grid(self, video_id: str, steps: int, video_frames: float) -> Grid:
         """The grid of a video.
 
         Args:
             steps: of its feature file.
-            video_frames: its duration in frames; needed only where features are spread over the video.
+            video_frames: its duration in frames; looked at only where features are spread over the video.
 
         Raises:
             ValueError: more steps than `max_seq_len` where these are spread; names the video.
@@ -75,7 +75,7 @@ class GridRule:
 def resize(feats: np.ndarray, grid: Grid) -> torch.Tensor:
     """(T, C) features -> (C, T'), interpolated to the length of the grid where it asks for that. They lie by time, as
     in the file, unless they were interpolated."""
-    feats = torch.from_numpy(np.require(feats, requirements=["C", "W"])).T
+    by_channel = torch.from_numpy(np.require(feats, requirements=["C", "W"])).T  # (C, T)
     if grid.resize:
-        feats = F.interpolate(feats[None], size=grid.length, mode="linear", align_corners=False)[0]
-    return feats
+        by_channel = F.interpolate(by_channel[None], size=grid.length, mode="linear", align_corners=False)[0]
+    return by_channel

@@ -16,7 +16,7 @@ WHOLE = re.compile(r"[+-]?[0-9]{1,16}(\.0*)?")
 UNKNOWN_LABEL = -1  # a class that the annotations do not have; no class has a negative id
 
 
-def label_text(value: Any, where: str) -> str:
+def label_text(value: object, where: str) -> str:
     """The class name that a label in a file gives: 3 and 3.0 give "3".
 
     Raises:
@@ -31,7 +31,7 @@ def label_text(value: Any, where: str) -> str:
     return str(int(value)) if value == int(value) else str(value)
 
 
-def whole_number(value: Any) -> int | None:
+def whole_number(value: object) -> int | None:
     """3 for 3, 3.0 and the texts "3" and "3.0"; None for everything that is not a whole number, or too large an id."""
     if isinstance(value, str):
         value = int(value.split(".")[0]) if WHOLE.fullmatch(value) else None
@@ -40,7 +40,7 @@ def whole_number(value: Any) -> int | None:
     return int(value) if value == int(value) else None
 
 
-def label_number(value: Any, where: str) -> int:
+def label_number(value: object, where: str) -> int:
     """A class id as a file gives it: 3 or 3.0.
 
     Raises:
@@ -54,24 +54,31 @@ def label_number(value: Any, where: str) -> int:
     return number
 
 
-def names_of(label_ids: dict[str, int]) -> dict[int, str]:
-    """Class id -> name; of several names of one id the first."""
-    return {i: name for name, i in reversed(label_ids.items())}
+def names_of(label_ids: Mapping[str, int]) -> dict[int, str]:
+    """Class id -> name, in the order given; of several names of one id the first."""
+    names: dict[int, str] = {}
+    for name, i in label_ids.items():
+        names.setdefault(i, name)
+    return names
 
 
 def label_ids(dataset: Any) -> dict[str, int]:
-    """Class name -> id; empty where one class stands for all."""
+    """Class name -> id of a data set, which may be the user's own; empty where one class stands for all."""
     return {} if getattr(dataset, "class_agnostic", False) else dict(getattr(dataset, "label_dict", {}))
 
 
 def label_names(dataset: Any, *, external_scores: bool = False) -> dict[int, str]:
-    """Class id -> name; empty where one class stands for all, unless external scores tell them apart."""
+    """Class id -> name of a data set, which may be the user's own; empty where one class stands for all.
+
+    Args:
+        external_scores: the detections have labels from external scores, which tell the classes apart in any case.
+    """
     if getattr(dataset, "class_agnostic", False) and not external_scores:
         return {}
     return names_of(getattr(dataset, "label_dict", {}))
 
 
-def find_label(label: Any, number: Any, label_ids: Mapping[str, int], own_ids: bool, where: str) -> int:
+def find_label(label: object, number: object, label_ids: Mapping[str, int], own_ids: bool, where: str) -> int:
     """The class id of a detection.
 
     Args:

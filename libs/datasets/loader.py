@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -14,6 +14,7 @@ from libs.core.interrupts import ignore_interrupts
 from libs.core.seeding import derive_seed
 
 from .dataset import SampleKey, TALDataset
+from .video import VideoItem
 
 
 class EpochBatchSampler(Sampler[list[SampleKey]]):
@@ -34,8 +35,9 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         check_batch_size(batch_size)
         if size < batch_size:
             raise ValueError(f"loader.batch_size: {batch_size} is larger than the {size} training videos")
-        self.lengths, self.size, self.batch_size, self.seed = lengths, size, batch_size, seed
-        self.bucketing, self.epoch, self.start = bucketing, 0, 0
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.lengths = lengths if bucketing else None  # None: no bucketing
+        self.epoch, self.start = 0, 0
 
     def set_epoch(self, epoch: int, *, start: int = 0) -> None:
         """The next iteration is this epoch, from batch `start` on."""
@@ -49,12 +51,12 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         start, self.start = self.start, 0
         generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, "order"))
         order = torch.randperm(self.size, generator=generator).tolist()[: len(self) * self.batch_size]
-        if self.bucketing:
+        if self.lengths is not None:
             group = self.GROUP * self.batch_size
             parts = [sorted(order[i : i + group], key=self.lengths.__getitem__) for i in range(0, len(order), group)]
             order = [index for part in parts for index in part]
         batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
-        if self.bucketing:
+        if self.lengths is not None:
             batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
         for batch in batches[start:]:
             yield [SampleKey(index, epoch) for index in distributed.share(batch)]
@@ -69,7 +71,7 @@ def check_batch_size(batch_size: int, *, key: str = "loader.batch_size") -> None
         )
 
 
-def identity(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def identity(batch: list[VideoItem]) -> list[VideoItem]:
     """Collation of a list of videos to a list of videos; the model pads."""
     return batch
 
@@ -91,16 +93,16 @@ def make_data_loader(
         batch_size: of training; evaluation uses `eval_batch_size`, in the order of the annotation file.
     """
     num_workers = min(num_workers, os.cpu_count() or 1)  # more get in each other's way; results do not depend on it
-    shared = {
-        "num_workers": num_workers, "collate_fn": identity, "persistent_workers": num_workers > 0,
-        "worker_init_fn": ignore_interrupts,
-    }  # fmt: skip
+    load = partial(
+        DataLoader, dataset, num_workers=num_workers, collate_fn=identity, persistent_workers=num_workers > 0,
+        worker_init_fn=ignore_interrupts,
+    )  # fmt: skip
     if not is_training:
         mine = distributed.share(range(len(dataset)))
-        return DataLoader(dataset, batch_size=eval_batch_size, sampler=mine, **shared)
+        return load(batch_size=eval_batch_size, sampler=mine)
     seed = 0 if generator is None else generator.initial_seed()
     dataset.seed = seed  # of the crops
     lengths = [dataset.num_steps(i) for i in range(len(dataset))] if bucketing else None
     sampler = EpochBatchSampler(lengths, len(dataset), batch_size, seed, bucketing=bucketing)
     own = torch.Generator().manual_seed(seed % 2**63)  # the loader draws worker seeds: not from the model's generator
-    return DataLoader(dataset, batch_sampler=sampler, generator=own, **shared)
+    return load(batch_sampler=sampler, generator=own)

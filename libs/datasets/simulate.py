@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import joblib
 import numpy as np
@@ -21,6 +21,7 @@ from libs.core.files import load_json
 from libs.core.seeding import derive_seed
 
 from .annotations import Video, read_annotations
+from .entries import EventEntry, VideoEntry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +61,19 @@ class Simulation:
             raise ValueError(f"duration {self.duration}: expected 1 <= shortest <= longest, in seconds")
 
 
+class Simulated(TypedDict):
+    """What `simulate` has written."""
+
+    json_file: str
+    feat_folder: str
+    num_classes: int
+    splits: list[str]
+    videos: int
+
+
 def simulate(
     out: str | Path, spec: Simulation, *, annotations: str | Path | None = None, jobs: int = 1, progress: bool = False
-) -> dict[str, Any]:
+) -> Simulated:
     """Writes `annotations.json`, `features/*.npy` (float16, T x C) and `simulation.json`.
 
     Args:
@@ -70,7 +81,7 @@ def simulate(
         jobs: processes.
 
     Returns:
-        `json_file`, `feat_folder`, `num_classes`, `splits` and the number of `videos`.
+        Where the files are, and what is in them.
     """
     out = Path(out)
     if annotations is None:
@@ -92,21 +103,22 @@ def simulate(
         total=len(parsed.videos), desc="simulating", unit="video", leave=False, disable=None if progress else True,
     ):  # fmt: skip
         pass
-    facts = {
+    facts: Simulated = {
         "json_file": str(json_file),
         "feat_folder": str(out / "features"),
         "num_classes": num_classes,
         "splits": sorted({video.subset for video in parsed.videos}),
         "videos": len(parsed.videos),
     }
-    record = {"synthetic": True, "spec": asdict(spec), "annotations": annotations and str(annotations), **facts}
+    source = annotations and str(annotations)
+    record = {"synthetic": True, "spec": asdict(spec), "annotations": source, **facts}
     (out / "simulation.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return facts
 
 
-def _draw_database(spec: Simulation) -> dict[str, Any]:
+def _draw_database(spec: Simulation) -> dict[str, VideoEntry]:
     rng = np.random.default_rng(derive_seed(spec.seed, "events"))
-    database = {}
+    database: dict[str, VideoEntry] = {}
     for subset, count in (("training", spec.num_train), ("test", spec.num_test)):
         for i in range(count):
             duration = round(float(rng.uniform(*spec.duration)), 2)
@@ -119,10 +131,11 @@ def _draw_database(spec: Simulation) -> dict[str, Any]:
     return database
 
 
-def _draw_events(spec: Simulation, duration: float, number: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+def _draw_events(spec: Simulation, duration: float, number: int, rng: np.random.Generator) -> list[EventEntry]:
     """Events one after another with pauses; most of one main class, as in sports videos."""
     main = number % spec.num_classes  # so that every class has a video
-    events, time = [], float(rng.uniform(1.0, 4.0))
+    events: list[EventEntry] = []
+    time = float(rng.uniform(1.0, 4.0))
     while True:
         length = float(np.clip(rng.lognormal(np.log(4.0), 0.6), 0.8, 20.0))
         if time + length > duration - 0.5:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Iterable
@@ -14,6 +15,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from libs.core.distributed import gather_shares, share
+from libs.core.types import Config
+from libs.datasets.labels import label_names
+from libs.datasets.video import VideoItem
 
 from .detections import Detections, concatenate, make_detections, write_results
 from .score_fusion import fuse_scores, read_video_scores
@@ -21,8 +25,17 @@ from .score_fusion import fuse_scores, read_video_scores
 logger = logging.getLogger(__name__)
 
 
+def with_topk(config: Config, topk: int) -> Config:
+    """A copy of a configuration that keeps at most `topk` detections a video; `config` itself where `topk` <= 0."""
+    if topk <= 0:
+        return config
+    config = copy.deepcopy(config)  # `model.test_cfg` of the copy stays its `test_cfg`
+    config["test_cfg"]["max_seg_num"] = topk
+    return config
+
+
 def predict(
-    val_loader: Iterable[list[dict[str, Any]]], model: nn.Module, *, progress: bool = False, desc: str = "evaluating"
+    val_loader: Iterable[list[VideoItem]], model: nn.Module, *, progress: bool = False, desc: str = "evaluating"
 ) -> Detections:
     """Detections of all videos of a loader, in its order; of several processes, each with its share of the videos
     (`make_data_loader`), those of all. The model's mode is restored."""
@@ -82,10 +95,7 @@ def valid_one_epoch(
         path = Path(output_file).with_suffix(".json")
         if path.name != os.path.basename(output_file):
             logger.warning("detections are written as JSON, to %s, instead of %s", path, output_file)
-        dataset = val_loader.dataset
-        agnostic = getattr(dataset, "class_agnostic", False)  # the one class has no name
-        names = {} if agnostic else {i: name for name, i in getattr(dataset, "label_dict", {}).items()}
-        write_results(path, detections, names)
+        write_results(path, detections, label_names(val_loader.dataset))
     if evaluator is None:
         return 0.0
     if ext_score_file is not None:

@@ -9,24 +9,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from libs.core import distributed
 from libs.core.device import select_device
 from libs.core.files import write_text
 from libs.core.seeding import fix_random_seed
-from libs.core.types import Config
+from libs.core.types import Config, TestConfig
 from libs.datasets import TALDataset, make_data_loader, make_dataset
 from libs.datasets.annotations import Annotations
 from libs.datasets.labels import label_names, names_of
 from libs.training.checkpoint import find_checkpoint, load_checkpoint
 from libs.training.resume import load_model
-from libs.training.run_folder import GROUND_TRUTH, results_folder, source_commit, stem_of_results
+from libs.training.run_folder import (
+    GROUND_TRUTH,
+    results_folder,
+    source_commit,
+    stem_of_results,
+)
 from libs.training.run_identity import CLASSES, check_classes, name_of_other_data, read_as_run, read_label_ids
 from libs.training.run_log import write_hyper_parameters
 
 from .anet_detection import ANETdetection
 from .average_precision import EvaluationResult
 from .detections import Detections, write_ground_truth, write_results
-from .predict import predict
+from .predict import predict, with_topk
 from .score_fusion import fuse_scores, read_video_scores
 from .tables import format_result, result_to_dict, write_table
 
@@ -62,8 +69,7 @@ def evaluate(
         save_only: write the detections and stop, without score fusion.
         annotations: instead of reading the annotation file.
     """
-    if topk > 0:
-        config["test_cfg"]["max_seg_num"] = topk
+    config = with_topk(config, topk)
     path = find_checkpoint(checkpoint, epoch)
     device = select_device(config)
     fix_random_seed(0)
@@ -76,31 +82,17 @@ def evaluate(
     loader = make_data_loader(dataset, False, None, **config["loader"])
     stored = load_checkpoint(path)
     model = load_model(config, path, weights=weights, checkpoint=stored).to(device)
-    ext_score_file = None if save_only else config["test_cfg"]["ext_score_file"]
-    video_scores = None
-    if ext_score_file is not None:
-        video_scores = read_video_scores(
-            ext_score_file, label_ids=getattr(dataset, "label_dict", None), num_classes=_num_classes(dataset)
-        )
+    video_scores = None if save_only else _external_scores(config["test_cfg"], dataset)
     folder = distributed.own_folder(results_folder(path) if distributed.is_main() else path.parent)
     detections = predict(loader, model, progress=progress)
 
-    provenance = {
-        "checkpoint": str(path),
-        "weights": weights,
-        "annotations": str(dataset.json_file),
-        "split": list(dataset.split),
-        "commit": source_commit(),
-        "command": shlex.join(sys.argv),
-    }
+    provenance = _provenance(path, weights, dataset)
     if video_scores is not None:
+        test = config["test_cfg"]
         detections = fuse_scores(
-            detections,
-            video_scores,
-            num_pred=config["test_cfg"]["ext_score_num_pred"],
-            topk=config["test_cfg"]["ext_score_topk"],
+            detections, video_scores, num_pred=test["ext_score_num_pred"], topk=test["ext_score_topk"]
         )
-        provenance["external_scores"] = ext_score_file
+        provenance["external_scores"] = test["ext_score_file"]
     names = label_names(dataset, external_scores=video_scores is not None)
     data = name_of_other_data(config, path.parent)
     stem = stem_of_results(path, weights, data=data, folder=folder)
@@ -110,17 +102,13 @@ def evaluate(
         return Evaluation(detections, None, files)
 
     result = evaluator.evaluate_all(detections)
-    files |= {"metrics": Path(f"{stem}_metrics.json"), "per_class": Path(f"{stem}_per_class.csv")}
-    provenance["absent_labels"] = absent_labels
     truth = f"{stem}_{GROUND_TRUTH}" if data else folder / GROUND_TRUTH
     write_ground_truth(truth, evaluator.videos, names_of(evaluator.label_ids))
-    metrics = result_to_dict(result, names) | {"provenance": provenance}
-    write_text(files["metrics"], json.dumps(metrics, indent=1))
-    write_table(files["per_class"], result, names)
+    files |= _write_metrics(stem, result, names, provenance | {"absent_labels": absent_labels})
     found = {f"mAP/{t:.2f}": m for t, m in zip(result.tiou, result.mAP.tolist(), strict=True)}
     average = {"mAP/average": result.average_mAP}
     write_hyper_parameters(folder, config, stem.name, average | found, step=int(stored.get("epoch", 0)))
-    fused = ", external scores" if ext_score_file else ""
+    fused = "" if video_scores is None else ", external scores"
     title = f"{Path(dataset.json_file).stem} {', '.join(dataset.split)} ({weights} weights{fused})"
     print(format_result(result, title=title))
     return Evaluation(detections, result, files)
@@ -152,5 +140,33 @@ def _check_own_classes(dataset: Any, folder: Path) -> None:
             check_classes(own, known, what="the data set", source=str(folder / CLASSES))
 
 
-def _num_classes(dataset: Any) -> int | None:
-    return None if getattr(dataset, "class_agnostic", False) else getattr(dataset, "num_classes", None)
+def _external_scores(test_cfg: TestConfig, dataset: Any) -> dict[str, np.ndarray] | None:
+    """Class scores (C,) per video from another model; None: the configuration names no file of them."""
+    file = test_cfg["ext_score_file"]
+    if file is None:
+        return None
+    num_classes = None if getattr(dataset, "class_agnostic", False) else getattr(dataset, "num_classes", None)
+    return read_video_scores(file, label_ids=getattr(dataset, "label_dict", None), num_classes=num_classes)
+
+
+def _provenance(checkpoint: Path, weights: str, dataset: Any) -> dict[str, object]:
+    """How the results were made; written into their files."""
+    return {
+        "checkpoint": str(checkpoint),
+        "weights": weights,
+        "annotations": str(dataset.json_file),
+        "split": list(dataset.split),
+        "commit": source_commit(),
+        "command": shlex.join(sys.argv),
+    }
+
+
+def _write_metrics(
+    stem: Path, result: EvaluationResult, names: dict[int, str], provenance: dict[str, object]
+) -> dict[str, Path]:
+    """Writes the metrics as JSON and the per-class table as CSV; returns both paths."""
+    files = {"metrics": Path(f"{stem}_metrics.json"), "per_class": Path(f"{stem}_per_class.csv")}
+    metrics = result_to_dict(result, names) | {"provenance": provenance}
+    write_text(files["metrics"], json.dumps(metrics, indent=1))
+    write_table(files["per_class"], result, names)
+    return files

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import pandas as pd
 
@@ -44,7 +43,7 @@ def per_class_table(result: EvaluationResult, label_names: dict[int, str]) -> pd
     return table
 
 
-def result_to_dict(result: EvaluationResult, label_names: dict[int, str] | None = None) -> dict[str, Any]:
+def result_to_dict(result: EvaluationResult, label_names: dict[int, str] | None = None) -> dict[str, object]:
     """The result as plain numbers (fractions), for JSON."""
     names = label_names or {}
     return {
@@ -68,7 +67,45 @@ def write_table(path: str | os.PathLike, result: EvaluationResult, label_names: 
     pd.concat([table, pd.DataFrame([mean])]).to_csv(Path(path), index=False, float_format="%.4f")
 
 
-def diagnosis_to_dict(found: Diagnosis) -> dict[str, Any]:
+class FalsePositives(TypedDict):
+    """False positives of one kind, per threshold (T,)."""
+
+    kind: str
+    count: list[int]
+    gain: list[float]  # of mAP without them
+
+
+class Misses(TypedDict):
+    """Missed events of one kind, per threshold (T,)."""
+
+    kind: str
+    count: list[int]
+
+
+class RangeOfEvents(TypedDict):
+    """Events with a property from `low` (exclusive) to `high` (inclusive)."""
+
+    low: float
+    high: float | None  # None: no upper end
+    unit: str
+    events: int
+    missed: list[int]  # (T,)
+
+
+class DiagnosisNumbers(TypedDict):
+    """A diagnosis as JSON has it."""
+
+    tiou: list[float]  # (T,)
+    mAP: list[float]
+    detections: int
+    events: int
+    false_positives: list[FalsePositives]
+    profile: list[list[list[int]]]  # (T, PROFILE, kinds and, last, correct)
+    misses: list[Misses]
+    groups: dict[str, list[RangeOfEvents]]  # by property
+
+
+def diagnosis_to_dict(found: Diagnosis) -> DiagnosisNumbers:
     """The diagnosis as plain numbers, for JSON: per threshold false positives and gain of mAP (fractions) by kind,
     kinds among the best detections, misses by kind, and misses by range of each property of the events."""
     counts, misses = found.counts(), found.miss_counts()
@@ -87,11 +124,11 @@ def diagnosis_to_dict(found: Diagnosis) -> dict[str, Any]:
     }
 
 
-def _group_to_list(found: Diagnosis, name: str) -> list[dict[str, Any]]:
+def _group_to_list(found: Diagnosis, name: str) -> list[RangeOfEvents]:
     group = found.groups[name]
     events, missed = found.missed_in(name)
-    edges = [0.0, *group.upper.tolist(), None]
+    ends = [0.0, *group.upper.tolist()]
     return [
         {"low": low, "high": high, "unit": group.unit, "events": int(events[b]), "missed": missed[:, b].tolist()}
-        for b, (low, high) in enumerate(itertools.pairwise(edges))
+        for b, (low, high) in enumerate(zip(ends, [*ends[1:], None], strict=True))
     ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def _best(score: np.ndarray, matched: np.ndarray, num_events: int) -> OperatingP
 
 
 def write_thresholds(
-    path: str | os.PathLike, thresholds: Thresholds, names: dict[int, str], made_from: dict[str, Any]
+    path: str | os.PathLike, thresholds: Thresholds, names: dict[int, str], made_from: Mapping[str, object]
 ) -> None:
     """Writes a JSON file; `made_from` says what the thresholds belong to."""
     content = {
@@ -95,7 +96,7 @@ def classes_of_thresholds(path: str | os.PathLike) -> dict[str, int]:
     return {name: int(point["label_id"]) for name, point in load_json(path)["classes"].items()}
 
 
-def read_thresholds(path: str | os.PathLike) -> tuple[Thresholds, dict[str, Any]]:
+def read_thresholds(path: str | os.PathLike) -> tuple[Thresholds, dict[str, object]]:
     """Returns the thresholds and what they were made from.
 
     Raises:

@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,6 @@ from libs.core.device import select_device
 from libs.core.types import Config
 from libs.datasets import make_data_loader, make_dataset
 from libs.datasets.annotations import Annotations
-from libs.datasets.labels import label_names
 from libs.evaluation.average_precision import GroundTruth, ground_truth
 from libs.evaluation.detections import Detections
 from libs.evaluation.predict import predict
@@ -48,7 +46,8 @@ def stored_thresholds(
     if path is None:
         return None
     thresholds, made_from = read_thresholds(path)
-    now = _made_from(config, checkpoint, weights, split or made_from.get("split") or ())
+    chosen_on = made_from.get("split")
+    now = _made_from(config, checkpoint, weights, split or (chosen_on if isinstance(chosen_on, list) else ()))
     if made_from.get(DATA) is None or now[DATA] is None:  # of an earlier version, or the files are not at hand
         now[DATA] = made_from.get(DATA)
     different = sorted(key for key in now if made_from.get(key) != now[key])
@@ -93,7 +92,7 @@ def choose_thresholds(
     folder = results_folder(checkpoint)
     if annotations is None:
         annotations = read_as_run(config, checkpoint.parent)
-    given: dict[str, Any] = {} if annotations is None else {"annotations": annotations}
+    given: dict[str, object] = {} if annotations is None else {"annotations": annotations}
     given |= {} if video_ids is None else {"video_ids": video_ids}
     dataset = make_dataset(config["dataset_name"], False, split, **config["dataset"], **given)
     loader = make_data_loader(dataset, False, None, **config["loader"])
@@ -106,7 +105,7 @@ def choose_thresholds(
     if dataset.class_agnostic:
         truth = GroundTruth(**truth._asdict() | {"label": np.zeros_like(truth.label)})
     thresholds = best_thresholds(truth, detections, tiou=TIOU)
-    path, names = folder / thresholds_file(checkpoint, weights).name, label_names(dataset)
+    path, names = folder / thresholds_file(checkpoint, weights).name, dataset.class_names
     write_thresholds(path, thresholds, names, _made_from(config, checkpoint, weights, split))
     logger.info(
         "thresholds per class from %d events of %s: F1 %.3f with one for all; written to %s",
@@ -115,7 +114,7 @@ def choose_thresholds(
     return thresholds
 
 
-def _made_from(config: Config, checkpoint: Path, weights: str, split: Sequence[str]) -> dict[str, Any]:
+def _made_from(config: Config, checkpoint: Path, weights: str, split: Sequence[str]) -> dict[str, object]:
     digest = hashlib.sha256()
     with open(checkpoint, "rb") as file:
         while block := file.read(1 << 20):

@@ -6,7 +6,6 @@ table = predictor("my_video.npy", fps=30, threshold=0.3)
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 from collections.abc import Sequence
@@ -26,14 +25,14 @@ from libs.datasets.labels import names_of
 from libs.datasets.loader import identity
 from libs.datasets.presets import PRESETS
 from libs.evaluation.detections import Detections, to_table
-from libs.evaluation.predict import predict
+from libs.evaluation.predict import predict, with_topk
 from libs.evaluation.thresholds import Thresholds
 from libs.training import run_identity
 from libs.training.checkpoint import find_checkpoint
 from libs.training.resume import load_model
 
 from .operating_point import stored_thresholds
-from .unannotated import Timing, UnannotatedVideos, find_features, make_video
+from .unannotated import Source, Timing, UnannotatedVideos, find_features, make_video
 
 FPS_TOLERANCE = 0.01  # 29.97 and 30 are the same
 
@@ -88,13 +87,12 @@ class Predictor:
             config = path.parent / run_identity.CONFIG
             if not config.is_file():
                 raise FileNotFoundError(f"no configuration beside the checkpoint, {config}: give one")
-        resolved = copy.deepcopy(config) if isinstance(config, dict) else load_config(config)
-        thresholds = thresholds or stored_thresholds(resolved, path, weights=weights)
-        if topk > 0:
-            resolved["test_cfg"]["max_seg_num"] = topk
+        given = config if isinstance(config, dict) else load_config(config)
+        thresholds = thresholds or stored_thresholds(given, path, weights=weights)
+        resolved = with_topk(given, topk)
         model = load_model(resolved, path, weights=weights).to(select_device(resolved))
         fps = run_identity.trained_fps(resolved, path.parent)
-        return cls(resolved, model, names=class_names(resolved, path.parent), thresholds=thresholds, fps=fps)
+        return cls(resolved, model, names=_names_of_run(resolved, path.parent), thresholds=thresholds, fps=fps)
 
     def __call__(
         self,
@@ -177,7 +175,7 @@ class Predictor:
             kept = self.thresholds.keep(detections)
         return Detections(*(column[kept] for column in detections))
 
-    def _compare_fps(self, fps: Any) -> None:
+    def _compare_fps(self, fps: object) -> None:
         """Warns of a frame rate that no training video had: features and times would not fit."""
         if self.fps is None or not isinstance(fps, int | float):
             return
@@ -189,7 +187,9 @@ class Predictor:
                 fps, trained,
             )  # fmt: skip
 
-    def _find(self, paths: Sequence[Any], more_folders: Sequence[Any] = ()) -> Any:
+    def _find(
+        self, paths: Sequence[str | os.PathLike], more_folders: Sequence[str | os.PathLike] = ()
+    ) -> dict[str, Source]:
         data = self.config["dataset"]
         return find_features(
             paths, channels=data["input_dim"], prefix=data["file_prefix"], ext=data["file_ext"],
@@ -205,7 +205,7 @@ def _score(threshold: float | str) -> float:
     return float(threshold)
 
 
-def class_names(config: Config, folder: Path) -> dict[int, str]:
+def _names_of_run(config: Config, folder: Path) -> dict[int, str]:
     """Class id -> name: from what training left in the run folder, else from the annotation file if it is at hand."""
     names = run_identity.read_classes(folder)
     if names is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from libs.core.types import DatasetConfig
 from libs.datasets.features import EXTENSIONS, FeatureFiles, file_format, files_below, is_hdf5
 from libs.datasets.grid import GridRule, resize
+from libs.datasets.video import VideoItem
 
 
 class Source(NamedTuple):
@@ -50,7 +51,7 @@ class UnannotatedVideos(Dataset):
     def __len__(self) -> int:
         return len(self.sources)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> VideoItem:
         video_id, source = self.sources[index]
         video = make_video(video_id, source.read(), self.section, self.timing)
         self.durations[video_id] = video["duration"]
@@ -116,7 +117,7 @@ def _split_ending(name: str, ext: str) -> tuple[str, str]:
     return name.removesuffix(ending), ending
 
 
-def make_video(video_id: str, feats: np.ndarray, section: DatasetConfig, timing: Timing) -> dict[str, Any]:
+def make_video(video_id: str, feats: np.ndarray, section: DatasetConfig, timing: Timing) -> VideoItem:
     """What a detector is given of a test video: see `TALDataset.__getitem__`.
 
     Args:

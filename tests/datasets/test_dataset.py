@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from libs.core import load_config
 from libs.datasets import make_dataset, register_dataset
 from libs.datasets.dataset import SampleKey
+from libs.datasets.labels import label_ids, label_names
 
 
 def dataset(path, is_training=True, name=None, **changes):
@@ -101,6 +102,20 @@ def test_the_three_cases_of_activitynet(make_data, event):
 def test_one_class_for_everything(make_data, event):
     path = make_data({"a": [event(1, 2, 1), event(3, 4, 0)]})
     assert dataset(path, name="anet", num_classes=1)[0]["labels"].tolist() == [0, 0]
+
+
+def test_class_names_are_the_ids_inverted_and_none_where_one_class_stands_for_all(make_data, event):
+    path = make_data({"a": [event(1, 2, 1, "walk"), event(3, 4, 0, "run"), event(5, 6, 1, "stroll")]})
+    assert dataset(path).class_names == {1: "walk", 0: "run"}  # of two names of one id the first
+    agnostic = dataset(path, name="anet", num_classes=1)
+    assert agnostic.class_names == {}
+    assert label_names(agnostic, external_scores=True) == {1: "walk", 0: "run"}
+
+    class Own:
+        label_dict = {"sit": 0}
+
+    assert (label_names(Own()), label_ids(Own())) == ({0: "sit"}, {"sit": 0})
+    assert (label_names(object()), label_ids(object())) == ({}, {})
 
 
 def test_duplicates(make_data, event):

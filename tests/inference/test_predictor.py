@@ -112,6 +112,14 @@ def test_every_form_of_features(make_run, tmp_path):
     np.testing.assert_allclose(timed["end"], 2 * expected["end"], rtol=1e-6)
 
 
+def test_the_callers_configuration_is_unchanged(make_run):
+    path, folder = make_run()
+    config = load_config(path)
+    predictor = Predictor.from_checkpoint(folder, config=config, weights="raw", topk=7)
+    assert config == load_config(path)
+    assert len(predictor(path.parent / "features" / "v5.npy", fps=30)) == 7
+
+
 def test_further_folders_are_concatenated(make_run, tmp_path):
     path, folder = make_run(dataset={"input_dim": [5, 3]}, model={"embd_dim": [4, 4]})
     feats = np.load(path.parent / "features" / "v5.npy")

@@ -231,8 +231,10 @@ def test_evaluation_writes_what_it_found(make_data, tmp_path):
     assert metrics["average_mAP"] == found.result.average_mAP
     assert metrics["provenance"]["checkpoint"].endswith("epoch_003.pth.tar")
     assert len(found.detections.score) > 0
-    top = evaluation.evaluate(load_config(path), folder, topk=3, save_only=True, progress=False)
+    config = load_config(path)
+    top = evaluation.evaluate(config, folder, topk=3, save_only=True, progress=False)
     assert len(top.detections.score) == 6 and top.result is None
+    assert config == load_config(path)  # the caller's dict is unchanged
 
 
 @pytest.mark.two_paths

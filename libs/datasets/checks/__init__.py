@@ -1,5 +1,6 @@
 """Checks of a data set: annotations, feature files, their timing, and whether a pyramid suits the events."""
 
-from .check import DataReport, check_data
+from .check import check_data
+from .findings import DataCheck
 
-__all__ = ["DataReport", "check_data"]
+__all__ = ["DataCheck", "check_data"]

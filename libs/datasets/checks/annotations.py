@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,10 +67,8 @@ def scan_annotations(path: str, findings: Findings) -> tuple[list[RawVideo], Lab
         if not isinstance(entry, dict) or not isinstance(entry.get("subset"), str):
             findings.add("error", "video-entry", video_id, "not an object with the key 'subset', a text")
             continue
-        video = RawVideo(
-            video_id, str(entry["subset"]).lower(),
-            *(_positive(video_id, key, entry.get(key), findings) for key in ("duration", "fps")),
-        )  # fmt: skip
+        duration, fps = (_positive(video_id, key, entry.get(key), findings) for key in ("duration", "fps"))
+        video = RawVideo(video_id, str(entry["subset"]).lower(), duration, fps)
         try:
             video.labeled = not is_unlabeled(path, video_id, entry)
         except ValueError:
@@ -133,14 +132,13 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _scan_event(video: RawVideo, event: dict[str, Any], labels: Labels, findings: Findings) -> None:
+def _scan_event(video: RawVideo, event: Mapping[str, object], labels: Labels, findings: Findings) -> None:
     name = _scan_label(video.id, event, labels, findings)
     segment = event.get("segment")
-    times = [_number(t) for t in segment] if isinstance(segment, list) and len(segment) == 2 else [None]
-    if None in times:
+    start, end = map(_number, segment) if isinstance(segment, list) and len(segment) == 2 else (None, None)
+    if start is None or end is None:
         findings.add("error", "bad-segment", video.id, f"segment {segment!r} is not [start, end] in seconds")
         return
-    start, end = times
     if end < start:
         findings.add("error", "reversed-event", video.id, f"[{start:g}, {end:g}] ends before it starts")
         return
@@ -161,7 +159,7 @@ def _scan_event(video: RawVideo, event: dict[str, Any], labels: Labels, findings
         video.events.append((start, end, name))
 
 
-def _scan_label(video_id: str, event: dict[str, Any], labels: Labels, findings: Findings) -> str | None:
+def _scan_label(video_id: str, event: Mapping[str, object], labels: Labels, findings: Findings) -> str | None:
     name, number = event.get("label"), event.get("label_id")
     if name is None and number is None:
         findings.add("error", "no-label", video_id, f"event {event.get('segment')} has neither 'label' nor 'label_id'")

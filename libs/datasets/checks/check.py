@@ -4,47 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
+from libs.core.types import Config, DatasetConfig
 from libs.datasets import make_dataset
 from libs.datasets.annotations import MIN_DURATION
 from libs.datasets.features import FeatureFiles
-from libs.datasets.grid import GridRule
 from libs.datasets.presets import PRESETS, Preset
 
-from . import pyramid
 from .annotations import Labels, RawVideo, check_similar, scan_annotations
 from .features import find_extra, scan_features
-from .findings import LEVELS, Findings
-from .timing import VideoLength, check_ends, check_lengths
-
-
-@dataclass
-class DataReport:
-    findings: Findings
-    facts: dict[str, Any] = field(default_factory=dict)  # plain numbers
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # by title
-
-    def format(self) -> str:
-        parts = [self.findings.format()]
-        parts += [f"{title}\n{table.to_string(float_format='%.4g')}" for title, table in self.tables.items()]
-        if self.facts:
-            parts.append("\n".join(f"{name}: {value}" for name, value in self.facts.items()))
-        counts = [f"{n} {level}{'' if n == 1 else 's'}" for level in LEVELS for n in [self.findings.count(level)]]
-        return "\n\n".join([*parts, ", ".join(counts)])
-
-    def to_dict(self) -> dict[str, Any]:
-        tables = {title: table.reset_index().to_dict(orient="records") for title, table in self.tables.items()}
-        return {"findings": self.findings.to_list(), "facts": self.facts, "tables": tables}
+from .findings import DataCheck, Findings
+from .on_grid import check_grid
 
 
 def check_data(
-    config: dict[str, Any], *, features: bool = True, full: bool = False, jobs: int = 4, progress: bool = False
-) -> DataReport:
+    config: Config, *, features: bool = True, full: bool = False, jobs: int = 4, progress: bool = False
+) -> DataCheck:
     """Checks annotations and feature files against each other and against a resolved configuration.
 
     Args:
@@ -55,11 +31,11 @@ def check_data(
     Returns:
         Everything that was found; nothing is raised for faulty data.
     """
-    report = DataReport(Findings())
-    findings, data = report.findings, config["dataset"]
+    check = DataCheck(Findings())
+    findings, data = check.findings, config["dataset"]
     preset = PRESETS.get(config["dataset_name"], PRESETS["generic"])
     videos, labels = scan_annotations(data["json_file"], findings)
-    splits = {name: [v for v in videos if v.subset in config[f"{name}_split"]] for name in ("train", "val")}
+    splits = {name: [v for v in videos if v.subset in subsets] for name, subsets in _subsets(config).items()}
     if videos or not findings.count("error"):
         _check_splits(config, videos, splits, findings)
         _check_classes(config, preset, splits, labels, findings)
@@ -68,18 +44,22 @@ def check_data(
     steps = (
         _features(config, preset, videos, used, findings, full=full, jobs=jobs, progress=progress) if features else {}
     )
-    _check_grid(config, preset, splits, steps, report)
+    check_grid(config, splits, steps, check)
     if features and used and not findings.count("error"):
         _check_loads(config, findings)
-    return report
+    return check
+
+
+def _subsets(config: Config) -> dict[str, list[str]]:
+    return {"train": config["train_split"], "val": config["val_split"]}
 
 
 def _check_splits(
-    config: dict[str, Any], videos: list[RawVideo], splits: dict[str, list[RawVideo]], findings: Findings
+    config: Config, videos: list[RawVideo], splits: dict[str, list[RawVideo]], findings: Findings
 ) -> None:
     there = Counter(video.subset for video in videos)
-    for name in splits:
-        for subset in config[f"{name}_split"]:
+    for name, subsets in _subsets(config).items():
+        for subset in subsets:
             if subset not in there:
                 findings.add("error", "no-videos", subset, f"{name}_split, but the file has {dict(there)}")
     for subset in set(config["train_split"]) & set(config["val_split"]):
@@ -112,7 +92,7 @@ def _check_events(split: str, videos: list[RawVideo], findings: Findings) -> Non
 
 
 def _check_classes(
-    config: dict[str, Any], preset: Preset, splits: dict[str, list[RawVideo]], labels: Labels, findings: Findings
+    config: Config, preset: Preset, splits: dict[str, list[RawVideo]], labels: Labels, findings: Findings
 ) -> None:
     count, numbers = config["dataset"]["num_classes"], labels.numbers()
     agnostic = preset.class_agnostic and count == 1
@@ -142,7 +122,7 @@ def _check_classes(
                 )  # fmt: skip
 
 
-def _check_times(data: dict[str, Any], preset: Preset, splits: dict[str, list[RawVideo]], findings: Findings) -> None:
+def _check_times(data: DatasetConfig, preset: Preset, splits: dict[str, list[RawVideo]], findings: Findings) -> None:
     for video in (video for part in splits.values() for video in part):
         if video.fps is None and data["default_fps"] is None and "fps" not in _faulty(findings, video.id):
             findings.add("error", "no-fps", video.id, "no 'fps'", advice="add it, or set dataset.default_fps")
@@ -158,7 +138,7 @@ def _faulty(findings: Findings, video_id: str) -> set[str]:
 
 
 def _features(
-    config: dict[str, Any], preset: Preset, videos: list[RawVideo], used: list[RawVideo], findings: Findings, **how: Any
+    config: Config, preset: Preset, videos: list[RawVideo], used: list[RawVideo], findings: Findings, **how: Any
 ) -> dict[str, int]:
     data = config["dataset"]
     try:
@@ -176,116 +156,16 @@ def _features(
     return steps
 
 
-def _check_grid(
-    config: dict[str, Any], preset: Preset, splits: dict[str, list[RawVideo]], steps: dict[str, int], report: DataReport
-) -> None:
-    """Everything that is counted in grid steps."""
-    data, findings = config["dataset"], report.findings
-    rule = GridRule(**{key: data[key] for key in GridRule.__dataclass_fields__})
-    fps = {v.id: data["default_fps"] or v.fps for part in splits.values() for v in part}
-    known = [v for part in splits.values() for v in part if v.duration and fps[v.id]]
-    if rule.regular:
-        lengths = [VideoLength(v.id, steps[v.id], v.duration, fps[v.id]) for v in known if v.id in steps]
-        check_lengths(lengths, findings, stride=data["feat_stride"], num_frames=data["num_frames"])
-        ends = {v.id: max((stop for _, stop, _ in v.events), default=0.0) for v in known}
-        check_ends(lengths, ends, findings)
-    grids = {}
-    for video in known:
-        count = steps.get(video.id)
-        if count is None and rule.regular:
-            count = max(round((video.duration * fps[video.id] - data["num_frames"]) / data["feat_stride"]) + 1, 1)
-        if count is None:
-            continue
-        try:
-            grids[video.id] = rule.grid(video.id, count, video.duration * fps[video.id])
-        except ValueError as error:
-            findings.add("error", "too-long", video.id, str(error))
-    for video in known:
-        if video.id in steps and video.id in grids and "timing" not in findings:
-            grid = grids[video.id]
-            end = ((grid.length - 1) * grid.stride + grid.num_frames) / fps[video.id]
-            for start, stop, name in video.events:
-                if start >= end or stop <= 0:
-                    findings.add(
-                        "warning", "beyond-features", video.id,
-                        f"'{name}' [{start:g}, {stop:g}] begins after the features end ({end:.1f} s)",
-                    )  # fmt: skip
-    _check_any_on_grid(splits["train"], grids, fps, findings)
-    _summary(config, splits, fps, grids, report)
-
-
-def _check_any_on_grid(videos: list[RawVideo], grids: dict[str, Any], fps: dict[str, Any], findings: Findings) -> None:
-    """Some event of the training videos must lie where there are features."""
-    found = [(v, event) for v in videos if v.labeled and v.id in grids for event in v.events]
-    if found and not any(
-        stop > 0 and start * fps[v.id] < (grids[v.id].length - 1) * grids[v.id].stride + grids[v.id].num_frames
-        for v, (start, stop, _) in found
-    ):
-        findings.add(
-            "error", "nothing-to-learn", "train_split",
-            f"all {len(found)} events lie outside the features of their videos",
-            advice="are segments in seconds, and fps, feat_stride and num_frames those of the features?",
-        )  # fmt: skip
-
-
-def _summary(
-    config: dict[str, Any], splits: dict[str, list[RawVideo]], fps: dict[str, Any], grids: dict[str, Any],
-    report: DataReport,
-) -> None:  # fmt: skip
-    findings, model = report.findings, config["model"]
-    for name, part in splits.items():
-        report.facts[f"{name}_split"] = (
-            f"{len(part)} videos, {sum(len(v.events) for v in part)} events, "
-            f"{len({event[2] for v in part for event in v.events})} classes"
-        )
-    events = [(v.id, event[1] - event[0]) for part in splits.values() for v in part for event in v.events]
-    if not events:
-        return
-    seconds = np.array([length for _, length in events])
-    training = [(v.id, event[1] - event[0]) for v in splits["train"] for event in v.events]
-
-    def in_steps(rows: list[tuple[str, float]]) -> tuple[np.ndarray, list[str]]:
-        rows = [(v, length) for v, length in rows if v in grids]
-        return np.array([length * fps[v] / grids[v].stride for v, length in rows]), [v for v, _ in rows]
-
-    steps, where = in_steps(events)
-    report.tables["length of events"] = pyramid.percentiles(seconds, steps if len(steps) else None)
-    if not len(steps):
-        return
-    share = pyramid.check_short(steps, where, findings)
-    report.facts["events shorter than two grid steps"] = pyramid.percent(share)
-    steps, where = in_steps(training)
-    has_pyramid = config["model_name"] == "LocPointTransformer"
-    levels = 1
-    if has_pyramid and len(steps):
-        table = pyramid.check_pyramid(steps, where, findings, model=model, train_cfg=config["train_cfg"])
-        report.tables["levels of the pyramid, and training events that can be learned there"] = table
-        levels = pyramid.recommended_levels(steps, model)
-        report.facts["levels"] = (
-            f"{len(model['regression_range'])}; recommended {levels} (backbone_arch[2]: "
-            f"{levels - 1 + model['fpn_start_level']})"
-        )
-    lengths = np.array([grids[v.id].length for v in splits["train"] if v.id in grids])
-    if len(lengths) and not config["dataset"]["force_upsampling"]:
-        now = config["dataset"]["max_seq_len"]
-        multiple = pyramid.multiple_of(model, max(levels, model["backbone_arch"][2] + 1)) if has_pyramid else 1
-        best = pyramid.recommended_length(lengths, multiple)
-        report.facts["max_seq_len"] = (
-            f"{now} holds {pyramid.percent(np.mean(lengths <= now))} of the training videos, {best} would hold "
-            f"{pyramid.percent(np.mean(lengths <= best))} (longest {lengths.max()} steps)"
-        )
-
-
-def _check_loads(config: dict[str, Any], findings: Findings) -> None:
+def _check_loads(config: Config, findings: Findings) -> None:
     """Whether the data sets can be made: the last word, should everything above have missed something."""
     logger = logging.getLogger("libs")
     level = logger.level
     logger.setLevel(logging.ERROR)  # its warnings are findings already
     try:
-        for name, training in (("train_split", True), ("val_split", False)):
+        for name, subsets in _subsets(config).items():
             try:
-                make_dataset(config["dataset_name"], training, config[name], **config["dataset"])
+                make_dataset(config["dataset_name"], name == "train", subsets, **config["dataset"])
             except (ValueError, OSError) as error:
-                findings.add("error", "cannot-be-read", name, str(error))
+                findings.add("error", "cannot-be-read", f"{name}_split", str(error))
     finally:
         logger.setLevel(level)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import pandas as pd
 
@@ -29,7 +29,7 @@ class Findings:
     def add(self, level: str, kind: str, where: str, what: str, *, advice: str = "") -> None:
         self._kinds.setdefault(kind, Finding(level, kind, advice)).places.append((where, what))
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Finding]:
         """Errors first, then by the order in which they were found."""
         return iter(sorted(self._kinds.values(), key=lambda finding: LEVELS.index(finding.level)))
 
@@ -51,7 +51,7 @@ class Findings:
         ]  # fmt: skip
         return pd.DataFrame(rows, columns=["level", "check", "count", "where", "what", "advice"])
 
-    def to_list(self) -> list[dict[str, Any]]:
+    def to_list(self) -> list[dict[str, object]]:
         """Everything, for JSON."""
         return [
             {
@@ -72,3 +72,24 @@ class Findings:
             lines.append(f"{f.level:8} {f.kind:{width}} {len(f.places):6d}  {where}: {what}")
             lines += [f"{'':{17 + width}}-> {f.advice}"] if f.advice else []
         return "\n".join(lines)
+
+
+@dataclass
+class DataCheck:
+    """What `check_data` returns."""
+
+    findings: Findings
+    facts: dict[str, str] = field(default_factory=dict)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # by title
+
+    def format(self) -> str:
+        parts = [self.findings.format()]
+        parts += [f"{title}\n{table.to_string(float_format='%.4g')}" for title, table in self.tables.items()]
+        if self.facts:
+            parts.append("\n".join(f"{name}: {value}" for name, value in self.facts.items()))
+        counts = [f"{n} {level}{'' if n == 1 else 's'}" for level in LEVELS for n in [self.findings.count(level)]]
+        return "\n\n".join([*parts, ", ".join(counts)])
+
+    def to_dict(self) -> dict[str, object]:
+        tables = {title: table.reset_index().to_dict(orient="records") for title, table in self.tables.items()}
+        return {"findings": self.findings.to_list(), "facts": self.facts, "tables": tables}

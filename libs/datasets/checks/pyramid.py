@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from libs.core.types import Config
 
 from .findings import Findings
 
@@ -33,31 +35,63 @@ def percentiles(seconds: np.ndarray, steps: np.ndarray | None) -> pd.DataFrame:
     return pd.DataFrame({key: np.percentile(values, PERCENTILES) for key, values in rows.items()}, index=names).T
 
 
-def level_counts(steps: np.ndarray, model: dict[str, Any], train_cfg: dict[str, Any]) -> np.ndarray:
-    """(L, N) which events (N,) of so many grid steps can be learned at which level of ActionFormer's pyramid: some
-    point that label assignment looks at has its farther boundary within the level's range. That distance is half the
-    event at its centre, and more by the radius of center sampling."""
-    rows = []
-    for level, (low, high) in enumerate(model["regression_range"], start=model["fpn_start_level"]):
-        reach = steps
-        if train_cfg["center_sample"] == "radius":
-            stride = model["scale_factor"] ** level
-            reach = np.minimum(steps, steps / 2 + train_cfg["center_sample_radius"] * stride)
-        rows.append((steps / 2 <= high) & (reach >= low) & (steps > 0))
-    return np.array(rows)
+class Levels(NamedTuple):
+    """ActionFormer's pyramid, and which events are learned at which of its levels."""
+
+    ranges: list[list[float]]  # regression range of each level, in grid steps
+    first: int  # a step of this pyramid's first level is `scale_factor` ** `first` grid steps long
+    last: int  # the same for the backbone's last level
+    scale_factor: int
+    windows: int | list[int]  # attention window of every level, or of each
+    center_radius: float | None  # of center sampling, in steps of a level; None: no center sampling
+
+    @classmethod
+    def of(cls, config: Config) -> Levels:
+        model, training = config["model"], config["train_cfg"]
+        return cls(
+            ranges=model["regression_range"],
+            first=model["fpn_start_level"],
+            last=model["backbone_arch"][2],
+            scale_factor=model["scale_factor"],
+            windows=model["n_mha_win_size"],
+            center_radius=training["center_sample_radius"] if training["center_sample"] == "radius" else None,
+        )
+
+    def usable(self, steps: np.ndarray) -> np.ndarray:
+        """(L, N) which events (N,) of so many grid steps can be learned at which level: some point that label
+        assignment looks at has its farther boundary within the level's range. That distance is half the event at its
+        centre, and more by the radius of center sampling."""
+        rows = []
+        for level, (low, high) in enumerate(self.ranges, start=self.first):
+            reach = steps
+            if self.center_radius is not None:
+                reach = np.minimum(steps, steps / 2 + self.center_radius * self.scale_factor**level)
+            rows.append((steps / 2 <= high) & (reach >= low) & (steps > 0))
+        return np.array(rows)
+
+    def recommended(self, steps: np.ndarray) -> int:
+        """Levels of a pyramid whose ranges double, so that the coarsest is there for one event (N,) in a hundred."""
+        if not len(steps):
+            return 1
+        first = self.ranges[0][1]
+        half = float(np.percentile(steps, 99)) / 2
+        return 1 + max(0, math.ceil(math.log2(half / first))) if half > first else 1
+
+    def multiple(self, count: int) -> int:
+        """What `max_seq_len` should be a multiple of: stride and attention windows of `count` levels."""
+        windows = self.windows
+        windows = [windows] * count if isinstance(windows, int) else [*windows, *[windows[-1]] * count][:count]
+        return math.lcm(*(self.scale_factor**i * (2 * (w // 2) if w > 1 else 1) for i, w in enumerate(windows)))
 
 
-def check_pyramid(
-    steps: np.ndarray, where: list[str], findings: Findings, *, model: dict[str, Any], train_cfg: dict[str, Any]
-) -> pd.DataFrame:
+def check_pyramid(steps: np.ndarray, where: list[str], findings: Findings, *, levels: Levels) -> pd.DataFrame:
     """The table of levels: range in grid steps, and the share of the events that can be learned there.
 
     Args:
         steps: (N,) lengths of training events in grid steps.
         where: (N,) their videos.
     """
-    usable = level_counts(steps, model, train_cfg)
-    ranges = model["regression_range"]
+    usable, ranges = levels.usable(steps), levels.ranges
     for i in np.flatnonzero(~usable.any(axis=0) & (steps > 0)):
         findings.add(
             "warning", "no-level", where[i], f"an event of {steps[i]:.1f} grid steps fits no regression range",
@@ -85,24 +119,7 @@ def check_short(steps: np.ndarray, where: list[str], findings: Findings) -> floa
     return share
 
 
-def recommended_levels(steps: np.ndarray, model: dict[str, Any]) -> int:
-    """Levels of a pyramid whose ranges double, so that the coarsest is there for one event in a hundred."""
-    if not len(steps):
-        return 1
-    first = model["regression_range"][0][1]
-    half = float(np.percentile(steps, 99)) / 2
-    return 1 + max(0, math.ceil(math.log2(half / first))) if half > first else 1
-
-
 def recommended_length(num_steps: np.ndarray, multiple: int) -> int:
     """The smallest `max_seq_len` that holds 95 % of the training videos."""
     needed = float(np.percentile(num_steps, 100 * HELD, method="higher"))
     return max(math.ceil(needed / multiple), 1) * multiple
-
-
-def multiple_of(model: dict[str, Any], levels: int) -> int:
-    """What `max_seq_len` should be a multiple of: stride and attention windows of every level."""
-    windows = model["n_mha_win_size"]
-    windows = [windows] * levels if isinstance(windows, int) else [*windows, *[windows[-1]] * levels][:levels]
-    factor = model["scale_factor"]
-    return math.lcm(*(factor**i * (2 * (w // 2) if w > 1 else 1) for i, w in enumerate(windows)))

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from libs.datasets.annotations import duplicate_mask
+from libs.datasets.entries import EventEntry, VideoEntry
 
 from .result import Converted, Note, Options
 from .source import Source
@@ -64,9 +67,9 @@ def read(sources: Sequence[Source], options: Options) -> Converted:
         ids = {label: number for number, label in enumerate(sorted(labels))}
     else:
         ids = read_classes(options.classes)
-    for name, entry in result.database.items():
-        entry["annotations"] = _events(moments[name], entry["offset"], ids=ids, notes=result.notes)
-        entry["offset"] = round(entry["offset"], 2)
+    for name, video in result.database.items():
+        video["annotations"] = _events(moments[name], video["offset"], ids=ids, notes=result.notes)
+        video["offset"] = round(video["offset"], 2)
     return result
 
 
@@ -90,7 +93,7 @@ def read_classes(path: str | os.PathLike) -> dict[str, int]:
     return ids
 
 
-def _clips(source: Source) -> Iterator[tuple[str, str, dict]]:
+def _clips(source: Source) -> Iterator[tuple[str, str, dict[str, object]]]:
     """Place, subset and content of every clip."""
     if not recognizes(source):
         raise ValueError(f"{source.path}: expected an object with a list 'videos' that have 'clips'")
@@ -104,7 +107,7 @@ def _clips(source: Source) -> Iterator[tuple[str, str, dict]]:
             yield where, SUBSETS[split], clip
 
 
-def _entry(where: str, clip: dict, *, subset: str, grid: int, notes: list[Note]) -> dict[str, Any] | None:
+def _entry(where: str, clip: Mapping[str, object], *, subset: str, grid: int, notes: list[Note]) -> VideoEntry | None:
     """The clip without its events; `offset`: seconds from its first feature to its start. None where it is dropped."""
     start, end = _clip_start(where, clip), _number(where, clip, "video_end_sec")
     first, last = (int(_number(where, clip, f"video_{side}_frame")) for side in ("start", "end"))
@@ -125,14 +128,15 @@ def _entry(where: str, clip: dict, *, subset: str, grid: int, notes: list[Note])
         "duration": round(end - start + before / fps + after / fps, 2),
         "fps": round(fps, 2),
         "offset": before / fps,
+        "annotations": [],
     }
 
 
-def _clip_start(where: str, clip: dict) -> float:
+def _clip_start(where: str, clip: Mapping[str, object]) -> float:
     return max(_number(where, clip, "video_start_sec"), 0.0)
 
 
-def _moments(where: str, clip: dict, *, annotated: bool, notes: list[Note]) -> Iterator[Moment]:
+def _moments(where: str, clip: Mapping[str, object], *, annotated: bool, notes: list[Note]) -> Iterator[Moment]:
     """The moments of the classes that count, of all annotators."""
     clip_start = _clip_start(where, clip)
     for annotator in _get(where, clip, "annotations", list) if annotated else ():
@@ -150,9 +154,7 @@ def _moments(where: str, clip: dict, *, annotated: bool, notes: list[Note]) -> I
                 yield moment
 
 
-def _events(
-    moments: Sequence[Moment], offset: float, *, ids: dict[str, int], notes: list[Note]
-) -> list[dict[str, Any]]:
+def _events(moments: Sequence[Moment], offset: float, *, ids: dict[str, int], notes: list[Note]) -> list[EventEntry]:
     """A clip's events, `offset` seconds later; what is there twice, by several annotators, is there once."""
     long = []
     for moment in moments:
@@ -163,8 +165,9 @@ def _events(
             notes.append(_dropped(f"moment dropped, it is shorter than {SHORTEST:g} s", moment))
         else:
             long.append((moment, round(start, 2), round(end, 2), ids[moment.label]))
-    events = []
-    is_first = duplicate_mask(*([row[i] for row in long] for i in (1, 2, 3)))
+    events: list[EventEntry] = []
+    starts, ends, labels = (np.array([row[i] for row in long]) for i in (1, 2, 3))
+    is_first = duplicate_mask(starts, ends, labels)
     for (moment, start, end, number), keep in zip(long, is_first, strict=True):
         if keep:
             events.append({"segment": [start, end], "label": moment.label, "label_id": number})
@@ -177,14 +180,14 @@ def _dropped(reason: str, moment: Moment) -> Note:
     return Note(reason, moment.where, f"'{moment.label}', {moment.start:g} to {moment.end:g} s")
 
 
-def _get(where: str, item: Any, key: str, kind: type) -> Any:
+def _get(where: str, item: object, key: str, kind: type) -> Any:
     value = item.get(key) if isinstance(item, dict) else None
     if not isinstance(value, kind):
         raise ValueError(f"{where}: '{key}' is {value!r:.80}, expected a {kind.__name__}")
     return value
 
 
-def _number(where: str, item: Any, key: str) -> float:
+def _number(where: str, item: object, key: str) -> float:
     value = item.get(key) if isinstance(item, dict) else None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{where}: '{key}' is {value!r:.80}, expected a number")

@@ -31,7 +31,8 @@ def read(sources: Sequence[Source], options: Options) -> Converted:
     if options.label not in LABELS:
         found = "is not given" if options.label is None else options.label
         raise ValueError(f"--label {found}: an action of EPIC-Kitchens has two classes; expected verb or noun")
-    tables, actions = [], []  # of videos, of actions
+    tables: list[Source] = []  # of videos
+    actions: list[Source] = []
     for source in sources:
         if set(CLASSES) <= set(source.header):
             raise ValueError(f"{source.path}: a table of classes; name it after --classes")
@@ -43,7 +44,8 @@ def read(sources: Sequence[Source], options: Options) -> Converted:
     videos = {name: entry for source in tables for name, entry in _videos(source)}
     names = None if options.classes is None else _classes(Source(options.classes))
 
-    result, seen = Converted(), set()
+    result = Converted()
+    seen: set[str] = set()
     for source in actions:
         _add_actions(result, source, label=options.label, videos=videos, names=names, seen=seen)
     for source in tables:

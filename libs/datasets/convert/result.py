@@ -7,7 +7,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from libs.datasets.entries import VideoEntry
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Converted:
         notes: everything that was dropped or changed.
     """
 
-    database: dict[str, dict[str, Any]] = field(default_factory=dict)
+    database: dict[str, VideoEntry] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
 
     def reasons(self) -> dict[str, list[Note]]:
@@ -55,7 +57,7 @@ class Converted:
         return found
 
 
-def write_annotations(path: str | os.PathLike, database: dict[str, dict[str, Any]]) -> None:
+def write_annotations(path: str | os.PathLike, database: dict[str, VideoEntry]) -> None:
     """Writes an annotation file; folders are made where they are missing."""
     _write(path, json.dumps({"database": database}, ensure_ascii=False) + "\n")
 

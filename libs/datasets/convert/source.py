@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from libs.datasets.annotations import load_json
+from libs.core.files import load_json
 
 
 class Source:

@@ -118,6 +118,14 @@ def test_numbers_of_another_evaluation_are_refused(write_run, tmp_path):
         gather([tmp_path / "run"])
 
 
+def test_a_file_that_is_no_evaluation_is_named(write_run, tmp_path):
+    write_run(tmp_path / "run")
+    for content in ("[]", '{"tiou": [0.5]}', '{"tiou": 0.5, "average_mAP": 0.1}'):
+        (tmp_path / "run/last_ema_metrics.json").write_text(content)
+        with pytest.raises(ValueError, match=r"last_ema_metrics\.json: not the metrics of an evaluation"):
+            gather([tmp_path / "run"])
+
+
 def test_what_is_missing_is_left_out(write_run, tmp_path, caplog):
     write_run(tmp_path / "run")
     (tmp_path / "run/ground_truth.json").unlink()

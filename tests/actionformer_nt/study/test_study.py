@@ -6,6 +6,7 @@ import yaml
 from actionformer_nt import run as semi_run
 from actionformer_nt.commands.main import main
 from actionformer_nt.protocol.splits import make_splits, write_splits
+from actionformer_nt.study import job, runner
 from actionformer_nt.study import plan as study
 from actionformer_nt.study import table as study_table
 from libs.datasets.annotations import read_annotations
@@ -64,7 +65,7 @@ def test_table_of_given_scores(study_file, tmp_path):
     gains = [2.0, 1.0, 3.0, 2.0, 2.0]
     for run in plan.runs():
         score = 0.4 + 0.05 * run.fold + (0.01 * gains[run.fold] if run.method == "nt" else 0)
-        content = {"student": {"average_mAP": score}, "config_hash": study._digest(plan.config(run))}
+        content = {"student": {"average_mAP": score}, "config_hash": runner._digest(plan.config(run))}
         plan.result_file(run).write_text(json.dumps(content))
     text = study_table.write_table(plan)
     assert "| 0.5 | target | 5 | 50.00 ± 7.91 |  |" in text and "| 0.5 | nt | 5 | 52.00 ±" in text
@@ -99,14 +100,14 @@ def test_a_lost_burn_in_is_made_again(study_file):
     plan = study.load_study(study_file(folds=[0, 1]))
     for run in plan.runs():
         plan.result_file(run).parent.mkdir(parents=True, exist_ok=True)
-        plan.result_file(run).write_text(json.dumps({"config_hash": study._digest(plan.config(run))}))
-    assert study._to_run(plan) == []
+        plan.result_file(run).write_text(json.dumps({"config_hash": runner._digest(plan.config(run))}))
+    assert runner._to_run(plan) == []
     (lost,) = (run for run in plan.runs() if run.method == "nt" and run.fold == 1)
     plan.result_file(lost).unlink()
-    assert [(run.method, run.fold) for run in study._to_run(plan)] == [("labeled_only", 1), ("nt", 1)]
+    assert [(run.method, run.fold) for run in runner._to_run(plan)] == [("labeled_only", 1), ("nt", 1)]
     plan.burn_in(lost).parent.mkdir(parents=True)
     plan.burn_in(lost).touch()
-    assert study._to_run(plan) == [lost]
+    assert runner._to_run(plan) == [lost]
 
 
 def test_mistakes(study_file, capsys):
@@ -137,17 +138,17 @@ def test_a_table_says_that_scores_are_external(study_file):
 
 
 def test_runs_share_cores_and_have_gpus_of_their_own(study_file, monkeypatch):
-    monkeypatch.setattr(study, "available_cores", lambda: 8)
+    monkeypatch.setattr(runner, "available_cores", lambda: 8)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
     on_gpus = study.load_study(study_file(set={"devices": ["cuda:1"]}))
-    slots = study.Slots(on_gpus, 4)
+    slots = runner.Slots(on_gpus, 4)
     environments = [slots.environment(slot) for slot in slots.free]
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["2", "5", "7", "2"]
     assert {e["OMP_NUM_THREADS"] for e in environments} == {e["MKL_NUM_THREADS"] for e in environments} == {"2"}
-    assert study.Slots(on_gpus, 1).environment(0)["CUDA_VISIBLE_DEVICES"] == "2,5,7"  # alone, a run sees all
-    on_cpus = study.Slots(study.load_study(study_file()), 3)
+    assert runner.Slots(on_gpus, 1).environment(0)["CUDA_VISIBLE_DEVICES"] == "2,5,7"  # alone, a run sees all
+    on_cpus = runner.Slots(study.load_study(study_file()), 3)
     assert on_cpus.environment(2)["CUDA_VISIBLE_DEVICES"] == "2,5,7" and on_cpus.threads == 2
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert on_cpus.environment(0)["OMP_NUM_THREADS"] == "5"  # what the user has set holds
@@ -164,9 +165,9 @@ def test_a_run_with_a_gpu_of_its_own_takes_the_one_that_it_sees(study_file, tmp_
     monkeypatch.setattr(semi_run, "train", train)
     run = plan.runs()[0]
     for own in (True, False):
-        job = {"config": plan.config(run), "folder": str(tmp_path / "x"), "diagnostic": False, "own_gpu": own}
+        described = {"config": plan.config(run), "folder": str(tmp_path / "x"), "diagnostic": False, "own_gpu": own}
         with pytest.raises(KeyboardInterrupt):
-            study.run_job(job)
+            job.run_job(described)
     assert seen == [["cuda:0"], ["cuda:3"]]
 
 
