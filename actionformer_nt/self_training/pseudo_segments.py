@@ -11,7 +11,7 @@ from torch import Tensor
 from actionformer_nt.methods import ClassTargets
 from actionformer_nt.methods.label_space import partition
 from libs.modeling.assignment import Targets, match_points
-from libs.modeling.losses import class_scores, with_background
+from libs.modeling.losses import class_scores, iou_matrix, with_background
 from libs.modeling.meta_archs import PyramidOutput
 from libs.nms.suppress import nms_videos
 
@@ -161,10 +161,3 @@ def spread(
                 w[positive] = at_segments[i].weight[match.chosen[positive]].to(w)
         rows.append((y, w, offsets, positive.to(y)))
     return Targets(*(torch.stack(columns) for columns in zip(*rows, strict=True)))
-
-
-def iou_matrix(a: Tensor, b: Tensor) -> Tensor:
-    """(N, 2), (M, 2) -> (N, M)."""
-    inter = (torch.minimum(a[:, None, 1], b[None, :, 1]) - torch.maximum(a[:, None, 0], b[None, :, 0])).clamp(min=0)
-    union = (a[:, 1] - a[:, 0])[:, None] + (b[:, 1] - b[:, 0])[None, :] - inter
-    return inter / union.clamp(min=1e-8)

@@ -8,15 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .assignment import Targets, assign_labels, events_of
+from .assignment import Targets, assign_labels, events_of, pyramid_points
 from .batching import Batch, PaddingRule, make_batches
 from .chunks import in_chunks, receptive_field
 from .criterion import Criterion
 from .decode import Candidates, decode, postprocess
 from .heads import ClsHead, RegHead
-from .points import pyramid_points
-from .precision import autocast
 from .registry import make_backbone, make_neck, register_meta_arch
+
+AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # of `train_cfg.amp`
+
+
+def autocast(device: torch.device, amp: str) -> torch.autocast:
+    """Context in which matrix products run with 16 bits; `amp`: "off", "bf16" or "fp16"."""
+    return torch.autocast(device.type, dtype=AMP_TYPES.get(amp), enabled=amp != "off")
 
 
 class PyramidOutput(NamedTuple):
