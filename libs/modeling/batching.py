@@ -123,7 +123,7 @@ def make_batches(
         plan = rule.plan(lengths)
     batches = []
     for padded_length, index in plan:
-        # in memory by time, as the network works (see `convolution.py`)
+        # in memory by time, as the network works (see `cpu/convolution.py`);
         # pinned, so that the copy to a GPU does not wait
         pinned = device.type == "cuda"
         feats = torch.zeros(len(index), padded_length, input_dim, pin_memory=pinned).transpose(1, 2)

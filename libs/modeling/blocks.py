@@ -1,6 +1,6 @@
 """Building blocks on (B, C, T) features with (B, 1, T) masks, True or 1 where a step is valid.
 
-The features should lie in memory as (B, T, C) (see `convolution.py`).
+The features should lie in memory as (B, T, C) (see `cpu/convolution.py`).
 
 Inputs of convolutions are not masked, their outputs are. A step of padding can thus hold something (a norm turns
 zeros into its bias), and the last valid steps see it, as in ActionFormer. `batching.py` relies on that.
@@ -12,10 +12,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from libs.modeling.cpu.convolution import conv1d, pointwise
-from libs.modeling.cpu.winograd import MOST_STEPS
-
 from .attention import global_attention, windowed_attention
+from .cpu.convolution import own_conv1d
+
+MOST_STEPS = 2048  # that the feed-forward part of a block sees at once in inference
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolution with kernel 1: (B, I, T) features, (O, I, 1) weights -> (B, O, T)."""
+    return F.linear(x.transpose(1, 2), weight[:, :, 0], bias).transpose(1, 2)
+
+
+def conv1d(x: Tensor, conv: nn.Conv1d) -> Tensor:
+    """`conv`, which pads by half its kernel, on (B, C, T), by the fastest kernel for it."""
+    if conv.kernel_size == conv.stride == (1,) and conv.groups == 1:
+        return pointwise(x, conv.weight, conv.bias)
+    own = own_conv1d(x, conv)
+    return conv(x) if own is None else own
 
 
 def downsample_mask(mask: Tensor, stride: int) -> Tensor:
@@ -188,7 +201,7 @@ class TransformerBlock(nn.Module):
     def _feed_forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or x.shape[2] <= MOST_STEPS:
             return self.mlp(x)
-        # piece by piece, since four times as many channels lie between
+        # in pieces: the hidden layer has four times as many channels
         parts = [self.mlp(part).transpose(1, 2) for part in x.split(MOST_STEPS, dim=2)]
         return torch.cat(parts, dim=1).transpose(1, 2)
 
