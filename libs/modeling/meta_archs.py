@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from .assignment import Targets, assign_labels, events_of, pyramid_points
 from .batching import Batch, PaddingRule, make_batches
-from .chunks import in_chunks, receptive_field
+from .chunks import in_chunks
 from .criterion import Criterion
 from .decode import Candidates, decode, postprocess
 from .heads import ClsHead, RegHead
-from .registry import make_backbone, make_neck, register_meta_arch
 
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # of `train_cfg.amp`
 
@@ -58,114 +57,46 @@ def join(parts: list[tuple[list[int], PyramidOutput]]) -> PyramidOutput:
     return PyramidOutput(stack("logits"), stack("offsets"), stack("masks"), longest.points)
 
 
-@register_meta_arch("LocPointTransformer")
 class PtTransformer(nn.Module):
     """Single-stage detector: every point of a feature pyramid classifies itself and regresses its event.
 
     `forward` is the public call. Under it lie the steps `batches`, `network`, `outputs`, `targets`, `losses`,
-    `candidates` and `decode.postprocess`, which can be called one by one. Arguments are the keys of `model`.
+    `candidates` and `decode.postprocess`, which can be called one by one. `build.build_detector` makes one from the keys
+    of a configuration.
+
+    Args:
+        fpn_strides, regression_range: of the levels that the heads see, finest first; grid steps.
+        receptive_field: grid steps to either side on which an output depends; None: on the whole video.
+        input_dim: channels of the features.
     """
 
     def __init__(
         self,
         *,
-        backbone_type: str,
-        fpn_type: str,
-        backbone_arch: tuple[int, int, int],
-        scale_factor: int,
-        input_dim: int | list[int],
-        max_seq_len: int,
-        n_head: int,
-        n_mha_win_size: int | list[int],
-        embd_kernel_size: int,
-        embd_dim: int | list[int],
-        embd_with_ln: bool,
-        fpn_dim: int,
-        fpn_with_ln: bool,
-        fpn_start_level: int,
-        head_dim: int,
+        backbone: nn.Module,
+        neck: nn.Module,
+        cls_head: ClsHead,
+        reg_head: RegHead,
+        criterion: Criterion,
+        padding: PaddingRule,
+        receptive_field: int | None,
+        fpn_strides: list[int],
         regression_range: list[tuple[float, float]],
-        head_num_layers: int,
-        head_kernel_size: int,
-        head_with_ln: bool,
-        use_abs_pe: bool,
-        use_rel_pe: bool,
+        input_dim: int,
         num_classes: int,
+        class_form: str,
         train_cfg: dict[str, Any],
         test_cfg: dict[str, Any],
-        class_form: str = "sigmoid",
-        max_buffer_len_factor: float = 1.0,  # ActionFormer's position buffer; there is none here
     ) -> None:
         super().__init__()
-        num_levels = backbone_arch[2] + 1
-        strides = [scale_factor**level for level in range(num_levels)]
-        windows = [n_mha_win_size] * num_levels if isinstance(n_mha_win_size, int) else list(n_mha_win_size)
-        self.input_dim = sum(input_dim) if isinstance(input_dim, (list, tuple)) else input_dim
-        self.num_classes, self.regression_range = num_classes, [tuple(r) for r in regression_range]
-        self.fpn_strides = strides[fpn_start_level:]
+        self.input_dim, self.num_classes, self.class_form = input_dim, num_classes, class_form
+        self.fpn_strides, self.regression_range = fpn_strides, regression_range
         self.train_cfg, self.test_cfg = train_cfg, test_cfg
-        self.padding = PaddingRule(
-            max_seq_len,
-            tuple(strides),
-            # ActionFormer pairs pyramid strides and windows by position, also when the pyramid starts higher up
-            tuple(s * 2 * (w // 2) if w > 1 else s for s, w in zip(self.fpn_strides, windows, strict=False)),
-            halo=max(1, embd_kernel_size // 2, head_kernel_size // 2),
-        )
-        self.max_div_factor = max(self.padding.divisors)
-        self.receptive_field = None
-        if not use_abs_pe:  # absolute positions depend on the length of the video
-            self.receptive_field = receptive_field(
-                arch=backbone_arch, scale_factor=scale_factor, embd_kernel_size=embd_kernel_size,
-                windows=windows if backbone_type == "convTransformer" else None,
-                head_reach=head_num_layers * (head_kernel_size // 2),
-            )  # fmt: skip
-
-        backbone_args = dict(
-            n_in=input_dim,
-            n_embd=embd_dim,
-            n_embd_ks=embd_kernel_size,
-            arch=tuple(backbone_arch),
-            scale_factor=scale_factor,
-            with_ln=embd_with_ln,
-        )
-        if backbone_type == "convTransformer":
-            backbone_args |= dict(
-                n_head=n_head,
-                max_len=max_seq_len,
-                windows=windows,
-                attn_pdrop=train_cfg["dropout"],
-                path_pdrop=train_cfg["droppath"],
-                use_abs_pe=use_abs_pe,
-                use_rel_pe=use_rel_pe,
-            )
-        self.backbone = make_backbone(backbone_type, **backbone_args)
-        width = sum(embd_dim) if isinstance(embd_dim, (list, tuple)) else embd_dim
-        self.neck = make_neck(
-            fpn_type,
-            in_channels=[width] * num_levels,
-            out_channel=fpn_dim,
-            scale_factor=scale_factor,
-            start_level=fpn_start_level,
-            with_ln=fpn_with_ln,
-        )
-        tower = dict(
-            in_dim=fpn_dim, dim=head_dim, num_layers=head_num_layers, kernel_size=head_kernel_size, with_ln=head_with_ln
-        )
-        self.cls_head = ClsHead(
-            **tower,
-            num_classes=num_classes,
-            prior_prob=train_cfg["cls_prior_prob"],
-            empty_cls=train_cfg["head_empty_cls"],
-            form=class_form,
-        )
-        self.class_form = class_form
-        self.reg_head = RegHead(**tower, num_levels=len(self.fpn_strides))
-        self.criterion = Criterion(
-            loss_weight=train_cfg["loss_weight"],
-            label_smoothing=train_cfg["label_smoothing"],
-            init_loss_norm=train_cfg["init_loss_norm"],
-            class_form=class_form,
-        )
+        self.padding, self.receptive_field = padding, receptive_field
+        self.max_div_factor = max(padding.divisors)
+        self.backbone, self.neck = backbone, neck
+        self.cls_head, self.reg_head = cls_head, reg_head
+        self.criterion = criterion
 
     @property
     def device(self) -> torch.device:
@@ -223,7 +154,8 @@ class PtTransformer(nn.Module):
         return join([(batch.index, self.network(batch.feats, batch.mask)) for batch in batches])
 
     def infer(self, batch: Batch) -> PyramidOutput:
-        """`network`, of videos longer than `test_cfg.chunk_len` piece by piece where no more is needed for the same."""
+        """Runs `network`, in overlapping chunks for videos longer than `test_cfg.chunk_len` if the receptive field is
+        finite; the result is identical."""
         chunk = self.test_cfg.get("chunk_len")
         if chunk is None or self.receptive_field is None or batch.feats.shape[2] <= chunk:
             return self.network(batch.feats, batch.mask, batch.lengths)
