@@ -46,7 +46,13 @@ def _is_command() -> bool:
 
 _check_libs()
 
-from libs.core import register_config_section, register_model_schema  # noqa: E402
+from libs.core import register_architecture, register_config_section  # noqa: E402
 
 register_config_section("semi_cfg", "actionformer_nt.config:SemiSection")
-register_model_schema("SPOT", "actionformer_nt.spot.schema:SpotSection")
+register_architecture("LocPointTransformer", self_training="actionformer_nt.self_training.pyramid:PyramidSelfTraining")
+register_architecture(
+    "SPOT",
+    schema="actionformer_nt.spot.schema:SpotSection",
+    model="actionformer_nt.spot.meta_arch:Spot",
+    self_training="actionformer_nt.spot.self_training:SpotSelfTraining",
+)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from libs.core import load_config
+from libs.evaluation import run as evaluation
 from libs.training import run as engine
 from libs.training.run_folder import source_commit
 
@@ -36,7 +37,7 @@ def run_seed(data: Path, seed: int, work: Path) -> dict[str, list[float]]:
     folder = engine.train(config, work / f"seed{seed}", overwrite=True, ckpt_freq=0)
     result = {}
     for weights in ("raw", "ema"):
-        found = engine.evaluate(config, folder, weights=weights).result
+        found = evaluation.evaluate(config, folder, weights=weights).result
         result[weights] = (100 * found.mAP).tolist()
     result_file.write_text(json.dumps(result))
     return result

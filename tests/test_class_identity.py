@@ -8,6 +8,7 @@ import yaml
 
 from actionformer_nt.commands.main import main
 from libs.core import load_config
+from libs.evaluation import run as evaluation
 from libs.inference.operating_point import stored_thresholds, thresholds_file
 from libs.inference.predictor import Predictor
 from libs.training import run as engine
@@ -53,7 +54,7 @@ def run(make_data, tmp_path, event):
             return other
 
         def evaluate(self, config):
-            return engine.evaluate(load_config(config), self.folder_, weights="raw", progress=False)
+            return evaluation.evaluate(load_config(config), self.folder_, weights="raw", progress=False)
 
     return Case()
 
@@ -235,7 +236,7 @@ def test_results_on_other_data_stand_beside_the_runs_own(run):
     own = run.evaluate(run.config)
     before = {kind: path.read_bytes() for kind, path in own.files.items()}
     other = run.other(without_first_class)
-    saved = engine.evaluate(load_config(other), run.folder_, weights="raw", save_only=True, progress=False)
+    saved = evaluation.evaluate(load_config(other), run.folder_, weights="raw", save_only=True, progress=False)
     assert saved.files["detections"] != own.files["detections"]
     assert {kind: path.read_bytes() for kind, path in own.files.items()} == before
     from actionformer_nt.report.runs import gather

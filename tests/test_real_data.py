@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from libs.core import load_config
+from libs.evaluation import run as evaluation
 from libs.evaluation.anet_detection import ANETdetection
-from libs.training import run as engine
 
 
 def test_released_actionformer_detections_on_thumos14(real_data):
@@ -38,6 +38,6 @@ def test_a_checkpoint_of_actionformer_on_gtea(in_64_bits, real_data, tmp_path, w
     config["dataset"]["json_file"] = str(real_data / "gtea/annotations/gtea_split1.json")
     config["dataset"]["feat_folder"] = str(real_data / "gtea/features")
     config["devices"] = ["cpu"]
-    result = engine.evaluate(config, checkpoint, weights=weights, progress=False).result
+    result = evaluation.evaluate(config, checkpoint, weights=weights, progress=False).result
     np.testing.assert_allclose(100 * result.mAP, per_tiou, atol=0.02)
     assert 100 * result.average_mAP == pytest.approx(average, abs=0.01)

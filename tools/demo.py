@@ -15,6 +15,7 @@ from actionformer_nt.self_training import trainer
 from libs.core import load_config
 from libs.datasets.annotations import read_annotations
 from libs.datasets.simulate import Simulation, simulate
+from libs.evaluation import run as evaluation
 from libs.training import run as engine
 from libs.training import run_folder
 from libs.training.checkpoint import find_checkpoint
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
 def supervised(name: str, config: dict[str, Any]) -> None:
     folder = run_folder.folder_of_run(config, name, "supervised")
     engine.train(config, folder, overwrite=True, ckpt_freq=0)
-    found = engine.evaluate(config, folder)
+    found = evaluation.evaluate(config, folder)
     print(f"\ncheckpoint:  {find_checkpoint(folder)}")
     print(f"TensorBoard: tensorboard --logdir {folder / 'logs'}")
     print(f"config:      {folder / 'config.yaml'}")

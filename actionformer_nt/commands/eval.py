@@ -28,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from libs.core import load_config
-    from libs.training import run as engine
+    from libs.evaluation.run import evaluate
 
-    found = engine.evaluate(
+    found = evaluate(
         load_config(args.config, overrides=args.set), args.ckpt, epoch=args.epoch, topk=args.topk, weights=args.weights,
         save_only=args.saveonly, absent_labels=args.absent_labels, progress=not args.quiet,
     )  # fmt: skip

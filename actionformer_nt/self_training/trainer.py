@@ -27,6 +27,7 @@ from libs.core.interrupts import StopRequest, stop_requests
 from libs.core.lock import locked
 from libs.core.seeding import derive_seed, fix_random_seed, seed_model
 from libs.datasets import make_dataset
+from libs.evaluation import run as evaluation
 from libs.modeling import make_meta_arch
 from libs.training import run as engine
 from libs.training import run_folder
@@ -420,7 +421,7 @@ def _check_classes(split: Split, folder: Path) -> None:
         check_classes(split.label_ids, known, what=f"split {split.source}", source=f"the run {folder}")
 
 
-def evaluate(config: dict[str, Any], folder: str | Path, *, progress: bool = True) -> dict[str, engine.Evaluation]:
+def evaluate(config: dict[str, Any], folder: str | Path, *, progress: bool = True) -> dict[str, evaluation.Evaluation]:
     """Evaluates the student ("raw" weights) and the teacher ("ema") of a finished run on `val_split`, without reading
     the hidden labels."""
     labels = config["semi_cfg"]["split"]
@@ -429,7 +430,7 @@ def evaluate(config: dict[str, Any], folder: str | Path, *, progress: bool = Tru
     annotations = read_hidden(config["dataset"]["json_file"], split)
     checkpoint = Path(folder) / run_folder.LAST
     found = {
-        name: engine.evaluate(config, checkpoint, weights=weights, annotations=annotations, progress=progress)
+        name: evaluation.evaluate(config, checkpoint, weights=weights, annotations=annotations, progress=progress)
         for name, weights in (("student", "raw"), ("teacher", "ema"))
     }
     if distributed.is_main():

@@ -22,8 +22,8 @@ from actionformer_nt.self_training.pyramid import make_unlabeled
 from libs.datasets import make_dataset
 from libs.datasets.dataset import SampleKey
 from libs.evaluation.detections import concatenate, make_detections, write_ground_truth, write_results
+from libs.evaluation.predict import predict
 from libs.modeling.decode import to_seconds
-from libs.training.epoch import predict
 from libs.training.run_folder import SAMPLES
 
 from .embeddings import write_embeddings

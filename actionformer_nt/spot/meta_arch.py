@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from libs.core import distributed
 from libs.modeling.assignment import events_of
 from libs.modeling.decode import Candidates, postprocess
-from libs.modeling.registry import register_meta_arch
 
 from .decode import decode
 from .losses import class_loss, mask_loss, reconstruction_loss
@@ -30,7 +29,6 @@ class SpotBatch(NamedTuple):
     windows: list[Window]  # for each row, which part of the video it is
 
 
-@register_meta_arch("SPOT")
 class Spot(nn.Module):
     """Proposal-free detector: a softmax over C + 1 classes for every snippet and a mask over all T snippets.
 

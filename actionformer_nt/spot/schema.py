@@ -1,8 +1,7 @@
-"""The `model` section of `model_name: SPOT`. Checking one registers the architecture."""
+"""The `model` section of `model_name: SPOT`."""
 
 from __future__ import annotations
 
-import importlib
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
@@ -96,5 +95,4 @@ class SpotSection(Section):
             raise ValueError(
                 f"embd_dim {self.embd_dim} must be divisible by n_head {self.n_head}, unless full_width_heads is true"
             )
-        importlib.import_module("actionformer_nt.spot.meta_arch")  # not at the top: it needs torch
         return self

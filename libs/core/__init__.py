@@ -1,8 +1,8 @@
-"""Configurations. What reads them is imported on first use, so that a plug-in can register for nothing."""
+"""Configurations. Loaded lazily, so that registering a plug-in stays cheap."""
 
 from typing import TYPE_CHECKING, Any
 
-from .registry import register_config_section, register_model_schema
+from .registry import register_architecture, register_config_section, register_model_schema
 
 if TYPE_CHECKING:
     from .config import dump_config, load_config, read_yaml, resolve_config, set_key, set_keys
@@ -11,6 +11,7 @@ __all__ = [
     "dump_config",
     "load_config",
     "read_yaml",
+    "register_architecture",
     "register_config_section",
     "register_model_schema",
     "resolve_config",

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from .registry import config_section, config_section_names, model_names, model_schema
+from .registry import MODEL_SCHEMAS, SECTIONS
 from .schema import RootSection, Section
 
 # What `load_config` adds to the model section; a file may repeat them, but not contradict the dataset section.
@@ -104,20 +104,21 @@ def resolve_config(raw: dict[str, Any], source: str = "config") -> dict[str, Any
     """The same for a dict that is already in memory; `raw` is not changed."""
     raw = copy.deepcopy({key: value for key, value in raw.items() if value is not None})
     _import_plugins(raw.get("plugins") or [], source)
-    if built_in := set(config_section_names()) & set(RootSection.model_fields):
+    if built_in := set(SECTIONS.names()) & set(RootSection.model_fields):
         raise ValueError(f"{source}: a plug-in registers sections that are built in: {sorted(built_in)}")
-    extra = {name: raw.pop(name) for name in config_section_names() if name in raw}
+    extra = {name: raw.pop(name) for name in SECTIONS.names() if name in raw}
     derived = _pop_derived(raw, source)
 
-    config = _validate(RootSection, raw, source, "", known=config_section_names())
-    if config["model_name"] not in model_names():
+    config = _validate(RootSection, raw, source, "", known=SECTIONS.names())
+    if config["model_name"] not in (known := sorted(MODEL_SCHEMAS.names())):
         raise ValueError(
-            f"{source}: model_name: '{config['model_name']}' is not a known architecture {model_names()}"
-            + _suggest(config["model_name"], model_names())
+            f"{source}: model_name: '{config['model_name']}' is not a known architecture {known}"
+            + _suggest(config["model_name"], known)
         )
-    config["model"] = _validate(model_schema(config["model_name"]), config["model"], source, "model")
+    schema = MODEL_SCHEMAS.get(config["model_name"])
+    config["model"] = _validate(schema, config["model"], source, "model")
     for name, value in extra.items():
-        config[name] = _validate(config_section(name), value, source, name)
+        config[name] = _validate(SECTIONS.get(name), value, source, name)
 
     for key in DERIVED_FROM_DATASET:
         if key in derived and derived[key] != config["dataset"][key]:
@@ -130,7 +131,10 @@ def resolve_config(raw: dict[str, Any], source: str = "config") -> dict[str, Any
         config["model"][key] = config[key]
     if config["opt"]["early_stop_epochs"] is None:
         del config["opt"]["early_stop_epochs"]  # scripts ask for it with a default
-    _check_across_sections(config, source)
+    try:
+        schema.check_data(config["model"], config["dataset"])
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
     return config
 
 
@@ -228,25 +232,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
-
-
-def _check_across_sections(config: dict[str, Any], source: str) -> None:
-    data, model = config["dataset"], config["model"]
-    if config["model_name"] != "LocPointTransformer":
-        return  # other architectures check their own in their schema
-    if isinstance(data["input_dim"], list):
-        if not isinstance(model["embd_dim"], list) or len(model["embd_dim"]) != len(data["input_dim"]):
-            raise ValueError(
-                f"{source}: model.embd_dim: {model['embd_dim']} must be a list as long as dataset.input_dim: "
-                f"{data['input_dim']}"
-            )
-    elif isinstance(model["embd_dim"], list):
-        raise ValueError(f"{source}: model.embd_dim: a list needs dataset.input_dim to be a list of that length")
-    coarsest = model["scale_factor"] ** model["backbone_arch"][2]
-    length = data["max_seq_len"]
-    if length % coarsest:
-        near = max(round(length / coarsest), 1) * coarsest
-        raise ValueError(
-            f"{source}: dataset.max_seq_len: {length} must be a multiple of the coarsest stride "
-            f"scale_factor**backbone_arch[2] = {coarsest}, such as {near}"
-        )

@@ -26,6 +26,14 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", validate_default=True, protected_namespaces=())
 
+    @classmethod
+    def check_data(cls, model: dict[str, Any], data: dict[str, Any]) -> None:
+        """Of the schema of a `model` section: whether a resolved section fits the resolved `dataset` section.
+
+        Raises:
+            ValueError: it does not; names key and value.
+        """
+
 
 def _no_bool(value: Any) -> Any:
     if isinstance(value, bool):
@@ -192,6 +200,26 @@ class LocPointTransformerSection(Section):
         if self.fpn_type == "identity" and width != self.fpn_dim:
             yield f"fpn_dim {self.fpn_dim} must equal embd_dim {width} with fpn_type: identity"
         yield from self._window_problems(branches)
+
+    @classmethod
+    def check_data(cls, model: dict[str, Any], data: dict[str, Any]) -> None:
+        """The features' channels and the longest input against the network."""
+        if isinstance(data["input_dim"], list):
+            if not isinstance(model["embd_dim"], list) or len(model["embd_dim"]) != len(data["input_dim"]):
+                raise ValueError(
+                    f"model.embd_dim: {model['embd_dim']} must be a list as long as dataset.input_dim: "
+                    f"{data['input_dim']}"
+                )
+        elif isinstance(model["embd_dim"], list):
+            raise ValueError("model.embd_dim: a list needs dataset.input_dim to be a list of that length")
+        coarsest = model["scale_factor"] ** model["backbone_arch"][2]
+        length = data["max_seq_len"]
+        if length % coarsest:
+            near = max(round(length / coarsest), 1) * coarsest
+            raise ValueError(
+                f"dataset.max_seq_len: {length} must be a multiple of the coarsest stride "
+                f"scale_factor**backbone_arch[2] = {coarsest}, such as {near}"
+            )
 
     def _window_problems(self, branches: int):
         windows = self.n_mha_win_size

@@ -59,6 +59,18 @@ def names_of(label_ids: dict[str, int]) -> dict[int, str]:
     return {i: name for name, i in reversed(label_ids.items())}
 
 
+def label_ids(dataset: Any) -> dict[str, int]:
+    """Class name -> id; empty where one class stands for all."""
+    return {} if getattr(dataset, "class_agnostic", False) else dict(getattr(dataset, "label_dict", {}))
+
+
+def label_names(dataset: Any, *, external_scores: bool = False) -> dict[int, str]:
+    """Class id -> name; empty where one class stands for all, unless external scores tell them apart."""
+    if getattr(dataset, "class_agnostic", False) and not external_scores:
+        return {}
+    return names_of(getattr(dataset, "label_dict", {}))
+
+
 def find_label(label: Any, number: Any, label_ids: Mapping[str, int], own_ids: bool, where: str) -> int:
     """The class id of a detection.
 

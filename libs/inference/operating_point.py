@@ -12,8 +12,10 @@ import numpy as np
 
 from libs.datasets import make_data_loader, make_dataset
 from libs.datasets.annotations import Annotations
+from libs.datasets.labels import label_names
 from libs.evaluation.average_precision import GroundTruth, ground_truth
 from libs.evaluation.detections import Detections
+from libs.evaluation.predict import predict
 from libs.evaluation.thresholds import (
     Thresholds,
     best_thresholds,
@@ -22,7 +24,6 @@ from libs.evaluation.thresholds import (
     write_thresholds,
 )
 from libs.training import run as engine
-from libs.training.epoch import predict
 from libs.training.run_folder import results_folder, stem_of_results, unwritable_instead
 from libs.training.run_identity import read_as_run, read_label_ids
 
@@ -103,7 +104,7 @@ def choose_thresholds(
     if dataset.class_agnostic:
         truth = GroundTruth(**truth._asdict() | {"label": np.zeros_like(truth.label)})
     thresholds = best_thresholds(truth, detections, tiou=TIOU)
-    path, names = folder / thresholds_file(checkpoint, weights).name, engine.label_names(dataset)
+    path, names = folder / thresholds_file(checkpoint, weights).name, label_names(dataset)
     write_thresholds(path, thresholds, names, _made_from(config, checkpoint, weights, split))
     logger.info(
         "thresholds per class from %d events of %s: F1 %.3f with one for all; written to %s",

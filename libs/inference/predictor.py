@@ -23,11 +23,11 @@ from libs.datasets.labels import names_of
 from libs.datasets.loader import identity
 from libs.datasets.presets import PRESETS
 from libs.evaluation.detections import Detections, to_table
+from libs.evaluation.predict import predict
 from libs.evaluation.thresholds import Thresholds
 from libs.training import run as engine
 from libs.training import run_identity
 from libs.training.checkpoint import find_checkpoint
-from libs.training.epoch import predict
 
 from .operating_point import stored_thresholds
 from .unannotated import Timing, UnannotatedVideos, find_features, make_video

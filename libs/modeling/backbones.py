@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from libs.core.registry import BACKBONES
+
 from .blocks import ConvBlock, LayerNorm, MaskedConv1D, TransformerBlock
-from .registry import register_backbone
 
 
 def sinusoid_encoding(length: int, dim: int) -> Tensor:
@@ -51,7 +52,7 @@ class _Stem(nn.Module):
         return x
 
 
-@register_backbone("convTransformer")
+@BACKBONES.register("convTransformer")
 class ConvTransformerBackbone(_Stem):
     """Embedding convolutions, then transformer blocks: `arch[1]` on the finest level, `arch[2]` that halve.
 
@@ -129,7 +130,7 @@ class ConvTransformerBackbone(_Stem):
         return feats, [mask.bool() for mask in masks]
 
 
-@register_backbone("conv")
+@BACKBONES.register("conv")
 class ConvBackbone(_Stem):
     """The same with residual convolution blocks instead of transformer blocks."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from libs.core.registry import BACKBONES, NECKS
 from libs.core.types import TestConfig, TrainConfig
 
 from .batching import PaddingRule
@@ -14,7 +15,6 @@ from .chunks import receptive_field
 from .criterion import Criterion
 from .heads import ClsHead, RegHead
 from .meta_archs import PtTransformer
-from .registry import make_backbone, make_neck, register_meta_arch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,6 @@ class ModelKeys:
         return [size] * len(self.strides) if isinstance(size, int) else list(size)
 
 
-@register_meta_arch("LocPointTransformer")
 def build_detector(**model: Any) -> PtTransformer:
     """ActionFormer's detector from the section `model` (see `ModelKeys`).
 
@@ -80,7 +79,7 @@ def build_detector(**model: Any) -> PtTransformer:
     train_cfg = keys.train_cfg
     # the order of the modules decides which random numbers initialise them
     backbone = _backbone(keys)
-    neck = make_neck(
+    neck = NECKS.build(
         keys.fpn_type,
         in_channels=[_total(keys.embd_dim)] * len(keys.strides),
         out_channel=keys.fpn_dim,
@@ -131,7 +130,7 @@ def _backbone(keys: ModelKeys) -> nn.Module:
             "use_abs_pe": keys.use_abs_pe,
             "use_rel_pe": keys.use_rel_pe,
         }
-    return make_backbone(keys.backbone_type, **options)
+    return BACKBONES.build(keys.backbone_type, **options)
 
 
 def _heads(keys: ModelKeys) -> tuple[ClsHead, RegHead]:

@@ -61,8 +61,8 @@ class PtTransformer(nn.Module):
     """Single-stage detector: every point of a feature pyramid classifies itself and regresses its event.
 
     `forward` is the public call. Under it lie the steps `batches`, `network`, `outputs`, `targets`, `losses`,
-    `candidates` and `decode.postprocess`, which can be called one by one. `build.build_detector` makes one from the keys
-    of a configuration.
+    `candidates` and `decode.postprocess`, which can be called one by one. `build.build_detector` makes a detector from
+    the keys of a configuration.
 
     Args:
         fpn_strides, regression_range: of the levels that the heads see, finest first; grid steps.

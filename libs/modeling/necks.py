@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from libs.core.registry import NECKS
+
 from .blocks import LayerNorm, MaskedConv1D
-from .registry import register_neck
 
 
-@register_neck("identity")
+@NECKS.register("identity")
 class FPNIdentity(nn.Module):
     """A norm per level and nothing else."""
 
@@ -31,7 +32,7 @@ class FPNIdentity(nn.Module):
         return [norm(x) for norm, x in zip(self.fpn_norms, feats, strict=True)], masks
 
 
-@register_neck("fpn")
+@NECKS.register("fpn")
 class FPN1D(nn.Module):
     """Feature pyramid: each level adds the coarser ones, repeated in time, then a depthwise convolution and a norm."""
 

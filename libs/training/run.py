@@ -1,11 +1,8 @@
-"""Whole runs: supervised training, and evaluation of a checkpoint. What a run leaves behind is in `run_folder.py`."""
+"""Whole runs of supervised training. What a run leaves behind is in `run_folder.py`."""
 
 from __future__ import annotations
 
-import json
 import logging
-import shlex
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,39 +11,29 @@ from typing import Any
 import torch
 
 from libs.core import distributed
-from libs.core.files import write_text
 from libs.core.interrupts import StopRequest, stop_requests
 from libs.core.lock import locked
 from libs.core.seeding import fix_random_seed, seed_model
 from libs.datasets import TALDataset, make_data_loader, make_dataset
-from libs.datasets.annotations import MIN_DURATION, Annotations
-from libs.datasets.labels import names_of
-from libs.evaluation.anet_detection import ANETdetection
-from libs.evaluation.average_precision import EvaluationResult
-from libs.evaluation.detections import Detections, write_ground_truth, write_results
-from libs.evaluation.score_fusion import fuse_scores, read_video_scores
-from libs.evaluation.tables import format_result, result_to_dict, write_table
+from libs.datasets.annotations import MIN_DURATION
+from libs.datasets.labels import label_ids
 from libs.modeling import make_meta_arch
 
-from .checkpoint import PREFIX, find_checkpoint, load_checkpoint, load_state, save_checkpoint
-from .epoch import PartOfEpoch, StoppedInEpoch, predict, train_one_epoch
+from .checkpoint import PREFIX, load_checkpoint, load_state, save_checkpoint
+from .epoch import PartOfEpoch, StoppedInEpoch, train_one_epoch
 from .optim import ModelEma, make_optimizer, make_scheduler, total_epochs
 from .run_folder import (
-    GROUND_TRUTH,
     LAST,
     LOCK,
     RunLog,
     check_folder,
     clear_folder,
     format_time_left,
-    results_folder,
     resume_point,
-    source_commit,
-    stem_of_results,
     write_hyper_parameters,
     write_run_info,
 )
-from .run_identity import CLASSES, check_classes, describe_data, name_of_other_data, read_as_run, read_label_ids
+from .run_identity import describe_data, read_as_run
 
 logger = logging.getLogger(__name__)
 
@@ -339,143 +326,6 @@ def warn_about_ema(ema: ModelEma) -> None:
             "evaluate with --weights raw, or train with train_cfg.ema_ramp: true",
             100 * share, ema.num_updates, ema.decay,
         )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What `evaluate` found and where it wrote it."""
-
-    detections: Detections
-    result: EvaluationResult | None  # None: only saved
-    files: dict[str, Path]
-
-
-def evaluate(
-    config: dict[str, Any],
-    checkpoint: str | Path,
-    *,
-    epoch: int = -1,
-    topk: int = -1,
-    weights: str = "ema",
-    save_only: bool = False,
-    absent_labels: str = "reference",
-    annotations: Annotations | None = None,
-    progress: bool = True,
-) -> Evaluation:
-    """Evaluates a checkpoint on `val_split` and writes, beside it, the detections as ActivityNet's result JSON, the
-    metrics as JSON, the per-class table as CSV and the ground truth as an annotation file.
-
-    Args:
-        checkpoint: file or folder (see `find_checkpoint`).
-        topk: detections kept per video; <= 0: test_cfg.max_seg_num.
-        weights: "ema" (as ActionFormer) or "raw".
-        save_only: write the detections and stop, without score fusion.
-        annotations: instead of reading the annotation file.
-    """
-    if topk > 0:
-        config["test_cfg"]["max_seg_num"] = topk
-    path = find_checkpoint(checkpoint, epoch)
-    device = select_device(config)
-    fix_random_seed(0)
-    if annotations is None:
-        annotations = read_as_run(config, path.parent)
-    given = {} if annotations is None else {"annotations": annotations}
-    dataset = make_dataset(config["dataset_name"], False, config["val_split"], **config["dataset"], **given)
-    _check_own_classes(dataset, path.parent)
-    evaluator = None if save_only else _evaluator(dataset, annotations, absent_labels)
-    loader = make_data_loader(dataset, False, None, **config["loader"])
-    stored = load_checkpoint(path)
-    model = load_model(config, path, weights=weights, checkpoint=stored).to(device)
-    ext_score_file = None if save_only else config["test_cfg"]["ext_score_file"]
-    video_scores = None
-    if ext_score_file is not None:
-        video_scores = read_video_scores(
-            ext_score_file, label_ids=getattr(dataset, "label_dict", None), num_classes=_num_classes(dataset)
-        )
-    folder = distributed.own_folder(results_folder(path) if distributed.is_main() else path.parent)
-    detections = predict(loader, model, progress=progress)
-
-    provenance = {
-        "checkpoint": str(path),
-        "weights": weights,
-        "annotations": str(dataset.json_file),
-        "split": list(dataset.split),
-        "commit": source_commit(),
-        "command": shlex.join(sys.argv),
-    }
-    if video_scores is not None:
-        detections = fuse_scores(
-            detections,
-            video_scores,
-            num_pred=config["test_cfg"]["ext_score_num_pred"],
-            topk=config["test_cfg"]["ext_score_topk"],
-        )
-        provenance["external_scores"] = ext_score_file
-    names = label_names(dataset, external_scores=video_scores is not None)
-    data = name_of_other_data(config, path.parent)
-    stem = stem_of_results(path, weights, data=data, folder=folder)
-    files = {"detections": Path(f"{stem}_detections.json")}
-    write_results(files["detections"], detections, names, provenance=provenance)
-    if evaluator is None:
-        return Evaluation(detections, None, files)
-
-    result = evaluator.evaluate_all(detections)
-    files |= {"metrics": Path(f"{stem}_metrics.json"), "per_class": Path(f"{stem}_per_class.csv")}
-    provenance["absent_labels"] = absent_labels
-    truth = f"{stem}_{GROUND_TRUTH}" if data else folder / GROUND_TRUTH
-    write_ground_truth(truth, evaluator.videos, names_of(evaluator.label_ids))
-    metrics = result_to_dict(result, names) | {"provenance": provenance}
-    write_text(files["metrics"], json.dumps(metrics, indent=1))
-    write_table(files["per_class"], result, names)
-    found = {f"mAP/{t:.2f}": m for t, m in zip(result.tiou, result.mAP.tolist(), strict=True)}
-    average = {"mAP/average": result.average_mAP}
-    write_hyper_parameters(folder, config, stem.name, average | found, step=int(stored.get("epoch", 0)))
-    fused = ", external scores" if ext_score_file else ""
-    title = f"{Path(dataset.json_file).stem} {', '.join(dataset.split)} ({weights} weights{fused})"
-    print(format_result(result, title=title))
-    return Evaluation(detections, result, files)
-
-
-def _evaluator(dataset: Any, annotations: Annotations | None, absent_labels: str) -> ANETdetection:
-    """The evaluator of a data set's subsets. Raises ValueError where these hold no event."""
-    evaluator = ANETdetection(
-        dataset.json_file,
-        dataset.split,
-        tiou_thresholds=dataset.get_attributes()["tiou_thresholds"],
-        absent_labels=absent_labels,
-        annotations=annotations,
-    )
-    if not len(evaluator.ground_truth.label):
-        raise ValueError(
-            f"{dataset.json_file}: nothing to evaluate: val_split {list(dataset.split)} holds no event in "
-            f"{len(evaluator.videos)} labeled videos; --saveonly writes detections without evaluating them"
-        )
-    return evaluator
-
-
-def _check_own_classes(dataset: Any, folder: Path) -> None:
-    """Of a data set of the user's own, which reads its own labels: they must be the run's."""
-    known, own = read_label_ids(folder), getattr(dataset, "label_dict", None)
-    if known and own and not isinstance(dataset, TALDataset):
-        shared = {name: i for name, i in own.items() if known.get(name) != i}
-        if shared:
-            check_classes(own, known, what="the data set", source=str(folder / CLASSES))
-
-
-def _num_classes(dataset: Any) -> int | None:
-    return None if getattr(dataset, "class_agnostic", False) else getattr(dataset, "num_classes", None)
-
-
-def label_ids(dataset: Any) -> dict[str, int]:
-    """Class name -> id; empty where one class stands for all."""
-    return {} if getattr(dataset, "class_agnostic", False) else dict(getattr(dataset, "label_dict", {}))
-
-
-def label_names(dataset: Any, *, external_scores: bool = False) -> dict[int, str]:
-    """Class id -> name; empty where one class stands for all, unless external scores tell them apart."""
-    if getattr(dataset, "class_agnostic", False) and not external_scores:
-        return {}
-    return names_of(getattr(dataset, "label_dict", {}))
 
 
 def load_model(

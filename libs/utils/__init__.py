@@ -2,9 +2,10 @@
 
 from libs.core.seeding import fix_random_seed
 from libs.evaluation.anet_detection import ANETdetection
+from libs.evaluation.predict import predict, valid_one_epoch
 from libs.nms.suppress import batched_nms
 from libs.training.checkpoint import find_checkpoint, load_checkpoint, load_state, save_checkpoint
-from libs.training.epoch import NonFiniteLossError, predict, train_one_epoch, valid_one_epoch
+from libs.training.epoch import NonFiniteLossError, train_one_epoch
 from libs.training.optim import ModelEma, make_optimizer, make_scheduler
 
 __all__ = [

@@ -1,8 +1,9 @@
 """ActionFormer's name for what training and evaluation consist of."""
 
 from libs.core.seeding import fix_random_seed
+from libs.evaluation.predict import predict, valid_one_epoch
 from libs.training.checkpoint import save_checkpoint
-from libs.training.epoch import NonFiniteLossError, predict, train_one_epoch, valid_one_epoch
+from libs.training.epoch import NonFiniteLossError, train_one_epoch
 from libs.training.optim import ModelEma, make_optimizer, make_scheduler
 
 __all__ = [

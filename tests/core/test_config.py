@@ -117,7 +117,7 @@ def test_plugin_section(make_data, monkeypatch):
     path = make_data(mine_cfg={"size": 4})
     with pytest.raises(ValueError, match="mine_cfg"):
         load_config(path)
-    monkeypatch.setattr("libs.core.registry._sections", {})
+    monkeypatch.setattr("libs.core.registry.SECTIONS._entries", {})
     register_config_section("mine_cfg", Mine)
     assert load_config(path)["mine_cfg"] == {"size": 4}
     raw = yaml.safe_load(path.read_text())

@@ -12,13 +12,13 @@ import yaml
 
 from actionformer_nt.commands.main import main
 from libs.core import dump_config, load_config
+from libs.evaluation import run as evaluation
 from libs.evaluation.detections import read_results
 from libs.inference.operating_point import stored_thresholds, thresholds_file
 from libs.inference.predictor import Predictor
 from libs.inference.subtitles import srt_time
 from libs.inference.unannotated import Timing
 from libs.modeling import make_meta_arch
-from libs.training import run as engine
 from libs.training import run_folder
 from libs.training.checkpoint import save_checkpoint
 
@@ -79,7 +79,7 @@ def easy_events(make_run, event):
 def test_equals_evaluation(in_64_bits, make_run, sections):
     """With the duration that the annotations give, the detections of a test video are evaluation's."""
     path, folder = make_run(**sections)
-    expected = engine.evaluate(load_config(path), folder, progress=False).detections
+    expected = evaluation.evaluate(load_config(path), folder, progress=False).detections
     predictor = Predictor.from_checkpoint(folder)
     for video in ("v4", "v5"):
         fps = None if "default_fps" in sections.get("dataset", {}) else 30.0

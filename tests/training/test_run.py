@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from libs.core import load_config
+from libs.evaluation import run as evaluation
 from libs.modeling.criterion import Criterion
 from libs.training import run as engine
 from libs.training.checkpoint import load_checkpoint
@@ -48,7 +49,7 @@ def test_tensorboard_has_hyper_parameters_and_final_metrics(make_data, tmp_path)
     folder = train(path, tmp_path / "run")
     metrics = None
     for _ in range(2):  # a second evaluation replaces the first
-        metrics = engine.evaluate(load_config(path), folder, weights="raw", progress=False).result
+        metrics = evaluation.evaluate(load_config(path), folder, weights="raw", progress=False).result
     for name, tag, value in (
         (
             "training",
@@ -171,7 +172,7 @@ def test_folders_that_cannot_be_used(make_data, tmp_path):
     folder = train(path, tmp_path / "run")
     with pytest.raises(ValueError, match=r"already holds a run.*--resume"):
         train(path, folder)
-    engine.evaluate(load_config(path), folder, progress=False)
+    evaluation.evaluate(load_config(path), folder, progress=False)
     with pytest.raises(ValueError, match=r"8 channels.*expected 9"):
         train(make_data(dataset={"input_dim": 9}, name="other"), folder, overwrite=True)
     assert (folder / "last.pth.tar").is_file()  # nothing is removed before the new run is known to start
@@ -223,13 +224,13 @@ def test_devices(make_data, tmp_path, devices, word):
 def test_evaluation_writes_what_it_found(make_data, tmp_path):
     path = make_data()
     folder = train(path, tmp_path / "run")
-    found = engine.evaluate(load_config(path), folder, progress=False)
+    found = evaluation.evaluate(load_config(path), folder, progress=False)
     assert set(found.files) == {"detections", "metrics", "per_class"} and all(p.is_file() for p in found.files.values())
     metrics = json.loads(found.files["metrics"].read_text())
     assert metrics["average_mAP"] == found.result.average_mAP
     assert metrics["provenance"]["checkpoint"].endswith("epoch_003.pth.tar")
     assert len(found.detections.score) > 0
-    top = engine.evaluate(load_config(path), folder, topk=3, save_only=True, progress=False)
+    top = evaluation.evaluate(load_config(path), folder, topk=3, save_only=True, progress=False)
     assert len(top.detections.score) == 6 and top.result is None
 
 
@@ -238,7 +239,7 @@ def test_evaluation_in_batches_gives_the_same(in_64_bits, make_data, tmp_path):
     path = make_data()
     folder = train(path, tmp_path / "run")
     batched = load_config(make_data(loader={"eval_batch_size": 2}))
-    one, two = (engine.evaluate(c, folder, progress=False).detections for c in (load_config(path), batched))
+    one, two = (evaluation.evaluate(c, folder, progress=False).detections for c in (load_config(path), batched))
     assert len(one.score) and one.label.tolist() == two.label.tolist()
     for a, b in ((one.t_start, two.t_start), (one.t_end, two.t_end), (one.score, two.score)):
         np.testing.assert_allclose(a, b, rtol=1e-9)
@@ -247,7 +248,7 @@ def test_evaluation_in_batches_gives_the_same(in_64_bits, make_data, tmp_path):
 def test_no_detection_at_all(make_data, tmp_path):
     folder = train(make_data(), tmp_path / "run")
     strict = load_config(make_data(test_cfg={"pre_nms_thresh": 1.0}))
-    found = engine.evaluate(strict, folder, progress=False)
+    found = evaluation.evaluate(strict, folder, progress=False)
     assert len(found.detections.score) == 0 and found.result.average_mAP == 0.0
     assert found.result.counts["videos_without_predictions"] == 2
 
@@ -256,26 +257,26 @@ def test_checkpoint_of_another_configuration(make_data, tmp_path):
     folder = train(make_data(), tmp_path / "run")
     wide = load_config(make_data(model={"embd_dim": 16, "fpn_dim": 16}))
     with pytest.raises(ValueError, match=r"another configuration[\s\S]*backbone.*shape \(8,"):
-        engine.evaluate(wide, folder, progress=False)
+        evaluation.evaluate(wide, folder, progress=False)
     checkpoint = load_checkpoint(folder / "last.pth.tar")
     del checkpoint["state_dict_ema"]
     torch.save(checkpoint, tmp_path / "raw.pth.tar")
     with pytest.raises(ValueError, match="--weights raw"):
-        engine.evaluate(load_config(make_data()), tmp_path / "raw.pth.tar", progress=False)
+        evaluation.evaluate(load_config(make_data()), tmp_path / "raw.pth.tar", progress=False)
 
 
 def test_one_class_has_no_name(make_data, tmp_path):
     path = make_data(dataset_name="anet", dataset={"num_classes": 1}, test_cfg={"multiclass_nms": False})
-    found = engine.evaluate(load_config(path), train(path, tmp_path / "run"), save_only=True, progress=False)
+    found = evaluation.evaluate(load_config(path), train(path, tmp_path / "run"), save_only=True, progress=False)
     entries = [e for v in json.loads(found.files["detections"].read_text())["results"].values() for e in v]
     assert {(e["label"], e["label_id"]) for e in entries} == {("0", 0)}
 
 
 def test_missing_external_scores_are_found_before_the_work(make_data, tmp_path, monkeypatch):
     folder = train(make_data(), tmp_path / "run")
-    monkeypatch.setattr(engine, "predict", lambda *a, **k: pytest.fail("inference ran first"))
+    monkeypatch.setattr(evaluation, "predict", lambda *a, **k: pytest.fail("inference ran first"))
     with pytest.raises(FileNotFoundError, match=r"none\.json"):
-        engine.evaluate(load_config(make_data(test_cfg={"ext_score_file": "none.json"})), folder)
+        evaluation.evaluate(load_config(make_data(test_cfg={"ext_score_file": "none.json"})), folder)
 
 
 def test_external_scores_change_labels(make_data, tmp_path):
@@ -283,7 +284,7 @@ def test_external_scores_change_labels(make_data, tmp_path):
     scores.write_text(json.dumps({"results": {"v4": [0.0, 1.0], "v5": [1.0, 0.0]}}))
     path = make_data(test_cfg={"ext_score_file": str(scores), "ext_score_topk": 1})
     folder = train(path, tmp_path / "run")
-    found = engine.evaluate(load_config(path), folder, progress=False)
+    found = evaluation.evaluate(load_config(path), folder, progress=False)
     assert {(v, int(y)) for v, y in zip(found.detections.video_id, found.detections.label, strict=True)} == {
         ("v4", 1), ("v5", 0),
     }  # fmt: skip

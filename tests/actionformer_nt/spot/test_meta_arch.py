@@ -11,6 +11,7 @@ from actionformer_nt.spot.pretext import pretext_losses
 from actionformer_nt.spot.pseudo_masks import teacher_labels
 from libs.core import load_config, resolve_config
 from libs.datasets.annotations import Event, Video
+from libs.evaluation import run as evaluation
 from libs.evaluation.average_precision import evaluate_detections, ground_truth
 from libs.evaluation.detections import concatenate, make_detections
 from libs.modeling import make_meta_arch
@@ -186,7 +187,7 @@ def test_train_resume_and_evaluate_with_the_engine(make_data, tmp_path):
     engine.train(load_config(path), tmp_path / "rest", resume=first, progress=False)
     a, b = (torch.load(f / "last.pth.tar", weights_only=True)["state_dict"] for f in (whole, tmp_path / "rest"))
     assert all(torch.equal(a[name], b[name]) for name in a)
-    found = engine.evaluate(load_config(path), whole, weights="raw", progress=False)
+    found = evaluation.evaluate(load_config(path), whole, weights="raw", progress=False)
     assert 0 <= found.result.average_mAP <= 1 and found.result.counts["predictions"] > 0
 
 
