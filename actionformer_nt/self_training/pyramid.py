@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from actionformer_nt.config import PseudoSection
@@ -18,6 +17,7 @@ from actionformer_nt.names import PARTITIONING
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from libs.core import distributed
 from libs.datasets.dataset import TALDataset
+from libs.modeling.class_form import ClassForm
 
 from .criterion import UnlabeledCriterion
 from .pseudo_segments import PseudoSegments, background_targets, point_probs, propose, select, spare_likely, spread
@@ -29,7 +29,7 @@ CLASS_SCORE_MOMENTUM = 0.99
 class Unlabeled(Protocol):
     """`Pseudo` stands for an architecture's own pseudo labels of one video."""
 
-    form: str  # of the class loss, "sigmoid" or "softmax"
+    form: ClassForm  # of the class loss
 
     def pseudo_labels(self, teacher: Any, videos: list[dict[str, Any]]) -> list[Any]:
         """Of the teacher on weak views of these videos, one per video, in their order."""
@@ -82,7 +82,8 @@ class PyramidUnlabeled:
 
     def __init__(self, config: dict[str, Any], normalizer: float) -> None:
         semi = config["semi_cfg"]
-        self.form, self.options, self.train_cfg = config["model"]["class_form"], semi["pseudo"], config["train_cfg"]
+        self.form = ClassForm(config["model"]["class_form"])
+        self.options, self.train_cfg = semi["pseudo"], config["train_cfg"]
         self.lam, self.num_classes = semi["lam"], config["dataset"]["num_classes"]
         self.dense = self.options["partition"] == "dense"
         partitioning = semi["method"] in PARTITIONING
@@ -148,12 +149,12 @@ class PyramidUnlabeled:
             moved, kept = geometry.project(found.segments.segments.cpu(), view["feats"].shape[1])
             segments.append(moved.to(student.device))
             if self.dense:
-                columns = self.num_classes + (self.form == "softmax")
+                columns = self.num_classes + self.form.background_columns
                 at_points.append(ClassTargets(y[:, :columns], w[:, :columns]))
                 continue
             kept = kept.to(y.device)
-            column = (0, int(self.form == "softmax"))  # nothing is said about the background on a segment
-            at_segments.append(ClassTargets(F.pad(y[kept], column), F.pad(w[kept], column)))
+            # nothing is said about the background on a segment
+            at_segments.append(ClassTargets(self.form.pad_targets(y[kept]), self.form.pad_targets(w[kept])))
             at_points.append(self._background(found))
         output = student.outputs(views)
         point_targets = spread(
@@ -192,7 +193,7 @@ def check_pseudo(config: dict[str, Any]) -> None:
             )
         return
     asked = pseudo["partition"] == "dense" or pseudo["background"] == "partition"
-    sigmoid = config["model"]["class_form"] == "sigmoid"
+    sigmoid = ClassForm(config["model"]["class_form"]) is ClassForm.SIGMOID
     if asked and sigmoid and pseudo["background_logit"] is None:
         raise ValueError(
             "semi_cfg.pseudo.background_logit: the distribution at points needs one, since a sigmoid head has no logit "

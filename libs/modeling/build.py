@@ -12,6 +12,7 @@ from libs.core.types import TestConfig, TrainConfig
 
 from .batching import PaddingRule
 from .chunks import receptive_field
+from .class_form import ClassForm
 from .criterion import Criterion
 from .heads import ClsHead, RegHead
 from .meta_archs import PtTransformer
@@ -45,7 +46,7 @@ class ModelKeys:
     num_classes: int
     train_cfg: TrainConfig
     test_cfg: TestConfig
-    class_form: str = "sigmoid"
+    class_form: ClassForm | str = ClassForm.SIGMOID
     max_buffer_len_factor: float = 1.0  # ActionFormer's position buffer; there is none here
 
     @property
@@ -105,7 +106,7 @@ def build_detector(**model: Any) -> PtTransformer:
         regression_range=[(low, high) for low, high in keys.regression_range],
         input_dim=_total(keys.input_dim),
         num_classes=keys.num_classes,
-        class_form=keys.class_form,
+        class_form=ClassForm(keys.class_form),
         train_cfg=train_cfg,
         test_cfg=keys.test_cfg,
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from libs.nms.suppress import nms_videos
 
-from .losses import class_scores
+from .class_form import ClassForm
 
 
 class Candidates(NamedTuple):
@@ -29,7 +29,7 @@ def decode(
     pre_nms_thresh: float,
     pre_nms_topk: int,
     duration_thresh: float,
-    class_form: str = "sigmoid",
+    class_form: ClassForm = ClassForm.SIGMOID,
     name: str = "video",
 ) -> Candidates:
     """Candidates of one video, level after level, the best `pre_nms_topk` of each.
@@ -38,7 +38,7 @@ def decode(
         logits: (T_l, C) per level; offsets: (T_l, 2); masks: (T_l,); points: (T_l, 4).
         pre_nms_thresh: candidates score higher than this.
         duration_thresh: candidates last longer than this, in grid steps.
-        class_form: what the logits mean, see `losses.class_scores`.
+        class_form: what the logits mean.
         name: of the video, for errors.
 
     Raises:
@@ -52,7 +52,7 @@ def decode(
             raise ValueError(
                 f"{name}: the network's output is not finite: the weights have diverged, or the features are bad"
             )
-        scores = class_scores(z[:num_valid], class_form).flatten()
+        scores = class_form.scores(z[:num_valid]).flatten()
         index = (scores > pre_nms_thresh).nonzero()[:, 0]
         order = scores[index].argsort(descending=True, stable=True)[:pre_nms_topk]
         index = index[order]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .assignment import Targets, assign_labels, events_of, pyramid_points
 from .batching import Batch, PaddingRule, make_batches
 from .chunks import in_chunks
+from .class_form import ClassForm
 from .criterion import Criterion
 from .decode import Candidates, decode, postprocess
 from .heads import ClsHead, RegHead
@@ -84,7 +85,7 @@ class PtTransformer(nn.Module):
         regression_range: list[tuple[float, float]],
         input_dim: int,
         num_classes: int,
-        class_form: str,
+        class_form: ClassForm,
         train_cfg: dict[str, Any],
         test_cfg: dict[str, Any],
     ) -> None:
