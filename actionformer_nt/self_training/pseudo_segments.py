@@ -11,6 +11,7 @@ from actionformer_nt.methods import ClassTargets
 from actionformer_nt.methods.label_space import partition
 from libs.modeling.assignment import Targets, match_points
 from libs.modeling.class_form import ClassForm
+from libs.modeling.decode import offsets_to_segments
 from libs.modeling.losses import iou_matrix, with_background
 from libs.modeling.meta_archs import PyramidOutput
 from libs.nms.suppress import nms_videos
@@ -47,10 +48,8 @@ def propose(
     logits, segments = [], []
     for z, distance, mask, point in zip(output.logits, output.offsets, output.masks, output.points, strict=True):
         valid = int(mask[row].sum())
-        time, stride = point[:valid, 0], point[:valid, 3]
-        distance = distance[row, :valid].float()
         logits.append(z[row, :valid].float())
-        segments.append(torch.stack([time - distance[:, 0] * stride, time + distance[:, 1] * stride], dim=1))
+        segments.append(offsets_to_segments(point[:valid], distance[row, :valid].float()))
     logits, segments = torch.cat(logits), torch.cat(segments)
     scores = ClassForm(class_form).scores(logits).max(dim=-1).values
     order = scores.argsort(descending=True, stable=True)

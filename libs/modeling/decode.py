@@ -57,11 +57,16 @@ def decode(
         order = scores[index].argsort(descending=True, stable=True)[:pre_nms_topk]
         index = index[order]
         row, label = index // num_classes, index % num_classes
-        time, stride = point[row, 0], point[row, 3]
-        segments = torch.stack([time - distance[row, 0] * stride, time + distance[row, 1] * stride], dim=1)
+        segments = offsets_to_segments(point[row], distance[row])
         keep = segments[:, 1] - segments[:, 0] > duration_thresh
         parts.append(Candidates(segments[keep], scores[index][keep], label[keep]))
     return Candidates(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def offsets_to_segments(points: Tensor, offsets: Tensor) -> Tensor:
+    """Segments (N, 2) in grid steps from offsets (N, 2), in units of the stride, at points (N, 4) of the pyramid."""
+    time, stride = points[:, 0], points[:, 3]
+    return torch.stack([time - offsets[:, 0] * stride, time + offsets[:, 1] * stride], dim=1)
 
 
 def postprocess(
