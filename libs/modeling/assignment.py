@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from libs.datasets.video import VideoItem
 
 SAME_LENGTH = 1e-3  # grid steps; eligible events this much longer than the shortest one share a point's class target
 
@@ -34,7 +36,7 @@ def pyramid_points(
     return points
 
 
-def events_of(video: dict[str, Any], num_classes: int) -> tuple[Tensor, Tensor]:
+def events_of(video: VideoItem, num_classes: int) -> tuple[Tensor, Tensor]:
     """Segments (N, 2) and labels (N,) of a sample, empty where it has none.
 
     Raises:

@@ -54,7 +54,7 @@ class MaskedConv1D(nn.Module):
         self.conv = nn.Conv1d(
             in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=bias
         )
-        if bias:
+        if self.conv.bias is not None:
             nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,6 +111,7 @@ class PointwiseConv(nn.Conv1d):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 1)
+        assert self.bias is not None
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,11 +132,14 @@ class ConvAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.n_head, self.stride, self.window = n_head, stride, window
-        kernel = stride + 1 if stride > 1 else 3
-        for name in ("query", "key", "value"):
-            conv = MaskedConv1D(dim, dim, kernel, stride=stride, groups=dim, bias=False)
-            self.add_module(f"{name}_conv", conv)
-            self.add_module(f"{name}_norm", LayerNorm(dim))
+
+        def depthwise() -> MaskedConv1D:
+            return MaskedConv1D(dim, dim, stride + 1 if stride > 1 else 3, stride=stride, groups=dim, bias=False)
+
+        # the order of the modules is that of ActionFormer's state dicts
+        self.query_conv, self.query_norm = depthwise(), LayerNorm(dim)
+        self.key_conv, self.key_norm = depthwise(), LayerNorm(dim)
+        self.value_conv, self.value_norm = depthwise(), LayerNorm(dim)
         self.key, self.query, self.value = PointwiseConv(dim, dim), PointwiseConv(dim, dim), PointwiseConv(dim, dim)
         self.proj = PointwiseConv(dim, dim)
         self.proj_drop = nn.Dropout(dropout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -52,18 +53,20 @@ class ClsHead(_Tower):
         kernel_size: int = 3,
         with_ln: bool = False,
         prior_prob: float = 0.01,
-        empty_cls: list[int] = (),
+        empty_cls: Sequence[int] = (),
         form: ClassForm | str = ClassForm.SIGMOID,
     ) -> None:
         super().__init__(in_dim, dim, num_layers, kernel_size, with_ln)
         form = ClassForm(form)
         self.cls_head = MaskedConv1D(self.out_dim, num_classes, kernel_size)
+        bias = self.cls_head.conv.bias
+        assert bias is not None
         if prior_prob > 0:
             share = form.classes_sharing_prior(num_classes)
-            nn.init.constant_(self.cls_head.conv.bias, -math.log((1 - prior_prob) / prior_prob * share))
+            nn.init.constant_(bias, -math.log((1 - prior_prob) / prior_prob * share))
         if len(empty_cls):
             with torch.no_grad():
-                self.cls_head.conv.bias[list(empty_cls)] = -math.log((1 - EMPTY_CLASS_PRIOR) / EMPTY_CLASS_PRIOR)
+                bias[list(empty_cls)] = -math.log((1 - EMPTY_CLASS_PRIOR) / EMPTY_CLASS_PRIOR)
         if form.marker is not None:
             self.register_buffer(form.marker, torch.ones(()))
 

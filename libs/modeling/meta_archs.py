@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from libs.core.types import TestConfig, TrainConfig
+from libs.datasets.video import VideoItem
 
 from .assignment import Targets, assign_labels, events_of, pyramid_points
 from .batching import Batch, PaddingRule, make_batches
 from .chunks import in_chunks
 from .class_form import ClassForm
 from .criterion import Criterion
-from .decode import Candidates, decode, postprocess
+from .decode import Candidates, VideoDetections, decode, postprocess
 from .heads import ClsHead, RegHead
 
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # of `train_cfg.amp`
@@ -86,8 +89,8 @@ class PtTransformer(nn.Module):
         input_dim: int,
         num_classes: int,
         class_form: ClassForm,
-        train_cfg: dict[str, Any],
-        test_cfg: dict[str, Any],
+        train_cfg: TrainConfig,
+        test_cfg: TestConfig,
     ) -> None:
         super().__init__()
         self.input_dim, self.num_classes, self.class_form = input_dim, num_classes, class_form
@@ -112,14 +115,8 @@ class PtTransformer(nn.Module):
     def loss_normalizer(self, value: float) -> None:
         self.criterion.loss_normalizer = float(value)
 
-    def forward(self, video_list: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
-        """In training the losses `cls_loss`, `reg_loss`, `final_loss`; else one dict of detections per video, with
-        `video_id`, `segments` (N, 2) in seconds, `scores` and `labels` (N,).
-
-        Args:
-            video_list: items of the data set: `video_id`, `feats` (C, T), `fps`, `duration` (seconds),
-                `feat_stride`, `feat_num_frames` (frames), in training `segments` (N, 2) in grid steps and `labels`.
-        """
+    def forward(self, video_list: list[VideoItem]) -> dict[str, Tensor] | list[VideoDetections]:
+        """In training the losses `cls_loss`, `reg_loss`, `final_loss`; else the detections of each video."""
         if self.training:
             output = self.outputs(video_list)
             return self.losses(output, self.targets(output, video_list))
@@ -131,7 +128,7 @@ class PtTransformer(nn.Module):
                     candidates[i] = self.candidates(output, row, video_list[i])
         return postprocess([candidates[i] for i in range(len(video_list))], video_list, self.test_cfg)
 
-    def batches(self, video_list: list[dict[str, Any]]) -> list[Batch]:
+    def batches(self, video_list: list[VideoItem]) -> list[Batch]:
         """Padded tensors of one or more videos (see `PaddingRule`)."""
         return make_batches(
             video_list, self.padding, input_dim=self.input_dim, device=self.device, training=self.training
@@ -149,7 +146,7 @@ class PtTransformer(nn.Module):
         points = pyramid_points([m.shape[1] for m in masks], self.fpn_strides, self.regression_range, masks[0].device)
         return PyramidOutput(logits, offsets, masks, points)
 
-    def outputs(self, video_list: list[dict[str, Any]]) -> PyramidOutput:
+    def outputs(self, video_list: list[VideoItem]) -> PyramidOutput:
         """`network` on the videos of a training batch, in their order, as if they had been padded to one length."""
         batches = self.batches(video_list)
         return join([(batch.index, self.network(batch.feats, batch.mask)) for batch in batches])
@@ -169,7 +166,7 @@ class PtTransformer(nn.Module):
             multiple=max(self.padding.strides),
         )
 
-    def targets(self, output: PyramidOutput, video_list: list[dict[str, Any]]) -> Targets:
+    def targets(self, output: PyramidOutput, video_list: list[VideoItem]) -> Targets:
         """Supervised targets of the points in `output`.
 
         Raises:
@@ -194,7 +191,7 @@ class PtTransformer(nn.Module):
         logits = torch.cat(output.logits, dim=1).float()
         return self.criterion(logits, torch.cat(output.offsets, dim=1).float(), targets)
 
-    def candidates(self, output: PyramidOutput, row: int, video: dict[str, Any]) -> Candidates:
+    def candidates(self, output: PyramidOutput, row: int, video: VideoItem) -> Candidates:
         """Candidate segments of the video in `row` of the batch, in grid steps, before NMS."""
         return decode(
             [z[row].float() for z in output.logits],
