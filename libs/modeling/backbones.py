@@ -11,16 +11,7 @@ from torch import Tensor, nn
 
 from libs.core.registry import BACKBONES
 
-from .blocks import ConvBlock, LayerNorm, MaskedConv1D, TransformerBlock
-
-
-def sinusoid_encoding(length: int, dim: int) -> Tensor:
-    """(1, dim, length) sines and cosines of falling frequency, divided by sqrt(dim)."""
-    position = torch.arange(length, dtype=torch.float64)
-    channel = torch.arange(dim, dtype=torch.float64)
-    angle = position[None, :] / 10000 ** (2 * torch.div(channel, 2, rounding_mode="floor") / dim)[:, None]
-    table = torch.where((channel % 2 == 0)[:, None], angle.sin(), angle.cos()).float()
-    return table[None] / math.sqrt(dim)
+from .blocks import ConvBlock, LayerNorm, MaskedConv1D, TransformerBlock, sinusoids
 
 
 class _Stem(nn.Module):
@@ -97,7 +88,8 @@ class ConvTransformerBackbone(_Stem):
             for i in range(arch[2])
         )
         if use_abs_pe:
-            self.register_buffer("pos_embd", sinusoid_encoding(max_len, self.dim), persistent=False)
+            table = sinusoids(max_len, self.dim, dtype=torch.float64).float().t()[None] / math.sqrt(self.dim)
+            self.register_buffer("pos_embd", table, persistent=False)
         else:
             self.pos_embd = None
 

@@ -8,6 +8,8 @@ zeros into its bias), and the last valid steps see it, as in ActionFormer. `batc
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,6 +36,17 @@ def conv1d(x: Tensor, conv: nn.Conv1d) -> Tensor:
 def downsample_mask(mask: Tensor, stride: int) -> Tensor:
     """(B, 1, T) -> (B, 1, T / stride): a coarse step is valid iff its first fine step is."""
     return mask if stride == 1 else mask[:, :, ::stride]
+
+
+def sinusoids(length: int, width: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(length, width) sinusoidal positions (Vaswani et al., 2017): sines and cosines of falling frequency, alternating.
+
+    Args:
+        dtype: in which the angles are computed.
+    """
+    rate = torch.exp(torch.arange(0, width, 2, dtype=dtype) * (-math.log(10000.0) / width))
+    angle = torch.arange(length, dtype=dtype)[:, None] * rate
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]
 
 
 class MaskedConv1D(nn.Module):
