@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .losses import FORMS
+from libs.modeling.class_form import ClassForm
 
 
 class ClassTargets(NamedTuple):
@@ -24,7 +24,7 @@ class Options:
     """What methods may depend on beside the distribution.
 
     Attributes:
-        form: loss form of the head, "sigmoid" or "softmax".
+        form: loss form of the head; equal to "sigmoid" or "softmax", and may be given as such.
         lam: lambda of the partition.
         positive: with the sigmoid form, "split" (Y = 1/|S| on target and positives) or "hard" (Y = 1).
         positive_reduction: "sum" over the positives as in the paper, or "mean".
@@ -32,7 +32,7 @@ class Options:
         true_class: (...,) indices, for the diagnostic oracle only.
     """
 
-    form: str = "sigmoid"
+    form: ClassForm = ClassForm.SIGMOID
     lam: float = 0.85
     positive: str = "split"
     positive_reduction: str = "sum"
@@ -40,15 +40,13 @@ class Options:
     true_class: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise ValueError(f"loss form '{self.form}' is not one of {list(FORMS)}")
+        object.__setattr__(self, "form", ClassForm(self.form))
 
 
 Method = Callable[[Tensor, Options], ClassTargets]
 
 
 def one_hot_targets(target: Tensor, options: Options) -> ClassTargets:
-    """Self-training on `target` (..., K) alone: the softmax form has the target's term only, the sigmoid form one term
-    for every class."""
+    """Self-training on the boolean mask `target` (..., K) alone."""
     y = target.float()
-    return ClassTargets(y, y.clone() if options.form == "softmax" else torch.ones_like(y))
+    return ClassTargets(y, options.form.self_training_weight(y))

@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from libs.modeling.class_form import ClassForm
+
 from .base import ClassTargets, Options
 from .label_space import partition
 
@@ -10,7 +12,7 @@ def class_targets(probs: Tensor, options: Options) -> ClassTargets:
     parts = partition(probs, options.lam)
     supported = parts.target | parts.positive  # S
     num_positive = parts.positive.sum(-1, keepdim=True)
-    if options.form == "softmax":  # its minimum settles at 1/|S| each
+    if options.form is ClassForm.SOFTMAX:  # its minimum settles at 1/|S| each
         each = 1.0 / num_positive.clamp(min=1) if options.positive_reduction == "mean" else 1.0
         weight = (parts.target | parts.negative).float() + parts.positive.float() * each
         return ClassTargets(supported.float(), weight)

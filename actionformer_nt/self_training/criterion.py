@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from actionformer_nt.methods.losses import class_loss
 from libs.core import distributed
 from libs.modeling.assignment import Targets
-from libs.modeling.losses import ctr_diou_loss_1d, with_background
+from libs.modeling.class_form import ClassForm
+from libs.modeling.losses import ctr_diou_loss_1d
 
 
 class UnlabeledCriterion:
@@ -24,7 +24,7 @@ class UnlabeledCriterion:
     FLOOR = 0.1
 
     def __init__(self, *, form: str, reg_weight: float) -> None:
-        self.form, self.reg_weight = form, reg_weight
+        self.form, self.reg_weight = ClassForm(form), reg_weight
         self.normalizer: float | None = None
 
     def __call__(
@@ -45,9 +45,8 @@ class UnlabeledCriterion:
         self.normalizer = self.MOMENTUM * before + (1 - self.MOMENTUM) * max(count, least)
         used = targets.cls_weight.amax(-1) > 0
         y, w = targets.cls, targets.cls_weight
-        if self.form == "softmax":
-            logits = with_background(logits)
-        cls_loss = class_loss(self.form, logits[used].float(), y[used], w[used]).sum()
+        logits = self.form.add_background(logits)
+        cls_loss = self.form.loss(logits[used].float(), y[used], w[used]).sum()
         cls_loss = cls_loss / self.normalizer
         if positive.any():
             reg_loss = ctr_diou_loss_1d(offsets[positive].float(), targets.offsets[positive]).sum() / self.normalizer

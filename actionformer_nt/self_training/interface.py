@@ -23,6 +23,7 @@ from libs.core.types import Config
 from libs.datasets.annotations import Annotations
 from libs.datasets.dataset import TALDataset
 from libs.datasets.video import VideoItem
+from libs.modeling.class_form import ClassForm
 
 from .pseudo_segments import PseudoSegments
 from .views import Geometry
@@ -38,7 +39,7 @@ class SelfTraining(ABC, Generic[Pseudo]):
         labeled: the labeled training videos.
     """
 
-    form: str  # of the class loss, "sigmoid" or "softmax"
+    form: ClassForm  # of the class loss
     has_pretext = False  # whether there are pretext tasks
 
     @abstractmethod

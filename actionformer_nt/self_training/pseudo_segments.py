@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from actionformer_nt.config import PseudoSection
 from actionformer_nt.methods import ClassTargets
 from actionformer_nt.methods.label_space import partition
 from libs.modeling.assignment import Targets, match_points
-from libs.modeling.losses import class_scores, iou_matrix, with_background
+from libs.modeling.class_form import ClassForm
+from libs.modeling.decode import offsets_to_segments
+from libs.modeling.losses import iou_matrix, with_background
 from libs.modeling.meta_archs import PyramidOutput
 from libs.nms.suppress import nms_videos
 
@@ -48,12 +49,10 @@ def propose(
     logits, segments = [], []
     for z, distance, mask, point in zip(output.logits, output.offsets, output.masks, output.points, strict=True):
         valid = int(mask[row].sum())
-        time, stride = point[:valid, 0], point[:valid, 3]
-        distance = distance[row, :valid].float()
         logits.append(z[row, :valid].float())
-        segments.append(torch.stack([time - distance[:, 0] * stride, time + distance[:, 1] * stride], dim=1))
+        segments.append(offsets_to_segments(point[:valid], distance[row, :valid].float()))
     logits, segments = torch.cat(logits), torch.cat(segments)
-    scores = class_scores(logits, class_form).max(dim=-1).values
+    scores = ClassForm(class_form).scores(logits).max(dim=-1).values
     order = scores.argsort(descending=True, stable=True)
     order = order[(segments[order, 1] - segments[order, 0] > 0.05) & (scores[order] > 0.01)][:pre_nms_topk]
     logits, segments, scores = logits[order], segments[order], scores[order]
@@ -109,10 +108,7 @@ def background_targets(num_classes: int, options: PseudoSection, *, form: str, p
         partitioning: whether the method is one of those.
     """
     weight = {"ignore": 0.0, "weighted": options.background_weight}.get(options.background, 1.0)
-    y, w = torch.zeros(num_classes), torch.full((num_classes,), weight)
-    if form == "softmax":
-        y, w = F.pad(y, (0, 1), value=1.0), F.pad(w if partitioning else 0 * w, (0, 1), value=weight)
-    return ClassTargets(y, w)
+    return ClassTargets(*ClassForm(form).background_targets(num_classes, weight=weight, negatives=partitioning))
 
 
 def spare_likely(background: ClassTargets, probs: Tensor, *, lam: float) -> ClassTargets:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from actionformer_nt.config import semi_section
@@ -16,6 +15,7 @@ from libs.core import distributed
 from libs.core.types import Config
 from libs.datasets.dataset import TALDataset
 from libs.datasets.video import VideoItem
+from libs.modeling.class_form import ClassForm
 
 from .criterion import UnlabeledCriterion
 from .interface import SelfTraining
@@ -46,7 +46,8 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
 
     def __init__(self, config: Config, labeled: TALDataset) -> None:
         semi = semi_section(config)
-        self.form, self.options, self.train_cfg = config["model"]["class_form"], semi.pseudo, config["train_cfg"]
+        self.form = ClassForm(config["model"]["class_form"])
+        self.options, self.train_cfg = semi.pseudo, config["train_cfg"]
         self.lam, self.num_classes = semi.lam, config["dataset"]["num_classes"]
         self.finest_stride = config["model"]["scale_factor"] ** config["model"]["fpn_start_level"]
         self.dense = self.options.partition == "dense"
@@ -60,7 +61,7 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
     def check(config: Config) -> None:
         pseudo = semi_section(config).pseudo
         asked = pseudo.at_points
-        sigmoid = config["model"]["class_form"] == "sigmoid"
+        sigmoid = ClassForm(config["model"]["class_form"]) is ClassForm.SIGMOID
         if asked and sigmoid and pseudo.background_logit is None:
             raise ValueError(
                 "semi_cfg.pseudo.background_logit: the distribution at points needs one, since a sigmoid head has no "
@@ -135,12 +136,12 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
             moved, kept = geometry.project(found.segments.segments.cpu(), view["feats"].shape[1])
             segments.append(moved.to(student.device))
             if self.dense:
-                columns = self.num_classes + (self.form == "softmax")
+                columns = self.num_classes + self.form.background_columns
                 at_points.append(ClassTargets(y[:, :columns], w[:, :columns]))
                 continue
             kept = kept.to(y.device)
-            column = (0, int(self.form == "softmax"))  # nothing is said about the background on a segment
-            at_segments.append(ClassTargets(F.pad(y[kept], column), F.pad(w[kept], column)))
+            # nothing is said about the background on a segment
+            at_segments.append(ClassTargets(self.form.pad_targets(y[kept]), self.form.pad_targets(w[kept])))
             at_points.append(self._background(found))
         output = student.outputs(views)
         point_targets = assign_pseudo_labels(

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actionformer_nt.methods.losses import softmax_class_loss
+from libs.modeling.losses import softmax_class_loss
 
 SMOOTHING = 10.0  # added to the counts of ones and of zeros in the mask's cross-entropy
 

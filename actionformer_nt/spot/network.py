@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from libs.modeling.blocks import sinusoids
+
 EMPTY_CLASS_LOGIT = math.log(1e-6 / (1 - 1e-6))  # initial bias of classes that no label has
 
 
@@ -165,10 +167,3 @@ class SpotNetwork(nn.Module):
             raise ValueError(f"SPOT: {feats.shape[-1]} snippets, expected max_seq_len={self.num_steps} (padded)")
         embedding = self.embedding(feats, mask)
         return SpotOutput(self.class_head(embedding), self.mask_head(embedding, mask), embedding, mask)
-
-
-def sinusoids(length: int, width: int) -> Tensor:
-    """(length, width) sinusoidal positions (Vaswani et al., 2017)."""
-    rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
-    angle = torch.arange(length)[:, None] * rate
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]

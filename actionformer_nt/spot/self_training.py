@@ -18,6 +18,7 @@ from libs.core import distributed
 from libs.core.types import Config
 from libs.datasets.dataset import TALDataset
 from libs.datasets.video import VideoItem
+from libs.modeling.class_form import ClassForm
 
 from .pseudo_masks import (
     BackgroundAlignment,
@@ -37,7 +38,7 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
     Of `semi_cfg.pseudo` only the teacher's `source` counts: SPOT's own thresholds are in `model.pseudo`.
     """
 
-    form = "softmax"
+    form = ClassForm.SOFTMAX
     has_pretext = True
 
     def __init__(self, config: Config, labeled: TALDataset) -> None:

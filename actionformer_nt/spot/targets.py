@@ -78,7 +78,7 @@ def _rank(segments: Tensor, labels: Tensor) -> Tensor:
 
 
 def class_weights(classes: Tensor, mask: Tensor, *, num_classes: int, form: str = "target") -> tuple[Tensor, Tensor]:
-    """Y and W, each (B, T, C + 1), of class targets (B, T), for `actionformer_nt.methods.losses.softmax_class_loss`.
+    """Y and W, each (B, T, C + 1), of class targets (B, T), for `libs.modeling.losses.softmax_class_loss`.
 
     Args:
         mask: (B, T) bool; W is 0 where a snippet is not valid.

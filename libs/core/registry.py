@@ -108,5 +108,5 @@ def register_model_schema(model_name: str, schema: type[Section] | str) -> None:
 register_architecture(
     "LocPointTransformer",
     schema="libs.core.schema:LocPointTransformerSection",
-    model="libs.modeling.meta_archs:PtTransformer",
+    model="libs.modeling.build:build_detector",
 )

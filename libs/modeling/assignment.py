@@ -1,12 +1,14 @@
-"""Label assignment: which pyramid point answers for which event."""
+"""Points of the pyramid, where the heads predict, and label assignment: which point answers for which event."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from libs.datasets.video import VideoItem
 
 SAME_LENGTH = 1e-3  # grid steps; eligible events this much longer than the shortest one share a point's class target
 
@@ -20,7 +22,21 @@ class Targets(NamedTuple):
     offset_weight: Tensor  # V (B, P); 0: no regression
 
 
-def events_of(video: dict[str, Any], num_classes: int) -> tuple[Tensor, Tensor]:
+def pyramid_points(
+    level_lengths: list[int], strides: list[int], regression_range: list[tuple[float, float]], device: torch.device
+) -> list[Tensor]:
+    """(T_l, 4) per level: time of the point, range of the distances it answers for (low, high), stride; all in
+    steps of the feature grid. Point i of a level with stride S lies at i * S, without a half-cell offset."""
+    points = []
+    for length, stride, (low, high) in zip(level_lengths, strides, regression_range, strict=True):
+        level = torch.empty(length, 4, device=device)
+        level[:, 0] = torch.arange(length, device=device) * stride
+        level[:, 1], level[:, 2], level[:, 3] = low, high, stride
+        points.append(level)
+    return points
+
+
+def events_of(video: VideoItem, num_classes: int) -> tuple[Tensor, Tensor]:
     """Segments (N, 2) and labels (N,) of a sample, empty where it has none.
 
     Raises:

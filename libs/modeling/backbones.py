@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,16 +11,7 @@ from torch import Tensor, nn
 
 from libs.core.registry import BACKBONES
 
-from .blocks import ConvBlock, LayerNorm, MaskedConv1D, TransformerBlock
-
-
-def sinusoid_encoding(length: int, dim: int) -> Tensor:
-    """(1, dim, length) sines and cosines of falling frequency, divided by sqrt(dim)."""
-    position = torch.arange(length, dtype=torch.float64)
-    channel = torch.arange(dim, dtype=torch.float64)
-    angle = position[None, :] / 10000 ** (2 * torch.div(channel, 2, rounding_mode="floor") / dim)[:, None]
-    table = torch.where((channel % 2 == 0)[:, None], angle.sin(), angle.cos()).float()
-    return table[None] / math.sqrt(dim)
+from .blocks import ConvBlock, LayerNorm, MaskedConv1D, TransformerBlock, sinusoids
 
 
 class _Stem(nn.Module):
@@ -29,18 +21,20 @@ class _Stem(nn.Module):
         self, n_in: int | list[int], n_embd: int | list[int], kernel_size: int, depth: int, with_ln: bool
     ) -> None:
         super().__init__()
-        self.splits = None
-        if isinstance(n_in, (list, tuple)):
-            self.splits = list(n_in)
-            self.proj = nn.ModuleList(MaskedConv1D(i, o, 1) for i, o in zip(n_in, n_embd, strict=True))
-            n_in = n_embd = sum(n_embd)
-        self.dim = n_embd
+        parts = [n_embd] if isinstance(n_embd, int) else list(n_embd)
+        self.dim = dim = sum(parts)
+        self.splits: list[int] | None = None
+        if isinstance(n_in, int):
+            channels = n_in
+        else:
+            self.splits, channels = list(n_in), dim
+            self.proj = nn.ModuleList(MaskedConv1D(i, o, 1) for i, o in zip(n_in, parts, strict=True))
         self.embd = nn.ModuleList(
-            MaskedConv1D(n_in if i == 0 else n_embd, n_embd, kernel_size, bias=not with_ln) for i in range(depth)
+            MaskedConv1D(channels if i == 0 else dim, dim, kernel_size, bias=not with_ln) for i in range(depth)
         )
-        self.embd_norm = nn.ModuleList(LayerNorm(n_embd) if with_ln else nn.Identity() for _ in range(depth))
-        if depth == 0 and n_in != n_embd:
-            raise ValueError(f"without embedding convolutions input_dim {n_in} must equal embd_dim {n_embd}")
+        self.embd_norm = nn.ModuleList(LayerNorm(dim) if with_ln else nn.Identity() for _ in range(depth))
+        if depth == 0 and channels != dim:
+            raise ValueError(f"without embedding convolutions input_dim {channels} must equal embd_dim {dim}")
 
     def embed(self, x: Tensor, mask: Tensor) -> Tensor:
         if self.splits is not None:
@@ -64,6 +58,8 @@ class ConvTransformerBackbone(_Stem):
         max_len: length for which the absolute position encoding is defined.
     """
 
+    pos_embd: Tensor | None  # (1, D, max_len)
+
     def __init__(
         self,
         *,
@@ -83,7 +79,7 @@ class ConvTransformerBackbone(_Stem):
     ) -> None:
         super().__init__(n_in, n_embd, n_embd_ks, arch[0], with_ln)
         self.max_len = max_len
-        shared = {"dropout": attn_pdrop, "droppath": path_pdrop, "rel_pe": use_rel_pe}
+        shared: dict[str, Any] = {"dropout": attn_pdrop, "droppath": path_pdrop, "rel_pe": use_rel_pe}
         self.stem = nn.ModuleList(
             TransformerBlock(self.dim, n_head, window=windows[0], **shared) for _ in range(arch[1])
         )
@@ -92,13 +88,13 @@ class ConvTransformerBackbone(_Stem):
             for i in range(arch[2])
         )
         if use_abs_pe:
-            self.register_buffer("pos_embd", sinusoid_encoding(max_len, self.dim), persistent=False)
+            table = sinusoids(max_len, self.dim, dtype=torch.float64).float().t()[None] / math.sqrt(self.dim)
+            self.register_buffer("pos_embd", table, persistent=False)
         else:
             self.pos_embd = None
 
-    def _position_encoding(self, length: int, lengths: Tensor | None) -> Tensor:
+    def _position_encoding(self, table: Tensor, length: int, lengths: Tensor | None) -> Tensor:
         """(1 or B, D, length). A video longer than `max_len` stretches the table to its own padded length."""
-        table = self.pos_embd  # (1, D, max_len)
         if self.training or lengths is None or int(lengths.max()) <= self.max_len:
             return F.pad(table, (0, max(length - self.max_len, 0)))[:, :, :length]
         rows = []
@@ -119,7 +115,7 @@ class ConvTransformerBackbone(_Stem):
         mask = mask.to(x.dtype)  # once, instead of at every product with it
         x = self.embed(x, mask)
         if self.pos_embd is not None:
-            x = x + self._position_encoding(x.shape[2], lengths) * mask
+            x = x + self._position_encoding(self.pos_embd, x.shape[2], lengths) * mask
         for block in self.stem:
             x, mask = block(x, mask)
         feats, masks = [x], [mask]

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from libs.datasets.video import VideoItem
 
 MOST_PADDING = 1.2  # see `PaddingRule.plan_training`
 
@@ -21,7 +23,7 @@ MOST_PADDING = 1.2  # see `PaddingRule.plan_training`
 class Batch(NamedTuple):
     """Videos padded to one length."""
 
-    index: list[int]  # positions of these videos in the list that was given
+    index: list[int]  # type: ignore[assignment]  # positions of these videos in the list that was given
     feats: Tensor  # (B, C, T)
     mask: Tensor  # (B, 1, T) bool
     lengths: Tensor  # (B,) to what length each video would be padded by ActionFormer; on the CPU
@@ -99,7 +101,7 @@ class PaddingRule:
 
 
 def make_batches(
-    videos: list[dict[str, Any]], rule: PaddingRule, *, input_dim: int, device: torch.device, training: bool = False
+    videos: list[VideoItem], rule: PaddingRule, *, input_dim: int, device: torch.device, training: bool = False
 ) -> list[Batch]:
     """Pads the `feats` (C, T) of videos and moves them to `device`. In training all videos share one batch on a GPU; on
     a CPU, where two small batches take no longer than a large one, videos of different lengths do not.
@@ -123,7 +125,7 @@ def make_batches(
         plan = rule.plan(lengths)
     batches = []
     for padded_length, index in plan:
-        # in memory by time, as the network works (see `convolution.py`)
+        # in memory by time, as the network works (see `cpu/convolution.py`);
         # pinned, so that the copy to a GPU does not wait
         pinned = device.type == "cuda"
         feats = torch.zeros(len(index), padded_length, input_dim, pin_memory=pinned).transpose(1, 2)
@@ -132,6 +134,6 @@ def make_batches(
         own = torch.tensor([lengths[i] for i in index])
         mask = torch.arange(padded_length)[None, None, :] < own[:, None, None]
         reference = torch.tensor([rule.reference_length(int(n)) for n in own])
-        move = {"device": device, "non_blocking": True}
-        batches.append(Batch(index, feats.to(**move), mask.to(**move), reference))
+        feats, mask = feats.to(device, non_blocking=True), mask.to(device, non_blocking=True)
+        batches.append(Batch(index, feats, mask, reference))
     return batches

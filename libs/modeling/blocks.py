@@ -1,6 +1,6 @@
 """Building blocks on (B, C, T) features with (B, 1, T) masks, True or 1 where a step is valid.
 
-The features should lie in memory as (B, T, C) (see `convolution.py`).
+The features should lie in memory as (B, T, C) (see `cpu/convolution.py`).
 
 Inputs of convolutions are not masked, their outputs are. A step of padding can thus hold something (a norm turns
 zeros into its bias), and the last valid steps see it, as in ActionFormer. `batching.py` relies on that.
@@ -8,19 +8,45 @@ zeros into its bias), and the last valid steps see it, as in ActionFormer. `batc
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from libs.modeling.cpu.convolution import conv1d, pointwise
-from libs.modeling.cpu.winograd import MOST_STEPS
-
 from .attention import global_attention, windowed_attention
+from .cpu.convolution import own_conv1d
+
+MOST_STEPS = 2048  # that the feed-forward part of a block sees at once in inference
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolution with kernel 1: (B, I, T) features, (O, I, 1) weights -> (B, O, T)."""
+    return F.linear(x.transpose(1, 2), weight[:, :, 0], bias).transpose(1, 2)
+
+
+def conv1d(x: Tensor, conv: nn.Conv1d) -> Tensor:
+    """`conv`, which pads by half its kernel, on (B, C, T), by the fastest kernel for it."""
+    if conv.kernel_size == conv.stride == (1,) and conv.groups == 1:
+        return pointwise(x, conv.weight, conv.bias)
+    own = own_conv1d(x, conv)
+    return conv(x) if own is None else own
 
 
 def downsample_mask(mask: Tensor, stride: int) -> Tensor:
     """(B, 1, T) -> (B, 1, T / stride): a coarse step is valid iff its first fine step is."""
     return mask if stride == 1 else mask[:, :, ::stride]
+
+
+def sinusoids(length: int, width: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(length, width) sinusoidal positions (Vaswani et al., 2017): sines and cosines of falling frequency, alternating.
+
+    Args:
+        dtype: in which the angles are computed.
+    """
+    rate = torch.exp(torch.arange(0, width, 2, dtype=dtype) * (-math.log(10000.0) / width))
+    angle = torch.arange(length, dtype=dtype)[:, None] * rate
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]
 
 
 class MaskedConv1D(nn.Module):
@@ -41,7 +67,7 @@ class MaskedConv1D(nn.Module):
         self.conv = nn.Conv1d(
             in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=bias
         )
-        if bias:
+        if self.conv.bias is not None:
             nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,6 +124,7 @@ class PointwiseConv(nn.Conv1d):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 1)
+        assert self.bias is not None
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -118,11 +145,14 @@ class ConvAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.n_head, self.stride, self.window = n_head, stride, window
-        kernel = stride + 1 if stride > 1 else 3
-        for name in ("query", "key", "value"):
-            conv = MaskedConv1D(dim, dim, kernel, stride=stride, groups=dim, bias=False)
-            self.add_module(f"{name}_conv", conv)
-            self.add_module(f"{name}_norm", LayerNorm(dim))
+
+        def depthwise() -> MaskedConv1D:
+            return MaskedConv1D(dim, dim, stride + 1 if stride > 1 else 3, stride=stride, groups=dim, bias=False)
+
+        # the order of the modules is that of ActionFormer's state dicts
+        self.query_conv, self.query_norm = depthwise(), LayerNorm(dim)
+        self.key_conv, self.key_norm = depthwise(), LayerNorm(dim)
+        self.value_conv, self.value_norm = depthwise(), LayerNorm(dim)
         self.key, self.query, self.value = PointwiseConv(dim, dim), PointwiseConv(dim, dim), PointwiseConv(dim, dim)
         self.proj = PointwiseConv(dim, dim)
         self.proj_drop = nn.Dropout(dropout)
@@ -188,7 +218,7 @@ class TransformerBlock(nn.Module):
     def _feed_forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or x.shape[2] <= MOST_STEPS:
             return self.mlp(x)
-        # piece by piece, since four times as many channels lie between
+        # in pieces: the hidden layer has four times as many channels
         parts = [self.mlp(part).transpose(1, 2) for part in x.split(MOST_STEPS, dim=2)]
         return torch.cat(parts, dim=1).transpose(1, 2)
 

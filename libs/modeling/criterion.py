@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from libs.core import distributed
 
 from .assignment import Targets
-from .losses import ctr_diou_loss_1d, sigmoid_focal_loss, softmax_class_loss, with_background
+from .class_form import ClassForm
+from .losses import ctr_diou_loss_1d
 
 
 class Criterion:
@@ -19,7 +19,7 @@ class Criterion:
         loss_weight: of the regression loss; <= 0: such that both terms weigh the same.
         label_smoothing: epsilon of y (1 - epsilon) + epsilon / (C + 1).
         init_loss_norm: start of the running mean, which is `loss_normalizer`.
-        class_form: "sigmoid" or "softmax".
+        class_form: what the logits mean.
     """
 
     MOMENTUM = 0.9
@@ -30,10 +30,10 @@ class Criterion:
         loss_weight: float = 1.0,
         label_smoothing: float = 0.0,
         init_loss_norm: float = 100.0,
-        class_form: str = "sigmoid",
+        class_form: ClassForm | str = ClassForm.SIGMOID,
     ) -> None:
         self.loss_weight, self.label_smoothing = loss_weight, label_smoothing
-        self.loss_normalizer, self.class_form = float(init_loss_norm), class_form
+        self.loss_normalizer, self.class_form = float(init_loss_norm), ClassForm(class_form)
 
     def __call__(self, logits: Tensor, offsets: Tensor, targets: Targets) -> dict[str, Tensor]:
         """
@@ -51,12 +51,9 @@ class Criterion:
         if self.label_smoothing:
             cls_target = cls_target * (1 - self.label_smoothing) + self.label_smoothing / (logits.shape[-1] + 1)
         valid = targets.cls_weight.amax(-1) > 0  # (B, P): padding costs nothing
-        if self.class_form == "softmax":
-            background = (~positive).to(cls_target)[..., None]
-            y, w = torch.cat([cls_target, background], dim=-1)[valid], targets.cls_weight[valid].amax(-1, keepdim=True)
-            cls_loss = softmax_class_loss(with_background(logits[valid]), y, w.expand_as(y))
-        else:
-            cls_loss = sigmoid_focal_loss(logits[valid], cls_target[valid]) * targets.cls_weight[valid]
+        cls_loss = self.class_form.labeled_loss(
+            logits[valid], cls_target[valid], targets.cls_weight[valid], positive=positive[valid]
+        )
         cls_loss = cls_loss.sum() / self.loss_normalizer
 
         if positive.any():

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
 
+from libs.core.types import TestConfig
+from libs.datasets.video import VideoItem
 from libs.nms.suppress import nms_videos
 
-from .losses import class_scores
+from .class_form import ClassForm
+
+
+class VideoDetections(TypedDict):
+    """What a detector says of one video, on the CPU, best first."""
+
+    video_id: str
+    segments: Tensor  # (N, 2) seconds
+    scores: Tensor  # (N,)
+    labels: Tensor  # (N,)
 
 
 class Candidates(NamedTuple):
@@ -29,7 +41,7 @@ def decode(
     pre_nms_thresh: float,
     pre_nms_topk: int,
     duration_thresh: float,
-    class_form: str = "sigmoid",
+    class_form: ClassForm = ClassForm.SIGMOID,
     name: str = "video",
 ) -> Candidates:
     """Candidates of one video, level after level, the best `pre_nms_topk` of each.
@@ -38,7 +50,7 @@ def decode(
         logits: (T_l, C) per level; offsets: (T_l, 2); masks: (T_l,); points: (T_l, 4).
         pre_nms_thresh: candidates score higher than this.
         duration_thresh: candidates last longer than this, in grid steps.
-        class_form: what the logits mean, see `losses.class_scores`.
+        class_form: what the logits mean.
         name: of the video, for errors.
 
     Raises:
@@ -52,32 +64,33 @@ def decode(
             raise ValueError(
                 f"{name}: the network's output is not finite: the weights have diverged, or the features are bad"
             )
-        scores = class_scores(z[:num_valid], class_form).flatten()
+        scores = class_form.scores(z[:num_valid]).flatten()
         index = (scores > pre_nms_thresh).nonzero()[:, 0]
         order = scores[index].argsort(descending=True, stable=True)[:pre_nms_topk]
         index = index[order]
         row, label = index // num_classes, index % num_classes
-        time, stride = point[row, 0], point[row, 3]
-        segments = torch.stack([time - distance[row, 0] * stride, time + distance[row, 1] * stride], dim=1)
+        segments = offsets_to_segments(point[row], distance[row])
         keep = segments[:, 1] - segments[:, 0] > duration_thresh
         parts.append(Candidates(segments[keep], scores[index][keep], label[keep]))
     return Candidates(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
-def postprocess(
-    candidates: list[Candidates], videos: list[dict[str, Any]], test_cfg: dict[str, Any]
-) -> list[dict[str, Any]]:
+def offsets_to_segments(points: Tensor, offsets: Tensor) -> Tensor:
+    """Segments (N, 2) in grid steps from offsets (N, 2), in units of the stride, at points (N, 4) of the pyramid."""
+    time, stride = points[:, 0], points[:, 3]
+    return torch.stack([time - offsets[:, 0] * stride, time + offsets[:, 1] * stride], dim=1)
+
+
+def postprocess(candidates: list[Candidates], videos: list[VideoItem], test_cfg: TestConfig) -> list[VideoDetections]:
     """NMS, all videos in one call, then seconds.
 
     Args:
         candidates, videos: of the same videos; of a video its id, fps, duration, feat_stride and feat_num_frames count.
-
-    Returns:
-        Per video `video_id`, `segments` (N, 2) seconds, `scores` (N,), `labels` (N,), on the CPU, best first.
     """
+    kept: Sequence[tuple[Tensor, Tensor, Tensor]] = candidates
     if test_cfg["nms_method"] != "none":
-        candidates = nms_videos(
-            candidates,
+        kept = nms_videos(
+            [*candidates],
             iou_threshold=test_cfg["iou_threshold"],
             min_score=test_cfg["min_score"],
             max_seg_num=test_cfg["max_seg_num"],
@@ -87,13 +100,15 @@ def postprocess(
             voting_thresh=test_cfg["voting_thresh"],
         )
     results = []
-    for (segments, scores, labels), video in zip(candidates, videos, strict=True):
-        columns = {"segments": to_seconds(segments, video).cpu(), "scores": scores.cpu(), "labels": labels.cpu()}
-        results.append({"video_id": video["video_id"], **columns})
+    for (segments, scores, labels), video in zip(kept, videos, strict=True):
+        seconds = to_seconds(segments, video).cpu()
+        results.append(
+            VideoDetections(video_id=video["video_id"], segments=seconds, scores=scores.cpu(), labels=labels.cpu())
+        )
     return results
 
 
-def to_seconds(steps: Tensor, video: dict[str, Any]) -> Tensor:
+def to_seconds(steps: Tensor, video: VideoItem) -> Tensor:
     """Times in steps of a video's grid -> seconds, (x * feat_stride + feat_num_frames / 2) / fps, in [0, duration]."""
     seconds = (steps * video["feat_stride"] + 0.5 * video["feat_num_frames"]) / video["fps"]
     return seconds.clamp(min=0.0, max=video["duration"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import LayerNorm, MaskedConv1D, Scale
+from .class_form import ClassForm
 from .packing import PackedPyramid
 
 EMPTY_CLASS_PRIOR = 1e-6  # initial probability of classes that no label has
@@ -37,8 +39,7 @@ class ClsHead(_Tower):
 
     Args:
         prior_prob: initial probability of every class, in the softmax form of all together (0: biases start at 0).
-        form: "sigmoid" or "softmax"; the latter leaves a mark in the state dict, so that weights of one form are not
-            taken for the other's.
+        form: what the logits mean.
         empty_cls: classes that start at almost no probability.
     """
 
@@ -52,20 +53,22 @@ class ClsHead(_Tower):
         kernel_size: int = 3,
         with_ln: bool = False,
         prior_prob: float = 0.01,
-        empty_cls: list[int] = (),
-        form: str = "sigmoid",
+        empty_cls: Sequence[int] = (),
+        form: ClassForm | str = ClassForm.SIGMOID,
     ) -> None:
         super().__init__(in_dim, dim, num_layers, kernel_size, with_ln)
+        form = ClassForm(form)
         self.cls_head = MaskedConv1D(self.out_dim, num_classes, kernel_size)
+        bias = self.cls_head.conv.bias
+        assert bias is not None
         if prior_prob > 0:
-            share = num_classes if form == "softmax" else 1
-            nn.init.constant_(self.cls_head.conv.bias, -math.log((1 - prior_prob) / prior_prob * share))
+            share = form.classes_sharing_prior(num_classes)
+            nn.init.constant_(bias, -math.log((1 - prior_prob) / prior_prob * share))
         if len(empty_cls):
             with torch.no_grad():
-                self.cls_head.conv.bias[list(empty_cls)] = -math.log((1 - EMPTY_CLASS_PRIOR) / EMPTY_CLASS_PRIOR)
-
-        if form == "softmax":
-            self.register_buffer("softmax_form", torch.ones(()))
+                bias[list(empty_cls)] = -math.log((1 - EMPTY_CLASS_PRIOR) / EMPTY_CLASS_PRIOR)
+        if form.marker is not None:
+            self.register_buffer(form.marker, torch.ones(()))
 
     def forward(self, feats: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
         """Logits (B, C, T_l) per level."""

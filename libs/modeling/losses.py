@@ -43,6 +43,23 @@ def log_one_minus_softmax(logits: Tensor) -> Tensor:
     return torch.where(top, of_top, of_others)
 
 
+def sigmoid_class_loss(
+    logits: Tensor, target: Tensor, weight: Tensor, *, alpha: float = 0.25, gamma: float = 2.0
+) -> Tensor:
+    """sum_c W_c (alpha Y + (1 - alpha)(1 - Y)) |Y_c - s_c|^gamma BCE(s_c, Y_c) with s = sigmoid; (...,).
+
+    With Y in {0, 1} this is the stock focal loss; with a fractional Y (quality focal loss, Li et al., 2020) its minimum
+    is at s = Y, where that of the stock focal loss is elsewhere. alpha < 0: no class balance; gamma 0: plain BCE.
+    """
+    logits = logits.float()
+    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    if gamma:
+        loss = loss * (target - logits.sigmoid()).abs() ** gamma
+    if alpha >= 0:
+        loss = loss * (alpha * target + (1 - alpha) * (1 - target))
+    return (weight * loss).sum(dim=-1)
+
+
 def softmax_class_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """sum_c W_c (-Y_c log p_c - (1 - Y_c) log(1 - p_c)) with p = softmax; (...,).
 
@@ -60,12 +77,6 @@ def softmax_class_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor
 def with_background(logits: Tensor, background: float = 0.0) -> Tensor:
     """(..., C) -> (..., C + 1): the actions and, last, the background, whose logit is 0 in the softmax form."""
     return F.pad(logits, (0, 1), value=background)
-
-
-def class_scores(logits: Tensor, form: str) -> Tensor:
-    """(..., C) probabilities of the classes: of each by itself ("sigmoid"), or among them and the background
-    ("softmax")."""
-    return logits.sigmoid() if form == "sigmoid" else with_background(logits).softmax(dim=-1)[..., :-1]
 
 
 def _overlap_1d(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,7 +106,7 @@ def ctr_diou_loss_1d(inputs: Tensor, targets: Tensor, reduction: str = "none", e
 
 
 def iou_matrix(a: Tensor, b: Tensor) -> Tensor:
-    """(N, 2), (M, 2) -> (N, M)."""
+    """IoU of every pair of segments: (N, 2), (M, 2) start and end -> (N, M)."""
     inter = (torch.minimum(a[:, None, 1], b[None, :, 1]) - torch.maximum(a[:, None, 0], b[None, :, 0])).clamp(min=0)
     union = (a[:, 1] - a[:, 0])[:, None] + (b[:, 1] - b[:, 0])[None, :] - inter
     return inter / union.clamp(min=1e-8)

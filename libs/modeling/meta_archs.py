@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from libs.core.registry import BACKBONES, NECKS
+from libs.core.types import TestConfig, TrainConfig
+from libs.datasets.video import VideoItem
 
-from .assignment import Targets, assign_labels, events_of
+from .assignment import Targets, assign_labels, events_of, pyramid_points
 from .batching import Batch, PaddingRule, make_batches
-from .chunks import in_chunks, receptive_field
+from .chunks import in_chunks
+from .class_form import ClassForm
 from .criterion import Criterion
-from .decode import Candidates, decode, postprocess
+from .decode import Candidates, VideoDetections, decode, postprocess
 from .heads import ClsHead, RegHead
-from .points import pyramid_points
-from .precision import autocast
+
+AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # of `train_cfg.amp`
+
+
+def autocast(device: torch.device, amp: str) -> torch.autocast:
+    """Context in which matrix products run with 16 bits; `amp`: "off", "bf16" or "fp16"."""
+    return torch.autocast(device.type, dtype=AMP_TYPES.get(amp), enabled=amp != "off")
 
 
 class PyramidOutput(NamedTuple):
@@ -58,109 +65,42 @@ class PtTransformer(nn.Module):
     """Single-stage detector: every point of a feature pyramid classifies itself and regresses its event.
 
     `forward` is the public call. Under it lie the steps `batches`, `network`, `outputs`, `targets`, `losses`,
-    `candidates` and `decode.postprocess`, which can be called one by one. Arguments are the keys of `model`.
+    `candidates` and `decode.postprocess`, which can be called one by one. `build.build_detector` makes a detector from
+    the keys of a configuration.
+
+    Args:
+        fpn_strides, regression_range: of the levels that the heads see, finest first; grid steps.
+        receptive_field: grid steps to either side on which an output depends; None: on the whole video.
+        input_dim: channels of the features.
     """
 
     def __init__(
         self,
         *,
-        backbone_type: str,
-        fpn_type: str,
-        backbone_arch: tuple[int, int, int],
-        scale_factor: int,
-        input_dim: int | list[int],
-        max_seq_len: int,
-        n_head: int,
-        n_mha_win_size: int | list[int],
-        embd_kernel_size: int,
-        embd_dim: int | list[int],
-        embd_with_ln: bool,
-        fpn_dim: int,
-        fpn_with_ln: bool,
-        fpn_start_level: int,
-        head_dim: int,
+        backbone: nn.Module,
+        neck: nn.Module,
+        cls_head: ClsHead,
+        reg_head: RegHead,
+        criterion: Criterion,
+        padding: PaddingRule,
+        receptive_field: int | None,
+        fpn_strides: list[int],
         regression_range: list[tuple[float, float]],
-        head_num_layers: int,
-        head_kernel_size: int,
-        head_with_ln: bool,
-        use_abs_pe: bool,
-        use_rel_pe: bool,
+        input_dim: int,
         num_classes: int,
-        train_cfg: dict[str, Any],
-        test_cfg: dict[str, Any],
-        class_form: str = "sigmoid",
-        max_buffer_len_factor: float = 1.0,  # ActionFormer's position buffer; there is none here
+        class_form: ClassForm,
+        train_cfg: TrainConfig,
+        test_cfg: TestConfig,
     ) -> None:
         super().__init__()
-        num_levels = backbone_arch[2] + 1
-        strides = [scale_factor**level for level in range(num_levels)]
-        windows = [n_mha_win_size] * num_levels if isinstance(n_mha_win_size, int) else list(n_mha_win_size)
-        self.input_dim = sum(input_dim) if isinstance(input_dim, (list, tuple)) else input_dim
-        self.num_classes, self.regression_range = num_classes, [tuple(r) for r in regression_range]
-        self.fpn_strides = strides[fpn_start_level:]
+        self.input_dim, self.num_classes, self.class_form = input_dim, num_classes, class_form
+        self.fpn_strides, self.regression_range = fpn_strides, regression_range
         self.train_cfg, self.test_cfg = train_cfg, test_cfg
-        self.padding = PaddingRule(
-            max_seq_len,
-            tuple(strides),
-            # ActionFormer pairs pyramid strides and windows by position, also when the pyramid starts higher up
-            tuple(s * 2 * (w // 2) if w > 1 else s for s, w in zip(self.fpn_strides, windows, strict=False)),
-            halo=max(1, embd_kernel_size // 2, head_kernel_size // 2),
-        )
-        self.max_div_factor = max(self.padding.divisors)
-        self.receptive_field = None
-        if not use_abs_pe:  # absolute positions depend on the length of the video
-            self.receptive_field = receptive_field(
-                arch=backbone_arch, scale_factor=scale_factor, embd_kernel_size=embd_kernel_size,
-                windows=windows if backbone_type == "convTransformer" else None,
-                head_reach=head_num_layers * (head_kernel_size // 2),
-            )  # fmt: skip
-
-        backbone_args = dict(
-            n_in=input_dim,
-            n_embd=embd_dim,
-            n_embd_ks=embd_kernel_size,
-            arch=tuple(backbone_arch),
-            scale_factor=scale_factor,
-            with_ln=embd_with_ln,
-        )
-        if backbone_type == "convTransformer":
-            backbone_args |= dict(
-                n_head=n_head,
-                max_len=max_seq_len,
-                windows=windows,
-                attn_pdrop=train_cfg["dropout"],
-                path_pdrop=train_cfg["droppath"],
-                use_abs_pe=use_abs_pe,
-                use_rel_pe=use_rel_pe,
-            )
-        self.backbone = BACKBONES.build(backbone_type, **backbone_args)
-        width = sum(embd_dim) if isinstance(embd_dim, (list, tuple)) else embd_dim
-        self.neck = NECKS.build(
-            fpn_type,
-            in_channels=[width] * num_levels,
-            out_channel=fpn_dim,
-            scale_factor=scale_factor,
-            start_level=fpn_start_level,
-            with_ln=fpn_with_ln,
-        )
-        tower = dict(
-            in_dim=fpn_dim, dim=head_dim, num_layers=head_num_layers, kernel_size=head_kernel_size, with_ln=head_with_ln
-        )
-        self.cls_head = ClsHead(
-            **tower,
-            num_classes=num_classes,
-            prior_prob=train_cfg["cls_prior_prob"],
-            empty_cls=train_cfg["head_empty_cls"],
-            form=class_form,
-        )
-        self.class_form = class_form
-        self.reg_head = RegHead(**tower, num_levels=len(self.fpn_strides))
-        self.criterion = Criterion(
-            loss_weight=train_cfg["loss_weight"],
-            label_smoothing=train_cfg["label_smoothing"],
-            init_loss_norm=train_cfg["init_loss_norm"],
-            class_form=class_form,
-        )
+        self.padding, self.receptive_field = padding, receptive_field
+        self.max_div_factor = max(padding.divisors)
+        self.backbone, self.neck = backbone, neck
+        self.cls_head, self.reg_head = cls_head, reg_head
+        self.criterion = criterion
 
     @property
     def device(self) -> torch.device:
@@ -175,14 +115,8 @@ class PtTransformer(nn.Module):
     def loss_normalizer(self, value: float) -> None:
         self.criterion.loss_normalizer = float(value)
 
-    def forward(self, video_list: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
-        """In training the losses `cls_loss`, `reg_loss`, `final_loss`; else one dict of detections per video, with
-        `video_id`, `segments` (N, 2) in seconds, `scores` and `labels` (N,).
-
-        Args:
-            video_list: items of the data set: `video_id`, `feats` (C, T), `fps`, `duration` (seconds),
-                `feat_stride`, `feat_num_frames` (frames), in training `segments` (N, 2) in grid steps and `labels`.
-        """
+    def forward(self, video_list: list[VideoItem]) -> dict[str, Tensor] | list[VideoDetections]:
+        """In training the losses `cls_loss`, `reg_loss`, `final_loss`; else the detections of each video."""
         if self.training:
             output = self.outputs(video_list)
             return self.losses(output, self.targets(output, video_list))
@@ -194,7 +128,7 @@ class PtTransformer(nn.Module):
                     candidates[i] = self.candidates(output, row, video_list[i])
         return postprocess([candidates[i] for i in range(len(video_list))], video_list, self.test_cfg)
 
-    def batches(self, video_list: list[dict[str, Any]]) -> list[Batch]:
+    def batches(self, video_list: list[VideoItem]) -> list[Batch]:
         """Padded tensors of one or more videos (see `PaddingRule`)."""
         return make_batches(
             video_list, self.padding, input_dim=self.input_dim, device=self.device, training=self.training
@@ -212,13 +146,14 @@ class PtTransformer(nn.Module):
         points = pyramid_points([m.shape[1] for m in masks], self.fpn_strides, self.regression_range, masks[0].device)
         return PyramidOutput(logits, offsets, masks, points)
 
-    def outputs(self, video_list: list[dict[str, Any]]) -> PyramidOutput:
+    def outputs(self, video_list: list[VideoItem]) -> PyramidOutput:
         """`network` on the videos of a training batch, in their order, as if they had been padded to one length."""
         batches = self.batches(video_list)
         return join([(batch.index, self.network(batch.feats, batch.mask)) for batch in batches])
 
     def infer(self, batch: Batch) -> PyramidOutput:
-        """`network`, of videos longer than `test_cfg.chunk_len` piece by piece where no more is needed for the same."""
+        """Runs `network`, in overlapping chunks for videos longer than `test_cfg.chunk_len` if the receptive field is
+        finite; the result is identical."""
         chunk = self.test_cfg.get("chunk_len")
         if chunk is None or self.receptive_field is None or batch.feats.shape[2] <= chunk:
             return self.network(batch.feats, batch.mask, batch.lengths)
@@ -231,7 +166,7 @@ class PtTransformer(nn.Module):
             multiple=max(self.padding.strides),
         )
 
-    def targets(self, output: PyramidOutput, video_list: list[dict[str, Any]]) -> Targets:
+    def targets(self, output: PyramidOutput, video_list: list[VideoItem]) -> Targets:
         """Supervised targets of the points in `output`.
 
         Raises:
@@ -256,7 +191,7 @@ class PtTransformer(nn.Module):
         logits = torch.cat(output.logits, dim=1).float()
         return self.criterion(logits, torch.cat(output.offsets, dim=1).float(), targets)
 
-    def candidates(self, output: PyramidOutput, row: int, video: dict[str, Any]) -> Candidates:
+    def candidates(self, output: PyramidOutput, row: int, video: VideoItem) -> Candidates:
         """Candidate segments of the video in `row` of the batch, in grid steps, before NMS."""
         return decode(
             [z[row].float() for z in output.logits],

@@ -3,8 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.modeling.assignment import assign_labels
-from libs.modeling.points import pyramid_points
+from libs.modeling.assignment import assign_labels, pyramid_points
 
 RANGES = [(0, 4), (4, 8), (8, 10000)]
 POINTS = torch.cat(pyramid_points([32, 16, 8], [1, 2, 4], RANGES, torch.device("cpu")))

@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from libs.modeling import cpu
 from libs.modeling.attention import global_attention, windowed_attention
 
 pytestmark = pytest.mark.two_paths
@@ -69,9 +70,9 @@ def test_blocks_on_cpus_equal_the_general_way(seed, length, radius, with_bias):
     q, k, v, mask = tensors(seed, 2, 2, length)
     inputs = [q, k, v] + ([torch.randn(2, 2 * radius + 1, dtype=torch.float64)] if with_bias else [])
     results = []
-    for own in (True, False):
+    for enabled in (cpu.KERNELS, frozenset()):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("libs.modeling.attention.plain_cpu", lambda x, own=own: own)
+            patch.setattr(cpu, "enabled", enabled)
             leaves = [x.clone().requires_grad_() for x in inputs]
             out = windowed_attention(*leaves[:3], mask, radius=radius, bias=leaves[3] if with_bias else None)
             (out.sin() * mask[:, None, :, None]).sum().backward()

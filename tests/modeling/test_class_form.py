@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 from actionformer_nt.self_training.criterion import UnlabeledCriterion
 from libs.modeling.assignment import Targets
+from libs.modeling.class_form import ClassForm
 from libs.modeling.criterion import Criterion
 from libs.modeling.heads import ClsHead
-from libs.modeling.losses import class_scores
 from libs.training.checkpoint import load_state
 
 
@@ -21,16 +21,18 @@ def head(form):
 
 def test_at_the_start_all_classes_together_have_the_prior():
     bias = head("softmax").cls_head.conv.bias.detach()
-    torch.testing.assert_close(class_scores(bias, "softmax").sum(), torch.tensor(0.01))
+    torch.testing.assert_close(ClassForm("softmax").scores(bias).sum(), torch.tensor(0.01))
     torch.testing.assert_close(
-        class_scores(head("sigmoid").cls_head.conv.bias.detach(), "sigmoid"), torch.full((5,), 0.01)
+        ClassForm("sigmoid").scores(head("sigmoid").cls_head.conv.bias.detach()), torch.full((5,), 0.01)
     )
 
 
 def test_scores_are_those_of_a_softmax_with_a_background():
     z = torch.tensor([[2.0, -1.0]])
     total = math.exp(2) + math.exp(-1) + 1
-    torch.testing.assert_close(class_scores(z, "softmax"), torch.tensor([[math.exp(2) / total, math.exp(-1) / total]]))
+    torch.testing.assert_close(
+        ClassForm("softmax").scores(z), torch.tensor([[math.exp(2) / total, math.exp(-1) / total]])
+    )
 
 
 def test_weights_of_one_form_are_not_taken_for_the_others():

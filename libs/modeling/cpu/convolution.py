@@ -1,47 +1,43 @@
-"""Convolutions over time with "same" padding, each by the fastest way here.
+"""Convolutions over time with "same" padding, faster on CPUs than torch's.
 
-Features are (B, C, T), as everywhere, but lie in memory as (B, T, C): layer norms and pointwise convolutions, most of
-the network, then read them without a copy. Any other layout gives the same, slower.
+Features are (B, C, T), as everywhere, but should lie in memory as (B, T, C): layer norms and pointwise convolutions,
+most of the network, then read them without a copy. Any other layout gives the same result, slower.
 """
 
 from __future__ import annotations
+
+import functools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from . import use_own_kernel
 from .winograd import WinogradConv3
 
 FEW_CHANNELS = 64  # convolutions to fewer channels are not worth Winograd's sums
 
 
-def plain_cpu(x: Tensor) -> bool:
-    """Whether the CPU computes on `x` in the precision that it has; elsewhere the libraries' kernels are at home."""
-    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
-
-
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(B, I, T) features, (O, I, 1) weights -> (B, O, T)."""
-    return F.linear(x.transpose(1, 2), weight[:, :, 0], bias).transpose(1, 2)
-
-
-def conv1d(x: Tensor, conv: nn.Conv1d) -> Tensor:
-    """What `conv`, which pads by half its kernel, gives on (B, C, T)."""
+def own_conv1d(x: Tensor, conv: nn.Conv1d) -> Tensor | None:
+    """`conv`, which pads by half its kernel, on (B, C, T); None where torch's convolution is to be used."""
     (kernel,), (stride,) = conv.kernel_size, conv.stride
-    if kernel == 1 and stride == 1 and conv.groups == 1:
-        return pointwise(x, conv.weight, conv.bias)
-    out = None
-    if plain_cpu(x):
-        by_time = x.transpose(1, 2)
-        if conv.groups == conv.in_channels == conv.out_channels:
-            out = DepthwiseConv.apply(by_time, conv.weight, stride)
-        elif conv.groups == 1 and stride == 1 and conv.out_channels < FEW_CHANNELS:
-            out = _by_taps(by_time, conv.weight)
-        elif conv.groups == 1 and stride == 1 and kernel == 3:
-            out = WinogradConv3.apply(by_time, conv.weight)
-    if out is None:
-        return conv(x)
+    if conv.groups == conv.in_channels == conv.out_channels:
+        name = "depthwise"
+    elif conv.groups == 1 and stride == 1 and conv.out_channels < FEW_CHANNELS:
+        name = "few_channels"
+    elif conv.groups == 1 and stride == 1 and kernel == 3:
+        name = "winograd"
+    else:
+        return None
+    if not use_own_kernel(name, x):
+        return None
+    by_time = x.transpose(1, 2)
+    if name == "depthwise":
+        out = DepthwiseConv.apply(by_time, conv.weight, stride)
+    else:
+        out = _by_taps(by_time, conv.weight) if name == "few_channels" else WinogradConv3.apply(by_time, conv.weight)
     return (out if conv.bias is None else out + conv.bias).transpose(1, 2)
 
 
@@ -49,7 +45,7 @@ class DepthwiseConv(torch.autograd.Function):
     """(B, T, C) features, (C, 1, K) weights -> (B, ceil(T / stride), C); K odd."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride = stride
         taps = weight[:, 0].t().contiguous()  # (K, C)
@@ -60,7 +56,7 @@ class DepthwiseConv(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         taps = weight[:, 0].t().contiguous()
         middle = len(taps) // 2
@@ -78,7 +74,7 @@ class DepthwiseConv(torch.autograd.Function):
 
 
 def _reach(taps: Tensor, length: int, stride: int) -> list[tuple[int, slice, slice]]:
-    """For every tap but the middle one: tap, outputs that it adds to, inputs that it reads for them."""
+    """For every tap but the middle one: the tap, the outputs it adds to, and the inputs it reads."""
     found, middle, count = [], len(taps) // 2, -(-length // stride)
     for tap in range(len(taps)):
         offset = tap - middle
@@ -91,8 +87,8 @@ def _reach(taps: Tensor, length: int, stride: int) -> list[tuple[int, slice, sli
 
 
 def _by_taps(x: Tensor, weight: Tensor) -> Tensor:
-    """(B, T, I), (O, I, K) -> (B, T, O): one matrix product for all taps, whose results are moved and added."""
+    """(B, T, I), (O, I, K) -> (B, T, O): one matrix product for all taps; the results are shifted and added."""
     kernel, length = weight.shape[2], x.shape[1]
     parts = F.linear(x, weight.permute(2, 0, 1).flatten(0, 1)).unflatten(2, (kernel, -1))  # (B, T, K, O)
     parts = F.pad(parts, (0, 0, 0, 0, kernel // 2, kernel // 2))
-    return sum(parts[:, tap : tap + length, tap] for tap in range(kernel))
+    return functools.reduce(torch.add, (parts[:, tap : tap + length, tap] for tap in range(kernel)))

@@ -9,6 +9,8 @@ nearly all of the work, shrink by a third. With inputs d0 .. d3 and weights a, b
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,7 +23,7 @@ class WinogradConv3(torch.autograd.Function):
     """(B, T, I) features, (O, I, 3) weights -> (B, T, O), with one zero on either side."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         batch, length = x.shape[:2]
         weights = _of_weights(weight)
@@ -38,7 +40,7 @@ class WinogradConv3(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         batch, length, channels = x.shape
         grad = F.pad(grad, (0, 0, 0, length % 2))

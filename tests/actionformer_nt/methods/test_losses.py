@@ -7,16 +7,18 @@ from hypothesis import strategies as st
 
 from actionformer_nt.methods.label_space import Partition, partition
 from actionformer_nt.methods.losses import (
-    class_loss,
     hybrid_loss,
-    log_one_minus_softmax,
     negative_loss,
     positive_loss,
-    sigmoid_class_loss,
-    softmax_class_loss,
     target_loss,
 )
-from libs.modeling.losses import sigmoid_focal_loss
+from libs.modeling.class_form import ClassForm
+from libs.modeling.losses import (
+    log_one_minus_softmax,
+    sigmoid_class_loss,
+    sigmoid_focal_loss,
+    softmax_class_loss,
+)
 
 
 def slow_softmax(z):
@@ -65,9 +67,9 @@ def test_forms_equal_their_definition(form):
     p = z.softmax(-1) if form == "softmax" else z.sigmoid()
     bce = -(y * p.log() + (1 - y) * (1 - p).log())
     focus = 1 if form == "softmax" else (0.25 * y + 0.75 * (1 - y)) * (y - p).abs() ** 2
-    assert torch.allclose(class_loss(form, z, y, w), (w * bce * focus).sum(-1), atol=1e-5)
+    assert torch.allclose(ClassForm(form).loss(z, y, w), (w * bce * focus).sum(-1), atol=1e-5)
     with pytest.raises(ValueError, match="tanh"):
-        class_loss("tanh", z, y, w)
+        ClassForm("tanh")
 
 
 def test_hard_targets_give_the_stock_focal_loss():

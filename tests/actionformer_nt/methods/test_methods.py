@@ -7,7 +7,8 @@ import torch
 
 from actionformer_nt.methods import METHODS, Options, get_method
 from actionformer_nt.methods.label_space import partition
-from actionformer_nt.methods.losses import class_loss, hybrid_loss
+from actionformer_nt.methods.losses import hybrid_loss
+from libs.modeling.class_form import ClassForm
 
 # target 0, positive 1 and 2, negative 4 and 5, ambiguous 3, at lambda 0.85
 P = torch.tensor([0.26, 0.24, 0.23, 0.15, 0.07, 0.05], dtype=torch.float64)
@@ -51,7 +52,7 @@ def test_nt_with_the_softmax_form_is_the_hybrid_loss():
     teacher, logits = torch.randn(50, 7).softmax(-1), torch.randn(50, 7)
     found = get_method("nt")(teacher, Options(form="softmax"))
     expected = hybrid_loss(logits, partition(teacher), labeled=False)
-    assert torch.allclose(class_loss("softmax", logits, *found), expected, atol=1e-5)
+    assert torch.allclose(ClassForm("softmax").loss(logits, *found), expected, atol=1e-5)
 
 
 def test_two_positive_classes_settle_at_a_half_each():
@@ -61,7 +62,7 @@ def test_two_positive_classes_settle_at_a_half_each():
     optimizer = torch.optim.Adam([z], lr=0.05)
     for _ in range(2000):
         optimizer.zero_grad()
-        class_loss("sigmoid", z, y, w).backward()
+        ClassForm("sigmoid").loss(z, y, w).backward()
         optimizer.step()
     assert z.sigmoid()[:2].tolist() == pytest.approx([0.5, 0.5], abs=0.05) and z.sigmoid()[2:].max() < 0.1
 

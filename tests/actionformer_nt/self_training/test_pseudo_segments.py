@@ -13,9 +13,8 @@ from actionformer_nt.self_training.pseudo_segments import (
     select,
     spare_likely,
 )
-from libs.modeling.assignment import assign_labels
+from libs.modeling.assignment import assign_labels, pyramid_points
 from libs.modeling.meta_archs import PyramidOutput
-from libs.modeling.points import pyramid_points
 
 OPTIONS = PseudoSection()
 RANGES = [(0, 8), (8, 10000)]

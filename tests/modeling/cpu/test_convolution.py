@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from libs.modeling.blocks import TransformerBlock
-from libs.modeling.cpu.convolution import conv1d
+from libs.modeling.blocks import TransformerBlock, conv1d
 from libs.modeling.cpu.winograd import WinogradConv3
 
 pytestmark = pytest.mark.two_paths
