@@ -2,6 +2,6 @@
 
 import sys
 
-from .commands.main import main
+from actionformer_nt.commands.main import main
 
 sys.exit(main())

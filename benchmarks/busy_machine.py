@@ -19,6 +19,8 @@ import time
 
 from models import OUT, ROOT, machine
 
+from libs.core.markdown import markdown_table
+
 POLICIES = {
     "spinning (torch's default)": {
         "KMP_LIBRARY": "throughput"
@@ -90,6 +92,13 @@ def main() -> None:
             if other is not None:
                 other.kill()
     first = rates[next(iter(POLICIES))]
+    rows = []
+    for name, found in rates.items():
+        cells = []
+        for place in ("idle", "busy"):
+            ratio = statistics.median(a / b for a, b in zip(found[place], first[place], strict=True))
+            cells.append(f"{statistics.median(found[place]):.2f} ({ratio:.2f})")
+        rows.append([name, *cells])
     lines = [
         "# Training beside a busy process",
         "",
@@ -97,15 +106,8 @@ def main() -> None:
         "Steps a second of the demo's detector, median over rounds in which the policies alternate; in brackets the "
         "median ratio to the first row of the same round.",
         "",
-        "| threads wait | idle machine | beside one busy process |",
-        "|---|---|---|",
+        markdown_table(["threads wait", "idle machine", "beside one busy process"], rows),
     ]
-    for name, found in rates.items():
-        cells = []
-        for place in ("idle", "busy"):
-            ratio = statistics.median(a / b for a, b in zip(found[place], first[place], strict=True))
-            cells.append(f"{statistics.median(found[place]):.2f} ({ratio:.2f})")
-        lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
     text = "\n".join(lines) + "\n"
     print(text)
     (OUT / "busy_machine.md").write_text(text, encoding="utf-8")

@@ -23,6 +23,8 @@ import numpy as np
 from models import CONFIG, NAMES, machine, ratio_text, write
 from peer import ROOT, peer_python
 
+from libs.core.markdown import markdown_table
+
 FOLDER = ROOT / ".bench" / "data_path"
 CHANNELS = 2048
 # side, data type on disk, workers, MiB of cache
@@ -114,7 +116,7 @@ def main() -> None:
             ratio = "" if side == "peer" else ratio_text([a / b for a, b in zip(base, own, strict=True)])
             texts += [f"{statistics.median(own):.2f}", ratio]
         cache = ", cache" if cache_mib else ""
-        rows.append(f"| {NAMES[side]}, {kind}{cache} | {workers} | {' | '.join(texts)} |")
+        rows.append([f"{NAMES[side]}, {kind}{cache}", workers, *texts])
     write(
         "data_path",
         [
@@ -123,9 +125,7 @@ def main() -> None:
             f"{len(chosen)} training videos of THUMOS14's lengths, {CHANNELS} channels; {machine(1)}. "
             f"Seconds (median of {args.repeats}) and how many times faster than {NAMES['peer']}, which needs workers.",
             "",
-            "| | workers | cold | | warm | |",
-            "|---|---|---|---|---|---|",
-            *rows,
+            markdown_table(["", "workers", "cold", "", "warm", ""], rows),
             "",
             "Made by `python benchmarks/data_path.py --annotations thumos14.json --lengths i3d_feature_lengths.json "
             f"--videos {args.videos} --repeats {args.repeats}`.",

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from peer import PEER, ROOT, peer_python
 
+from libs.core.markdown import markdown_table
 from libs.datasets.annotations import Video, read_annotations
 from libs.evaluation.anet_detection import ANETdetection
 from libs.evaluation.average_precision import GroundTruth, evaluate_detections, ground_truth
@@ -160,17 +161,21 @@ def main() -> None:
         f"{len(detections.score):,} detections of {len(set(detections.video_id))} videos, 5 thresholds, against {PEER} "
         f"(alternating, {args.repeats} repeats, equal mAP to 1e-9):",
         "",
-        "| | seconds (median) |",
-        "|---|---|",
-        f"| {PEER} | {statistics.median(p for p, _ in pairs):.2f} |",
-        f"| this project | {statistics.median(o for _, o in pairs):.4f} |",
-        f"| ratio | {record['ratio_median']:.0f} ({ratios[0]:.0f} to {ratios[-1]:.0f}) |",
+        markdown_table(
+            ["", "seconds (median)"],
+            [
+                (PEER, f"{statistics.median(p for p, _ in pairs):.2f}"),
+                ("this project", f"{statistics.median(o for _, o in pairs):.4f}"),
+                ("ratio", f"{record['ratio_median']:.0f} ({ratios[0]:.0f} to {ratios[-1]:.0f})"),
+            ],
+        ),
         "",
         "How the time grows:",
         "",
-        "| | videos with events | detections | seconds |",
-        "|---|---|---|---|",
-        *(f"| {title} | {videos:,} | {count:,} | {seconds:.3f} |" for title, videos, count, seconds in growth),
+        markdown_table(
+            ["", "videos with events", "detections", "seconds"],
+            [(title, f"{videos:,}", f"{count:,}", f"{seconds:.3f}") for title, videos, count, seconds in growth],
+        ),
         "",
         "Made by `python benchmarks/evaluate.py --annotations thumos14.json --results actionformer_thumos14_i3d.json "
         f"--split {args.split} --repeats {args.repeats}{' --many-classes anet13.json' if args.many_classes else ''}`.",

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from libs.core import load_config
+from libs.core.markdown import markdown_table
 from libs.evaluation import run as evaluation
 from libs.training import run as engine
 from libs.training.run_folder import source_commit
@@ -55,16 +56,15 @@ def main() -> None:
 
     results = {seed: run_seed(args.data, seed, args.work) for seed in args.seeds}
     average = {w: [float(np.mean(results[s][w])) for s in args.seeds] for w in ("raw", "ema")}
+    rows = [(s, *(f"{average[w][i]:.2f}" for w in average)) for i, s in enumerate(args.seeds)]
+    rows.append(("mean", *(f"{np.mean(average[w]):.2f}" for w in average)))
     lines = [
         "# GTEA, split 1: seeds",
         "",
         "Average mAP (tIoU .3-.7, %) after 35 epochs (350 updates); `ema_ramp: true`. The features' CNN saw the labels",
         "of the training videos: these figures check the supervised path and support no semi-supervised claim.",
         "",
-        "| seed | raw weights | averaged weights |",
-        "|---|---|---|",
-        *(f"| {s} | {average['raw'][i]:.2f} | {average['ema'][i]:.2f} |" for i, s in enumerate(args.seeds)),
-        f"| mean | {np.mean(average['raw']):.2f} | {np.mean(average['ema']):.2f} |",
+        markdown_table(["seed", "raw weights", "averaged weights"], rows),
         "",
         f"torch {torch.__version__}, CPU, {torch.get_num_threads()} threads, commit {source_commit()}",
         "",

@@ -12,6 +12,7 @@ import argparse
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from models import (
     CONFIG,
@@ -25,6 +26,8 @@ from models import (
     sample,
     write,
 )
+
+from libs.core.markdown import markdown_table
 
 
 def one_by_one(side: str, lengths: list[int], threads: int) -> list[dict]:
@@ -62,7 +65,6 @@ def main() -> None:
     for worker in workers.values():
         worker.close()
     seconds = {side: [run["seconds"] for run in found] for side, found in runs.items()}
-    ratios = [a / b for a, b in zip(seconds["peer"], seconds["ours"], strict=True)]
     total = {side: sum(found) for side, found in seconds.items()}
     share = network_operations(sum(lengths)) / total["ours"] / rate
 
@@ -86,37 +88,53 @@ def main() -> None:
         "throughput": total["peer"] / total["ours"], "operations_of_peak": share, "growth": growth,
         "classes": by_classes,
     }  # fmt: skip
+    made_by = (
+        f"`python benchmarks/inference.py --lengths i3d_feature_lengths.json --videos {args.videos} "
+        f"--threads {args.threads}`"
+    )
+    write("inference", describe(record, made_by), record)
+
+
+def describe(record: dict[str, Any], made_by: str) -> list[str]:
+    """The lines of the page."""
+    lengths, seconds, growth, rate = (record[key] for key in ("lengths", "seconds", "growth", "peak_flops"))
     peer_growth = {run["steps"]: run for run in growth["peer"]}
 
-    def cells(length: int, key: str, form: str) -> str:
+    def cell(length: int, key: str, form: str) -> str:
         return format(peer_growth[length][key], form) if length in peer_growth else ""
 
-    lines = [
+    steps, operations = sum(lengths), network_operations(sum(lengths))
+    total = {side: sum(found) for side, found in seconds.items()}
+    ratios = [a / b for a, b in zip(seconds["peer"], seconds["ours"], strict=True)]
+    rates = [
+        (NAMES[side], f"{steps / total[side]:,.0f}", f"{100 * operations / total[side] / rate:.0f} %") for side in NAMES
+    ]
+    long_videos = [
+        (
+            f"{run['steps']:,}", cell(run["steps"], "seconds", ".2f"), f"{run['seconds']:.2f}",
+            cell(run["steps"], "mib", ",.0f"), f"{run['mib']:,.0f}", f"{run['before']:,.0f}",
+        )
+        for run in growth["ours"]
+    ]  # fmt: skip
+    return [
         "# Inference", "",
         f"`{CONFIG.name}` at full size, {len(lengths)} videos of THUMOS14's test lengths one by one, with decoding "
         f"and NMS, {record['machine']}; CPU time; the sums of the scores agree to 1e-3. The measured peak of "
         f"a matrix product is {rate / 1e9:.0f} GFLOP/s.", "",
-        "| | steps a second | of the peak |", "|---|---|---|",
-        f"| {NAMES['peer']} | {sum(lengths) / total['peer']:,.0f} | "
-        f"{100 * network_operations(sum(lengths)) / total['peer'] / rate:.0f} % |",
-        f"| {NAMES['ours']} | {sum(lengths) / total['ours']:,.0f} | {100 * share:.0f} % |", "",
+        markdown_table(["", "steps a second", "of the peak"], rates), "",
         f"Throughput: {record['throughput']:.2f} times the peer's; ratio a video {ratio_text(ratios)}. The share of "
         "the peak counts operations on valid steps, with direct convolutions.", "",
         "One video in a fresh process, the features in memory included:", "",
-        f"| steps | {NAMES['peer']}, s | {NAMES['ours']}, s | {NAMES['peer']}, peak MiB | {NAMES['ours']}, peak MiB | "
-        "of it before the call |",
-        "|---|---|---|---|---|---|",
-        *(
-            f"| {run['steps']:,} | {cells(run['steps'], 'seconds', '.2f')} | {run['seconds']:.2f} | "
-            f"{cells(run['steps'], 'mib', ',.0f')} | {run['mib']:,.0f} | {run['before']:,.0f} |"
-            for run in growth["ours"]
+        markdown_table(
+            ["steps", *(f"{NAMES[s]}, {what}" for what in ("s", "peak MiB") for s in NAMES), "of it before the call"],
+            long_videos,
         ), "",
-        f"| classes | {NAMES['peer']}, s for 1,159 steps | {NAMES['ours']}, s |", "|---|---|---|",
-        *(f"| {count} | {found['peer']:.2f} | {found['ours']:.2f} |" for count, found in by_classes.items()), "",
-        f"Made by `python benchmarks/inference.py --lengths i3d_feature_lengths.json --videos {args.videos} "
-        f"--threads {args.threads}`.",
+        markdown_table(
+            ["classes", f"{NAMES['peer']}, s for 1,159 steps", f"{NAMES['ours']}, s"],
+            [(count, f"{found['peer']:.2f}", f"{found['ours']:.2f}") for count, found in record["classes"].items()],
+        ), "",
+        f"Made by {made_by}.",
     ]  # fmt: skip
-    write("inference", lines, record)
 
 
 if __name__ == "__main__":

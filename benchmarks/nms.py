@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from peer import PEER, ROOT, peer_python
 
+from libs.core.markdown import markdown_table
 from libs.nms import fallback, kernels
 from libs.nms import suppress as nms
 from libs.nms.suppress import nms_videos
@@ -208,6 +209,12 @@ def main() -> None:
     parts = [where_time_goes(8000, 20, True), where_time_goes(5000, 200, True), where_time_goes(12000, 20, False)]
     columns = list(parts[-1] | parts[0])
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    titles = ["candidates x classes", "threads", "peer, ms", "this project, ms", "ratio (spread)"]
+    cells = []
+    for r in rows:
+        ratio = f"{r['ratio']:.0f} ({r['ratios'][0]:.0f} to {r['ratios'][-1]:.0f})"
+        on_cuda = [f"{r['cuda_ms']:.3f}"] if cuda else []
+        cells.append([r["case"], r["threads"], f"{r['peer_ms']:.2f}", f"{r['ours_ms']:.3f}", ratio, *on_cuda])
     lines = [
         "# NMS",
         "",
@@ -217,14 +224,7 @@ def main() -> None:
         f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} cores, commit {source_commit()}"
         + (f", {cuda}" if cuda else "; no GPU here: CUDA kernels compiled, not run"),
         "",
-        "| candidates x classes | threads | peer, ms | this project, ms | ratio (spread) |"
-        + (" CUDA, ms |" if cuda else ""),
-        "|---|---|---|---|---|" + ("---|" if cuda else ""),
-        *(
-            f"| {r['case']} | {r['threads']} | {r['peer_ms']:.2f} | {r['ours_ms']:.3f} | {r['ratio']:.0f} "
-            f"({r['ratios'][0]:.0f} to {r['ratios'][-1]:.0f}) |" + (f" {r['cuda_ms']:.3f} |" if cuda else "")
-            for r in rows
-        ),
+        markdown_table([*titles, *(["CUDA, ms"] if cuda else [])], cells),
         "",
         "Where the time of a call goes, in ms on one thread, and what its two ideas save: decays are made up for only "
         "when a candidate comes to the top of a heap, and stop when the classes together have given 200 (against "
@@ -232,9 +232,7 @@ def main() -> None:
         "candidates that start near enough (against all of them, in PyTorch). The rest of a call is some twenty small "
         "torch operations.",
         "",
-        "| " + " | ".join(columns) + " |",
-        "|---" * len(columns) + "|",
-        *("| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in parts),
+        markdown_table(columns, [[_cell(row.get(c)) for c in columns] for row in parts]),
         "",
         *([] if args.lengths else ["No lengths were given: the batch of videos is left out.", ""]),
         "Made by `python benchmarks/nms.py --lengths i3d_feature_lengths.json`.",

@@ -26,6 +26,7 @@ from actionformer_nt.spot.meta_arch import Spot
 from actionformer_nt.spot.network import SpotOutput
 from actionformer_nt.spot.targets import quantise, to_segments
 from libs.core.files import load_json
+from libs.core.markdown import markdown_table
 from libs.core.schema import TestSection, TrainSection
 from libs.datasets.annotations import Annotations, duplicate_mask, read_annotations
 from libs.datasets.labels import names_of
@@ -253,37 +254,39 @@ def main() -> None:
 
 
 def describe(record: dict[str, Any]) -> str:
-    def row(name: str, found: dict[str, Any]) -> str:
-        kinds = ("inference", "quantised", "quantised_beyond_features")
-        return f"| {name} | " + " | ".join(f"{found[k]['average_mAP']:.2f}" if found[k] else "" for k in kinds) + " |"
-
     ceilings, windows = record["ceilings"], record["fixed_windows"]
     windowed, rescaled = (list(ceilings.values())[k]["per_class"] for k in (1, 2))
+    kinds = ("inference", "quantised", "quantised_beyond_features")
+    reached = [
+        [name, *(f"{found[kind]['average_mAP']:.2f}" if found[kind] else "" for kind in kinds)]
+        for name, found in ceilings.items()
+    ]
     classes = [
-        f"| {name} | {windowed[name][0]:.2f} | {windowed[name][1]:.2f} | {rescaled[name][0]:.2f} | "
-        f"{rescaled[name][1]:.2f} |"
+        [name, *(f"{ap:.2f}" for ap in (*windowed[name], *rescaled[name]))]
         for name in windowed
         if any(abs(found[name][0] - found[name][1]) >= 0.005 for found in (windowed, rescaled))
     ]
+    control = ["true video labels", *(f"{score:.2f}" for score in (windows["average_mAP"], *windows["mAP"].values()))]
     speeds = record["speed"]
+    seconds = [
+        [name, f"{speeds[kind]['seconds']:.0f}", *(f"{peak:,} MiB" for peak in speeds[kind]["peak_mib"])]
+        for kind, name in (("smooth", "smooth, two actions a video"), ("noise", "noise"))
+    ]
     return "\n".join([
         "# SPOT: what its representation can reach", "", INTRODUCTION, "",
-        "| average mAP | through the inference | ground truth on the grid | the same, also past the features |",
-        "|---|---|---|---|", *(row(name, found) for name, found in ceilings.items()), "", EXPLANATION, "",
-        "| AP of the class | windows | windows, on the grid | rescaled | rescaled, on the grid |",
-        "|---|---|---|---|---|", *classes, "",
-        "## No learning", "", CONTROL, "", "| | average | " + " | ".join(windows["mAP"]) + " |",
-        "|---|---|" + "---|" * len(windows["mAP"]),
-        f"| true video labels | {windows['average_mAP']:.2f} | "
-        + " | ".join(f"{value:.2f}" for value in windows["mAP"].values()) + " |", "",
+        markdown_table(
+            ["average mAP", "through the inference", "ground truth on the grid", "the same, also past the features"],
+            reached,
+        ), "", EXPLANATION, "",
+        markdown_table(
+            ["AP of the class", "windows", "windows, on the grid", "rescaled", "rescaled, on the grid"], classes
+        ), "",
+        "## No learning", "", CONTROL, "", markdown_table(["", "average", *windows["mAP"]], [control]), "",
         "## Speed", "",
         f"Inference after the network, 100 x 100 masks, 200 classes, one video at a time, {speeds['threads']} threads, "
         f"{speeds['videos']:,} videos:", "",
-        "| random scores | seconds | peak memory after a tenth of the videos | after all |", "|---|---|---|---|",
-        *(
-            f"| {name} | {speeds[kind]['seconds']:.0f} | {speeds[kind]['peak_mib'][0]:,} MiB "
-            f"| {speeds[kind]['peak_mib'][1]:,} MiB |"
-            for kind, name in (("smooth", "smooth, two actions a video"), ("noise", "noise"))
+        markdown_table(
+            ["random scores", "seconds", "peak memory after a tenth of the videos", "after all"], seconds
         ), "",
         "Made by `python benchmarks/spot_ceilings.py --data DATA`; all figures are in `spot_ceilings.json`.", "",
     ])  # fmt: skip

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from libs.core.markdown import markdown_table
 from libs.datasets.annotations import read_annotations
 from libs.evaluation.anet_detection import ANETdetection
 from libs.evaluation.detections import read_results
 from libs.evaluation.diagnosis import BINS, LOW, PROFILE, diagnose
-from libs.evaluation.tables import DiagnosisNumbers, diagnosis_to_dict
+from libs.evaluation.tables import DiagnosisNumbers, RangeOfEvents, diagnosis_to_dict
 from libs.training.run_folder import source_commit
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,17 +47,14 @@ def main() -> None:
 
 def describe(found: DiagnosisNumbers) -> str:
     thresholds = [f"{t:.1f}" for t in found["tiou"]]
-    head, rule = " | ".join(thresholds), "---|" * len(thresholds)
     wrong = np.array([row["count"] for row in found["false_positives"]])  # (kinds, T)
     gain = np.array([row["gain"] for row in found["false_positives"]])
     missed = np.array([row["count"] for row in found["misses"]])
     top = np.array(found["profile"])[AT]  # (PROFILE, kinds and correct)
     kinds = [row["kind"] for row in found["false_positives"]]
 
-    def table(names: list[str], values: np.ndarray, form: str) -> list[str]:
-        return [
-            f"| {n} | " + " | ".join(form.format(v) for v in row) + " |" for n, row in zip(names, values, strict=True)
-        ]
+    def rows(names: list[str], values: np.ndarray, form: str) -> list[list[str]]:
+        return [[name, *map(form.format, row)] for name, row in zip(names, values, strict=True)]
 
     gains = np.column_stack([gain, gain.mean(axis=1)])
     scores = [*found["mAP"], float(np.mean(found["mAP"]))]
@@ -69,25 +67,35 @@ def describe(found: DiagnosisNumbers) -> str:
         f"makes this page; all numbers are in `thumos14_diagnosis.json`.", "",
         "## Gain in mAP from fixing one kind", "",
         "mAP in percent and, below it, the points that it would gain without the false positives of one kind.", "",
-        f"| tIoU | {head} | average |", f"|---|{rule}---|",
-        "| mAP | " + " | ".join(f"{100 * s:.2f}" for s in scores) + " |", *table(kinds, 100 * gains, "+{:.2f}"), "",
-        "## False positives", "", f"| tIoU | {head} |", f"|---|{rule}", *table(kinds, wrong, "{:,}"), "",
+        markdown_table(
+            ["tIoU", *thresholds, "average"],
+            [["mAP", *(f"{100 * s:.2f}" for s in scores)], *rows(kinds, 100 * gains, "+{:.2f}")],
+        ), "",
+        "## False positives", "", markdown_table(["tIoU", *thresholds], rows(kinds, wrong, "{:,}")), "",
         f"Most of them have low scores. Among the best k·G detections of each class, G its number of events, at tIoU "
         f"{thresholds[AT]}, in percent:", "",
-        "| k | " + " | ".join(kinds) + " | correct |", "|---|" + "---|" * (len(kinds) + 1),
-        *table([str(k + 1) for k in range(PROFILE)], 100 * top / top.sum(axis=1, keepdims=True), "{:.1f}"), "",
-        "## Missed events", "", f"| tIoU | {head} |", f"|---|{rule}",
-        *table([row["kind"] for row in found["misses"]], missed, "{:,}"), "",
+        markdown_table(
+            ["k", *kinds, "correct"],
+            rows([str(k + 1) for k in range(PROFILE)], 100 * top / top.sum(axis=1, keepdims=True), "{:.1f}"),
+        ), "",
+        "## Missed events", "",
+        markdown_table(["tIoU", *thresholds], rows([row["kind"] for row in found["misses"]], missed, "{:,}")), "",
         f"In percent of the events of a range, at tIoU {thresholds[AT]} and, in the last column, at {thresholds[-1]}; "
         "`length` in seconds, `coverage` the share of the video, `instances` the events of the class in the video:", "",
-        "| | range | events | missed | missed at the highest tIoU |", "|---|---|---|---|---|",
+        markdown_table(["", "range", "events", "missed", "missed at the highest tIoU"], by_range(found["groups"])),
     ]  # fmt: skip
-    for name, ranges in found["groups"].items():
+    return "\n".join(lines) + "\n"
+
+
+def by_range(groups: dict[str, list[RangeOfEvents]]) -> list[list[str]]:
+    """Rows: events of each range of each property, and the share of them that is missed."""
+    rows = []
+    for name, ranges in groups.items():
         for size, row in zip(SIZES, ranges, strict=False):
             span = f"> {row['low']:g}" if row["high"] is None else f"{row['low']:g} – {row['high']:g}"
             share = [f"{100 * row['missed'][t] / row['events']:.1f}" if row["events"] else "" for t in (AT, -1)]
-            lines.append(f"| {name} {size} | {span} | {row['events']:,} | {share[0]} | {share[1]} |")
-    return "\n".join(lines) + "\n"
+            rows.append([f"{name} {size}", span, f"{row['events']:,}", *share])
+    return rows
 
 
 if __name__ == "__main__":

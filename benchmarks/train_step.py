@@ -25,6 +25,8 @@ from models import (
     write,
 )
 
+from libs.core.markdown import markdown_table
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -55,10 +57,9 @@ def main() -> None:
         total = {side: sum(found) for side, found in seconds.items()}
         share = 3 * network_operations(sum(ordered)) / total["ours"] / rate
         record[order] = {"seconds": seconds, "operations_of_peak": share, "throughput": total["peer"] / total["ours"]}
-        rows.append(
-            f"| {order} | {statistics.median(seconds['peer']):.2f} | {statistics.median(seconds['ours']):.2f} | "
-            f"{ratio_text(ratios)} | {total['peer'] / total['ours']:.2f} | {100 * share:.0f} % |"
-        )
+        median = {side: f"{statistics.median(found):.2f}" for side, found in seconds.items()}
+        throughput = f"{total['peer'] / total['ours']:.2f}"
+        rows.append((order, median["peer"], median["ours"], ratio_text(ratios), throughput, f"{100 * share:.0f} %"))
     memory = {side: worker.run("train", [longest] * size)["mib"] for side, worker in workers.items()}
     record["mib"] = memory
     lines = [
@@ -66,9 +67,11 @@ def main() -> None:
         f"`{CONFIG.name}` at full size, batches of {size}, {args.steps} steps each, THUMOS14's validation "
         f"lengths, {record['machine']}; seconds of CPU time. The measured peak of a matrix product is "
         f"{rate / 1e9:.0f} GFLOP/s.", "",
-        f"| order | {NAMES['peer']}, s a step | {NAMES['ours']}, s a step | ratio, median (range) | throughput | "
-        "share of the peak |",
-        "|---|---|---|---|---|---|", *rows, "",
+        markdown_table(
+            ["order", *(f"{NAMES[side]}, s a step" for side in ("peer", "ours")), "ratio, median (range)",
+             "throughput", "share of the peak"],
+            rows,
+        ), "",
         "The share counts three times the operations of a forward pass on the valid steps, with direct convolutions: "
         "Winograd's need a third fewer, so that it may exceed what a matrix product reaches.", "",
         f"Peak memory after a step on {size} x {longest} steps: {NAMES['peer']} {memory['peer']:,.0f} MiB, "

@@ -176,6 +176,14 @@ def test_a_wheel_brings_its_configurations(from_wheel, tmp_path):
     assert used.returncode == 0 and int(used.stdout) > 0, used.stderr
 
 
+def test_a_wheel_brings_the_page_of_the_report(from_wheel, tmp_path):
+    code = "from actionformer_nt.report.page import WEB, render; print(WEB, render({'name': '</script>'}))"
+    done = command(cwd=tmp_path, path=from_wheel, python=("-c", code))
+    assert done.returncode == 0 and done.stdout.startswith(str(from_wheel)), done.stderr
+    assert '<script type="application/json" id="data">{"name":"\\u003c/script>"}</script>' in done.stdout
+    assert "{{" not in done.stdout and all(part in done.stdout for part in (":root {", "getElementById"))
+
+
 @pytest.mark.parametrize("mode", ["lenient", "strict"])
 def test_an_editable_installation_finds_the_configurations_of_its_checkout(mode, sources, tmp_path):
     made = build("build_editable", sources, tmp_path / "dist", config_settings={"editable_mode": mode})

@@ -8,9 +8,9 @@ import os
 import sys
 from pathlib import Path
 
+from actionformer_nt import run as semi_run
 from actionformer_nt.commands.main import tool
 from actionformer_nt.protocol import splits
-from actionformer_nt.self_training import trainer
 from libs.core import load_config
 from libs.core.types import Config
 from libs.datasets.annotations import read_annotations
@@ -68,9 +68,9 @@ def few_labels(name: str) -> None:
         config = load_config(ROOT / "configs" / "semi" / f"{name}.yaml")
         config["semi_cfg"] |= {"method": method, "burn_in_checkpoint": burn_in}
         folder = run_folder.folder_of_run(config, name, method)
-        trainer.train(config, folder, overwrite=True)
-        burn_in = str(folder / trainer.BURN_IN)
-        result = trainer.evaluate(config, folder)["student"].result
+        semi_run.train(config, folder, overwrite=True)
+        burn_in = str(folder / semi_run.BURN_IN)
+        result = semi_run.evaluate(config, folder)["student"].result
         assert result is not None  # it was not asked to save alone
         scores[method] = result.average_mAP
     print("\nwith 4 of the 40 training videos labeled, average mAP on the (synthetic) test videos:")

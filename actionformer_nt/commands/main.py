@@ -107,7 +107,7 @@ def call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
         return MISTAKE
     except RuntimeError as error:
         from actionformer_nt.study.runner import RunsFailedError
-        from libs.training.epoch import NonFiniteLossError
+        from libs.training.update import NonFiniteLossError
 
         if not isinstance(error, NonFiniteLossError | RunsFailedError):
             raise

@@ -32,10 +32,10 @@ def run(args: argparse.Namespace) -> None:
     if args.resume and args.output is None:
         folder = run_folder.resume_point(args.resume).parent
     if "semi_cfg" in config:
-        from actionformer_nt.self_training import trainer
+        from actionformer_nt import run as semi_run
 
-        trainer.train(config, folder, resume=args.resume, overwrite=args.overwrite, progress=not args.quiet)
-        for name, found in trainer.evaluate(config, folder, progress=not args.quiet).items():
+        semi_run.train(config, folder, resume=args.resume, overwrite=args.overwrite, progress=not args.quiet)
+        for name, found in semi_run.evaluate(config, folder, progress=not args.quiet).items():
             print(f"{name}: " + ", ".join(str(path) for path in found.files.values()))
         return
     engine.train(

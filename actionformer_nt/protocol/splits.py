@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from actionformer_nt.names import LABELED_ONLY
+from actionformer_nt.methods import LABELED_ONLY
 from libs.core.files import load_json, write_text
 from libs.core.seeding import derive_seed
 from libs.core.types import Config

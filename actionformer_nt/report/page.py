@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from .runs import gather
 
 WEB = Path(__file__).parent / "web"
@@ -27,10 +29,16 @@ def write_report(folders: Sequence[str | Path], out: str | Path, *, videos: int 
 
 def render(content: dict[str, Any]) -> str:
     """The page for what `gather` returns."""
-    # "<" never ends a script element early, and the data stay JSON
+    # The parts are put in as they are: HTML escapes would break CSS, JavaScript and JSON, which HTML does not unescape
+    # within <style> and <script>.
+    environment = Environment(
+        loader=FileSystemLoader(WEB), autoescape=False, undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    # A name such as "</script>" in the data would end the script element that holds them. "\u003c" is "<" to a JSON
+    # parser, but not to an HTML parser.
     data = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    page = (WEB / "page.html").read_text(encoding="utf-8")
-    scripts = "\n".join((WEB / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    for mark, text in (("STYLE", (WEB / "style.css").read_text(encoding="utf-8")), ("SCRIPT", scripts), ("DATA", data)):
-        page = page.replace(f"<!--{mark}-->", text)
-    return page
+    return environment.get_template("page.html").render(
+        style=(WEB / "style.css").read_text(encoding="utf-8"),
+        scripts="\n".join((WEB / name).read_text(encoding="utf-8") for name in SCRIPTS),
+        data=data,
+    )

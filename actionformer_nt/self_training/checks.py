@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from actionformer_nt.config import semi_section
 from actionformer_nt.protocol.splits import Split, check_split, read_hidden, read_split, unlabeled_classes
 from libs.core.types import Config
 from libs.datasets.annotations import MIN_DURATION, Annotations
 from libs.datasets.checks.findings import Findings
 
-from .trainer import check_config
+from .setup import check_config
 
 
 def check_semi(config: Config, findings: Findings) -> None:
@@ -16,13 +17,13 @@ def check_semi(config: Config, findings: Findings) -> None:
         check_config(config, diagnostic=True)
     except ValueError as error:
         findings.add("error", "semi-cfg", "semi_cfg", str(error))
-    wanted = config["semi_cfg"]["split"]
+    wanted = semi_section(config).split
     try:
-        split = read_split(wanted["file"], wanted["ratio"], wanted["fold"])
+        split = read_split(wanted.file, wanted.ratio, wanted.fold)
         annotations = read_hidden(config["dataset"]["json_file"], split)
         check_split(config, annotations, split)
     except (ValueError, OSError) as error:
-        findings.add("error", "split", str(wanted["file"]), str(error), advice="`actionformer-nt splits` makes one")
+        findings.add("error", "split", wanted.file, str(error), advice="`actionformer-nt splits` makes one")
         return
     _check_labeled(config, annotations, split, findings)
 

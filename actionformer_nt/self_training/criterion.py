@@ -17,15 +17,15 @@ class UnlabeledCriterion:
     The mean never falls below a tenth of the labeled one's, towards which it drifts where there are no pseudo labels:
     hundreds of such steps do no harm to the first that has some.
 
-    Args:
-        normalizer: of the labeled loss at the start.
+    The mean starts at the labeled one's. It is None before the first call.
     """
 
     MOMENTUM = 0.9
     FLOOR = 0.1
 
-    def __init__(self, *, form: str, reg_weight: float, normalizer: float) -> None:
-        self.form, self.reg_weight, self.normalizer = form, reg_weight, normalizer
+    def __init__(self, *, form: str, reg_weight: float) -> None:
+        self.form, self.reg_weight = form, reg_weight
+        self.normalizer: float | None = None
 
     def __call__(
         self, logits: Tensor, offsets: Tensor, targets: Targets, *, labeled_normalizer: float
@@ -41,7 +41,8 @@ class UnlabeledCriterion:
         positive = targets.offset_weight > 0
         count = distributed.total_count(int(positive.sum()))
         least = self.FLOOR * labeled_normalizer
-        self.normalizer = self.MOMENTUM * self.normalizer + (1 - self.MOMENTUM) * max(count, least)
+        before = labeled_normalizer if self.normalizer is None else self.normalizer
+        self.normalizer = self.MOMENTUM * before + (1 - self.MOMENTUM) * max(count, least)
         used = targets.cls_weight.amax(-1) > 0
         y, w = targets.cls, targets.cls_weight
         if self.form == "softmax":

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from actionformer_nt.config import PseudoSection
 from actionformer_nt.methods import ClassTargets
 from actionformer_nt.methods.label_space import partition
 from libs.modeling.assignment import Targets, match_points
-from libs.modeling.losses import class_scores, with_background
+from libs.modeling.losses import class_scores, iou_matrix, with_background
 from libs.modeling.meta_archs import PyramidOutput
 from libs.nms.suppress import nms_videos
 
@@ -36,7 +37,7 @@ class PseudoSegments(NamedTuple):
 
 @torch.no_grad()
 def propose(
-    output: PyramidOutput, row: int, options: dict[str, Any], *, class_form: str = "sigmoid", pre_nms_topk: int = 2000
+    output: PyramidOutput, row: int, options: PseudoSection, *, class_form: str = "sigmoid", pre_nms_topk: int = 2000
 ) -> PseudoSegments:
     """All segments of the video in `row` of a teacher's output, before any selection: class-agnostic hard NMS over
     each point's best class; boundaries and logits are means over a segment's supporters, weighted by score.
@@ -60,22 +61,22 @@ def propose(
         return PseudoSegments(segments, scores, logits)
     ((kept, kept_scores, index),) = nms_videos(
         [(segments, scores, torch.arange(len(scores), device=scores.device))],
-        iou_threshold=options["nms_iou"],
+        iou_threshold=options.nms_iou,
         min_score=0.0,
-        max_seg_num=options["max_segments"],
+        max_seg_num=options.max_segments,
         method="hard",
         multiclass=False,
     )
-    weight = torch.where(iou_matrix(kept, segments) >= options["support_iou"], scores[None, :], 0.0)  # (N, candidates)
+    weight = torch.where(iou_matrix(kept, segments) >= options.support_iou, scores[None, :], 0.0)  # (N, candidates)
     weight.scatter_(1, index[:, None], scores[index][:, None])  # a segment supports itself
     weight = weight / weight.sum(dim=1, keepdim=True)
     # as differences to the segment, so that the mean of equal ends, such as a point's own time, is exactly that end and
     # rounding does not decide on which side of it the point lies
     shift = (weight[:, :, None] * (segments[None] - kept[:, None])).sum(dim=1)  # (N, candidates, 2) -> (N, 2)
-    return PseudoSegments(kept + shift, kept_scores, weight @ logits / options["temperature"])
+    return PseudoSegments(kept + shift, kept_scores, weight @ logits / options.temperature)
 
 
-def select(found: PseudoSegments, options: dict[str, Any], class_scores: Tensor | None = None) -> PseudoSegments:
+def select(found: PseudoSegments, options: PseudoSection, class_scores: Tensor | None = None) -> PseudoSegments:
     """The segments that are used as pseudo labels.
 
     Args:
@@ -83,23 +84,23 @@ def select(found: PseudoSegments, options: dict[str, Any], class_scores: Tensor 
             class's running score over that of the best class; `topk`: the best `topk`.
         class_scores: (C,) running mean of the scores per class, for `per_class`.
     """
-    if options["select"] == "topk":
-        return found.select(torch.arange(min(options["topk"], len(found.scores)), device=found.scores.device))
-    threshold = torch.full_like(found.scores, options["threshold"])
-    if options["select"] == "per_class" and class_scores is not None and len(found.scores):
+    if options.select == "topk":
+        return found.select(torch.arange(min(options.topk, len(found.scores)), device=found.scores.device))
+    threshold = torch.full_like(found.scores, options.threshold)
+    if options.select == "per_class" and class_scores is not None and len(found.scores):
         relative = class_scores / class_scores.max().clamp(min=1e-6)
         threshold = threshold * relative.to(threshold.device)[found.logits.argmax(dim=-1)]
     return found.select(found.scores >= threshold)
 
 
-def point_probs(output: PyramidOutput, row: int, options: dict[str, Any]) -> Tensor:
+def point_probs(output: PyramidOutput, row: int, options: PseudoSection) -> Tensor:
     """(P, C + 1): the distribution over the actions and the background at the valid points of the video in `row`,
     level by level."""
     logits = torch.cat([z[row, mask[row]].float() for z, mask in zip(output.logits, output.masks, strict=True)])
-    return (with_background(logits, options["background_logit"] or 0.0) / options["temperature"]).softmax(dim=-1)
+    return (with_background(logits, options.background_logit or 0.0) / options.temperature).softmax(dim=-1)
 
 
-def background_targets(num_classes: int, options: dict[str, Any], *, form: str, partitioning: bool) -> ClassTargets:
+def background_targets(num_classes: int, options: PseudoSection, *, form: str, partitioning: bool) -> ClassTargets:
     """Y and W (K,) of a point of no pseudo segment: the target is the background, and the actions are its negatives,
     in the softmax form for the methods alone that learn from non-target classes.
 
@@ -107,7 +108,7 @@ def background_targets(num_classes: int, options: dict[str, Any], *, form: str, 
         options: `semi_cfg.pseudo`.
         partitioning: whether the method is one of those.
     """
-    weight = {"ignore": 0.0, "weighted": options["background_weight"]}.get(options["background"], 1.0)
+    weight = {"ignore": 0.0, "weighted": options.background_weight}.get(options.background, 1.0)
     y, w = torch.zeros(num_classes), torch.full((num_classes,), weight)
     if form == "softmax":
         y, w = F.pad(y, (0, 1), value=1.0), F.pad(w if partitioning else 0 * w, (0, 1), value=weight)
@@ -130,7 +131,7 @@ def spare_likely(background: ClassTargets, probs: Tensor, *, lam: float) -> Clas
     return ClassTargets(y, w)
 
 
-def spread(
+def assign_pseudo_labels(
     output: PyramidOutput,
     segments: list[Tensor],
     at_segments: list[ClassTargets] | None,
@@ -161,10 +162,3 @@ def spread(
                 w[positive] = at_segments[i].weight[match.chosen[positive]].to(w)
         rows.append((y, w, offsets, positive.to(y)))
     return Targets(*(torch.stack(columns) for columns in zip(*rows, strict=True)))
-
-
-def iou_matrix(a: Tensor, b: Tensor) -> Tensor:
-    """(N, 2), (M, 2) -> (N, M)."""
-    inter = (torch.minimum(a[:, None, 1], b[None, :, 1]) - torch.maximum(a[:, None, 0], b[None, :, 0])).clamp(min=0)
-    union = (a[:, 1] - a[:, 0])[:, None] + (b[:, 1] - b[:, 0])[None, :] - inter
-    return inter / union.clamp(min=1e-8)

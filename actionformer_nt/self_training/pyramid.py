@@ -1,67 +1,36 @@
-"""The unlabeled half of an iteration, for one architecture each: pseudo labels from a teacher, losses of a student.
-
-`SemiTrainer` makes the views and lets the method choose class targets; what a pseudo label is, and how it reaches the
-student's points, is decided here for ActionFormer's pyramid and in `spot/unlabeled.py` for SPOT.
-"""
+"""Self-training of ActionFormer's pyramid: pseudo segments, and the points of the student that learn from them."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actionformer_nt.config import PseudoSection
-from actionformer_nt.methods import ClassTargets
-from actionformer_nt.names import PARTITIONING
+from actionformer_nt.config import semi_section
+from actionformer_nt.methods import PARTITIONING, ClassTargets
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from libs.core import distributed
+from libs.core.types import Config
 from libs.datasets.dataset import TALDataset
+from libs.datasets.video import VideoItem
 
 from .criterion import UnlabeledCriterion
-from .pseudo_segments import PseudoSegments, background_targets, point_probs, propose, select, spare_likely, spread
+from .interface import SelfTraining
+from .pseudo_segments import (
+    PseudoSegments,
+    assign_pseudo_labels,
+    background_targets,
+    point_probs,
+    propose,
+    select,
+    spare_likely,
+)
 from .views import Geometry
 
 CLASS_SCORE_MOMENTUM = 0.99
-
-
-class Unlabeled(Protocol):
-    """`Pseudo` stands for an architecture's own pseudo labels of one video."""
-
-    form: str  # of the class loss, "sigmoid" or "softmax"
-
-    def pseudo_labels(self, teacher: Any, videos: list[dict[str, Any]]) -> list[Any]:
-        """Of the teacher on weak views of these videos, one per video, in their order."""
-
-    def probs(self, pseudo: Any) -> Tensor:
-        """(..., K) class distributions, which a method turns into Y and W."""
-
-    def used_probs(self, pseudo: Any) -> Tensor:
-        """(N, K): those of them that the student learns from, for records."""
-
-    def segments(self, pseudo: Any) -> PseudoSegments:
-        """The pseudo labels as segments, for records."""
-
-    def true_class(self, hidden: HiddenLabels, video: dict[str, Any], pseudo: Any) -> Tensor:
-        """(...,) hidden class of each distribution, -1: of none. For the diagnostic method."""
-
-    def losses(
-        self,
-        student: Any,
-        videos: list[dict[str, Any]],
-        views: list[dict[str, Any]],
-        geometries: list[Geometry],
-        pseudo: list[Any],
-        targets: list[ClassTargets],
-    ) -> tuple[dict[str, Tensor], int]:
-        """Of the student on strong views (`views`) of weak ones (`videos`): named terms with their weighted sum
-        `loss`, and the number of pseudo segments that are left in the views."""
-
-    def state(self) -> dict[str, Any]:
-        """For exact resuming."""
-
-    def load_state(self, state: dict[str, Any]) -> None: ...
 
 
 class PyramidPseudo(NamedTuple):
@@ -71,28 +40,40 @@ class PyramidPseudo(NamedTuple):
     points: Tensor | None  # (P, C + 1) distributions at the teacher's valid points, where they are asked for
 
 
-class PyramidUnlabeled:
-    """ActionFormer: pseudo segments, spread over the student's points. Each has one class distribution over the
-    actions, or, with `pseudo.partition: dense`, every point has one over the actions and the background.
+class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
+    """Each pseudo segment has one class distribution over the actions or, with `pseudo.partition: dense`, every point
+    has one over the actions and the background."""
 
-    Args:
-        config: resolved.
-        normalizer: of the labeled loss at the end of the burn-in.
-    """
-
-    def __init__(self, config: dict[str, Any], normalizer: float) -> None:
-        semi = config["semi_cfg"]
-        self.form, self.options, self.train_cfg = config["model"]["class_form"], semi["pseudo"], config["train_cfg"]
-        self.lam, self.num_classes = semi["lam"], config["dataset"]["num_classes"]
-        self.dense = self.options["partition"] == "dense"
-        partitioning = semi["method"] in PARTITIONING
-        self.spares = self.options["background"] == "partition" and partitioning
+    def __init__(self, config: Config, labeled: TALDataset) -> None:
+        semi = semi_section(config)
+        self.form, self.options, self.train_cfg = config["model"]["class_form"], semi.pseudo, config["train_cfg"]
+        self.lam, self.num_classes = semi.lam, config["dataset"]["num_classes"]
+        self.finest_stride = config["model"]["scale_factor"] ** config["model"]["fpn_start_level"]
+        self.dense = self.options.partition == "dense"
+        partitioning = semi.method in PARTITIONING
+        self.spares = self.options.background == "partition" and partitioning
         self.background = background_targets(self.num_classes, self.options, form=self.form, partitioning=partitioning)
-        self.criterion = UnlabeledCriterion(form=self.form, reg_weight=semi["reg_weight"], normalizer=normalizer)
+        self.criterion = UnlabeledCriterion(form=self.form, reg_weight=semi.reg_weight)
         self.class_scores = torch.zeros(self.num_classes)
 
+    @staticmethod
+    def check(config: Config) -> None:
+        pseudo = semi_section(config).pseudo
+        asked = pseudo.at_points
+        sigmoid = config["model"]["class_form"] == "sigmoid"
+        if asked and sigmoid and pseudo.background_logit is None:
+            raise ValueError(
+                "semi_cfg.pseudo.background_logit: the distribution at points needs one, since a sigmoid head has no "
+                "logit of the background; at -0.85, say, an action with a score of .3 is as probable as the background"
+            )
+        if pseudo.background_logit is not None and not (asked and sigmoid):
+            raise ValueError(
+                f"semi_cfg.pseudo.background_logit: {pseudo.background_logit}: without effect unless model.class_form "
+                "is sigmoid and pseudo.partition: dense or pseudo.background: partition asks for it; leave it out"
+            )
+
     @torch.no_grad()
-    def pseudo_labels(self, teacher: Any, videos: list[dict[str, Any]]) -> list[PyramidPseudo]:
+    def pseudo_labels(self, teacher: Any, videos: list[VideoItem]) -> list[PyramidPseudo]:
         found: dict[int, PseudoSegments] = {}
         points: dict[int, Tensor] = {}
         for batch in teacher.batches(videos):
@@ -102,7 +83,7 @@ class PyramidUnlabeled:
                 if self.dense or self.spares:
                     points[i] = point_probs(output, row, self.options)
         proposals = [found[i] for i in range(len(videos))]
-        if self.options["select"] == "per_class":
+        if self.options.select == "per_class":
             self._update_class_scores(proposals)
         return [
             PyramidPseudo(select(proposal, self.options, self.class_scores), points.get(i))
@@ -126,19 +107,25 @@ class PyramidUnlabeled:
         """(N, C) of the segments or, dense, (P, C + 1) of the points."""
         return pseudo.points if self.dense else pseudo.segments.probs
 
-    used_probs = probs
-
     def segments(self, pseudo: PyramidPseudo) -> PseudoSegments:
         return pseudo.segments
 
-    def true_class(self, hidden: HiddenLabels, video: dict[str, Any], pseudo: PyramidPseudo) -> Tensor:
-        return hidden.true_class(video, pseudo.segments).to(pseudo.segments.logits.device)
+    def rows_of_segments(self, pseudo: PyramidPseudo) -> list[int]:
+        """A segment's own distribution or, dense, that of the point of the finest level in its middle."""
+        segments = pseudo.segments.segments
+        if pseudo.points is None or not self.dense:
+            return list(range(len(segments)))
+        middle = (segments.mean(dim=1) / self.finest_stride).round().long()
+        return middle.clamp(0, len(pseudo.points) - 1).tolist()  # the points of the finest level come first
+
+    def true_class(self, hidden: HiddenLabels, video: VideoItem, pseudo: PyramidPseudo) -> Tensor:
+        return hidden.true_class(video, pseudo.segments.segments).to(pseudo.segments.logits.device)
 
     def losses(
         self,
         student: Any,
-        videos: list[dict[str, Any]],
-        views: list[dict[str, Any]],
+        videos: list[VideoItem],
+        views: list[VideoItem],
         geometries: list[Geometry],
         pseudo: list[PyramidPseudo],
         targets: list[ClassTargets],
@@ -156,7 +143,7 @@ class PyramidUnlabeled:
             at_segments.append(ClassTargets(F.pad(y[kept], column), F.pad(w[kept], column)))
             at_points.append(self._background(found))
         output = student.outputs(views)
-        point_targets = spread(
+        point_targets = assign_pseudo_labels(
             output, segments, None if self.dense else at_segments, at_points,
             center_sample=self.train_cfg["center_sample"],
             center_sample_radius=self.train_cfg["center_sample_radius"],
@@ -173,47 +160,24 @@ class PyramidUnlabeled:
             return self.background
         return spare_likely(self.background, pseudo.points, lam=self.lam)
 
+    @staticmethod
+    @torch.no_grad()
+    def class_features(model: Any, video: VideoItem) -> tuple[np.ndarray, np.ndarray]:
+        """Of the points of the finest level."""
+        seen: list[Tensor] = []
+        layer = model.cls_head.cls_head
+        hook = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().float().cpu()))
+        try:
+            (batch,) = model.batches([video])
+            output = model.network(batch.feats, batch.mask, batch.lengths)
+        finally:
+            hook.remove()
+        valid = output.masks[0][0].cpu()
+        finest = seen[0][0, :, : len(valid)].T  # the levels lie in one sequence, the finest first
+        return finest[valid].numpy(), output.points[0][:, 0].cpu()[valid].numpy()
+
     def state(self) -> dict[str, Any]:
         return {"normalizer": self.criterion.normalizer, "class_scores": self.class_scores}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.criterion.normalizer, self.class_scores = state["normalizer"], state["class_scores"]
-
-
-def check_pseudo(config: dict[str, Any]) -> None:
-    """Raises ValueError where `semi_cfg.pseudo` does not fit the architecture."""
-    pseudo = config["semi_cfg"]["pseudo"]
-    if config["model_name"] == "SPOT":
-        unused = PseudoSection.model_validate({k: v for k, v in pseudo.items() if k in ("source", "refresh_every")})
-        if other := [name for name, value in unused.model_dump().items() if pseudo[name] != value]:
-            raise ValueError(
-                f"semi_cfg.pseudo.{', semi_cfg.pseudo.'.join(other)}: without effect for model_name: SPOT, whose "
-                "pseudo labels are set in model.pseudo"
-            )
-        return
-    asked = pseudo["partition"] == "dense" or pseudo["background"] == "partition"
-    sigmoid = config["model"]["class_form"] == "sigmoid"
-    if asked and sigmoid and pseudo["background_logit"] is None:
-        raise ValueError(
-            "semi_cfg.pseudo.background_logit: the distribution at points needs one, since a sigmoid head has no logit "
-            "of the background; at -0.85, say, an action with a score of .3 is as probable as the background"
-        )
-    if pseudo["background_logit"] is not None and not (asked and sigmoid):
-        raise ValueError(
-            f"semi_cfg.pseudo.background_logit: {pseudo['background_logit']}: without effect unless model.class_form "
-            "is sigmoid and pseudo.partition: dense or pseudo.background: partition asks for it; leave it out"
-        )
-
-
-def make_unlabeled(config: dict[str, Any], normalizer: float, labeled: TALDataset) -> Unlabeled:
-    """Of the architecture `model_name`.
-
-    Args:
-        normalizer: of the labeled loss at the end of the burn-in.
-        labeled: the labeled training videos.
-    """
-    if config["model_name"] == "SPOT":
-        from actionformer_nt.spot.self_training import SpotUnlabeled
-
-        return SpotUnlabeled(config, labeled)
-    return PyramidUnlabeled(config, normalizer)

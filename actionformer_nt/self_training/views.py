@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from actionformer_nt.config import ViewSection
+from libs.core.seeding import derive_seed
+from libs.datasets.video import VideoItem
 
 MIN_VISIBLE = 0.5  # a segment of which less is left in a view is dropped
 
@@ -39,20 +42,34 @@ class Geometry:
         return cut[kept], kept
 
 
-def make_view(feats: Tensor, options: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, Geometry]:
-    """A perturbed copy of features (C, T) and its geometry. The generator alone decides; options are those of
-    `ViewSection`."""
+def view_of(video: VideoItem, kind: str, options: ViewSection, seed: int, iteration: int) -> tuple[VideoItem, Geometry]:
+    """A view of a video, and where its moments went. Seed, iteration, video and kind ("weak" or "strong") decide."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, iteration, video["video_id"], kind))
+    feats, geometry = make_view(video["feats"], options, generator)
+    return {**video, "feats": feats}, geometry
+
+
+def labeled_view(video: VideoItem, options: ViewSection, seed: int, iteration: int) -> VideoItem:
+    """The strong view of a labeled video, with those of its events that are at least half visible."""
+    view, geometry = view_of(video, "strong", options, seed, iteration)
+    assert video["segments"] is not None and video["labels"] is not None
+    segments, kept = geometry.project(video["segments"], view["feats"].shape[1])
+    return {**view, "segments": segments, "labels": video["labels"][kept]}
+
+
+def make_view(feats: Tensor, options: ViewSection, generator: torch.Generator) -> tuple[Tensor, Geometry]:
+    """A perturbed copy of features (C, T) and its geometry. The generator alone decides what is drawn."""
     geometry = Geometry()
-    feats = _crop(feats, options["crop"], geometry, generator)
-    feats = _shift(feats, options["shift"], geometry, generator)
-    feats = _warp(feats, options["warp"], geometry, generator)
-    feats = _flip(feats, options["flip"], geometry, generator)
-    feats = _mask_snippets(feats, options["snippet_mask"], options["mask_length"], generator)
-    if options["channel_dropout"]:
-        keep = 1.0 - options["channel_dropout"]
+    feats = _crop(feats, options.crop, geometry, generator)
+    feats = _shift(feats, options.shift, geometry, generator)
+    feats = _warp(feats, options.warp, geometry, generator)
+    feats = _flip(feats, options.flip, geometry, generator)
+    feats = _mask_snippets(feats, options.snippet_mask, options.mask_length, generator)
+    if options.channel_dropout:
+        keep = 1.0 - options.channel_dropout
         feats = feats * (torch.rand(len(feats), 1, generator=generator) < keep) / keep
-    if options["noise"]:
-        feats = feats + options["noise"] * feats.std() * torch.randn(feats.shape, generator=generator)
+    if options.noise:
+        feats = feats + options.noise * feats.std() * torch.randn(feats.shape, generator=generator)
     return feats, geometry
 
 

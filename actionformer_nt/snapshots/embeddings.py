@@ -10,26 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from actionformer_nt.config import semi_section
+from actionformer_nt.self_training.interface import SelfTraining
+from libs.core.device import select_device
+from libs.core.registry import SELF_TRAINING
+from libs.core.types import Config
 from libs.datasets import make_dataset
 from libs.datasets.annotations import Annotations
 from libs.datasets.labels import names_of
-from libs.training import run as engine
+from libs.training.resume import load_model
 from libs.training.run_folder import SAMPLES
 
 MAX_POINTS = 500  # of the events, and as many of the background
 BACKGROUND = -1
 
 
-def write_embeddings(config: dict[str, Any], checkpoint: Path, annotations: Annotations) -> None:
+def write_embeddings(config: Config, checkpoint: Path, annotations: Annotations) -> None:
     """Writes `samples/embeddings.json` beside the checkpoint of a semi-supervised run, of the student's features.
     Nothing where `semi_cfg.samples.videos` is 0."""
-    count = config["semi_cfg"]["samples"]["videos"]
+    count = semi_section(config).samples.videos
     if not count:
         return
-    model = engine.load_model(config, checkpoint, weights="raw").to(engine.select_device(config))
+    model = load_model(config, checkpoint, weights="raw").to(select_device(config))
+    self_training: SelfTraining = SELF_TRAINING.get(config["model_name"])
     dataset = make_dataset(
         config["dataset_name"], False, config["val_split"], **config["dataset"], annotations=annotations
     )
@@ -37,7 +41,7 @@ def write_embeddings(config: dict[str, Any], checkpoint: Path, annotations: Anno
     feats, labels, videos = [], [], []
     for number in range(min(len(dataset), count)):
         index = number * len(dataset) // min(len(dataset), count)
-        x, time = class_features(model, dataset[index])
+        x, time = self_training.class_features(model, dataset[index])
         feats.append(x)
         labels.append(label_at(time, *dataset.events(index)))
         videos.append(np.full(len(x), number))
@@ -46,33 +50,6 @@ def write_embeddings(config: dict[str, Any], checkpoint: Path, annotations: Anno
     folder.mkdir(exist_ok=True)
     used = {int(i): names.get(int(i), str(i)) for i in np.unique(np.concatenate(labels)) if i != BACKGROUND}
     (folder / "embeddings.json").write_text(json.dumps(found | {"labels": used}), encoding="utf-8")
-
-
-@torch.no_grad()
-def class_features(model: Any, video: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Input of the last layer of the class head, (T, D), and where it lies, (T,) steps: SPOT's snippets, or the
-    finest level of a pyramid. Of overlapping windows the earlier one counts."""
-    seen: list[Tensor] = []
-    spot = not hasattr(model, "cls_head")
-    layer = model.net.class_head if spot else model.cls_head.cls_head
-    hook = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().float().cpu()))
-    try:
-        if not spot:
-            (batch,) = model.batches([video])
-            output = model.network(batch.feats, batch.mask, batch.lengths)
-            valid = output.masks[0][0].cpu()
-            finest = seen[0][0, :, : len(valid)].T  # the levels lie in one sequence, the finest first
-            return finest[valid].numpy(), output.points[0][:, 0].cpu()[valid].numpy()
-        feats, end = [], 0
-        for batch in model.batches([video]):
-            seen.clear()
-            model.network(batch.feats, batch.mask)
-            for row, (start, length) in zip(seen[0], batch.windows, strict=True):
-                feats.append(row[max(end - start, 0) : length])
-                end = start + length
-        return torch.cat(feats).numpy(), np.arange(end, dtype=np.float32)
-    finally:
-        hook.remove()
 
 
 def label_at(time: np.ndarray, segments: np.ndarray, labels: np.ndarray) -> np.ndarray:

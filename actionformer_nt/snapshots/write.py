@@ -10,29 +10,20 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from actionformer_nt.methods.label_space import partition
-from actionformer_nt.protocol.hidden_labels import HiddenLabels
-from actionformer_nt.self_training.pseudo_segments import PseudoSegments
-from actionformer_nt.self_training.pyramid import make_unlabeled
+from actionformer_nt.self_training.interface import SelfTraining, Snapshot
 from libs.datasets import make_dataset
-from libs.datasets.dataset import SampleKey
+from libs.datasets.dataset import SampleKey, TALDataset
 from libs.datasets.labels import names_of
+from libs.datasets.video import VideoItem
 from libs.evaluation.detections import concatenate, make_detections, write_ground_truth, write_results
 from libs.evaluation.predict import predict
 from libs.modeling.decode import to_seconds
-from libs.training.run_folder import SAMPLES
-
-from .embeddings import write_embeddings
-
-if TYPE_CHECKING:
-    from actionformer_nt.self_training.trainer import SemiTrainer
-
-__all__ = ["moments", "write_embeddings", "write_if_due"]
 
 CODES = "tpna"  # of a class: target, positive, negative, ambiguous, the fields of `Partition`
 PER_VIDEO = 3  # class distributions
@@ -48,93 +39,85 @@ def spread_out(size: int, count: int) -> list[int]:
     return list(range(size)) if size <= count else [k * size // count for k in range(count)]
 
 
-def write_if_due(trainer: SemiTrainer, folder: Path) -> None:
-    """Writes the samples of the present iteration if it is one of the moments."""
-    options = trainer.semi["samples"]
-    if trainer.unlabeled is None or not options["videos"]:
-        return
-    if trainer.iteration not in moments(trainer.burn_in, trainer.semi["iterations"], options["moments"]):
-        return
-    (folder / SAMPLES).mkdir(exist_ok=True)
-    index = spread_out(len(trainer.unlabeled), options["videos"])
-    was_training = trainer.model.training
-    with torch.no_grad(), torch.random.fork_rng():
-        _write_moment(trainer, folder / SAMPLES, index)
-        if trainer.iteration == trainer.total:
-            _write_end(trainer, folder / SAMPLES, [trainer.unlabeled.videos[i].id for i in index])
-    trainer.model.train(was_training)
+class SnapshotWriter:
+    """Writes the samples of a run into a folder whenever one of its moments has come."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        options = snapshot.semi.samples
+        if snapshot.unlabeled is None or not options.videos:
+            return
+        if snapshot.iteration not in moments(snapshot.burn_in, snapshot.semi.iterations, options.moments):
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        index = spread_out(len(snapshot.unlabeled), options.videos)
+        was_training = snapshot.student.training
+        with torch.no_grad(), torch.random.fork_rng():
+            _write_moment(snapshot, snapshot.unlabeled, self.folder, index)
+            if snapshot.iteration == snapshot.total:
+                _write_end(snapshot, self.folder, [snapshot.unlabeled.videos[i].id for i in index])
+        snapshot.student.train(was_training)
 
 
-def _write_moment(trainer: SemiTrainer, folder: Path, index: list[int]) -> None:
-    side = make_unlabeled(trainer.config, trainer.model.loss_normalizer, trainer.labeled)
-    if trainer.side is not None:
-        side.load_state(copy.deepcopy(trainer.side.state()))  # a teacher's look may move running means
-    teacher = (trainer.ema if trainer.frozen is None else trainer.frozen).module
-    lam, names = trainer.semi["lam"], label_names(trainer)
+def _write_moment(snapshot: Snapshot, unlabeled: TALDataset, folder: Path, index: list[int]) -> None:
+    self_training = copy.deepcopy(snapshot.self_training)  # the teacher's look may move running means
+    assert self_training is not None
+    names = names_of(snapshot.annotations.label_ids)
     parts, videos, distributions = [], {}, []
     for i in index:
-        video = trainer.unlabeled[SampleKey(i, 0)]  # the same part of it at every moment
-        (found,) = side.pseudo_labels(teacher, [video])
-        segments = side.segments(found)
+        video = unlabeled[SampleKey(i, 0)]  # the same part of it at every moment
+        (pseudo,) = self_training.pseudo_labels(snapshot.teacher, [video])
+        segments = self_training.segments(pseudo)
         seconds = in_seconds(segments.segments, video)
         labels, scores = segments.logits.argmax(dim=-1).cpu(), segments.scores.cpu()
         parts.append(make_detections([video["video_id"]] * len(scores), *seconds.T, labels, scores))
         ends = in_seconds(torch.tensor([[-0.5, video["feats"].shape[1] - 0.5]]), video)
         videos[video["video_id"]] = {"duration": video["duration"], "part": _round(ends[0])}
-        truth = side.true_class(hidden, video, found) if (hidden := logged_labels(trainer)) else None
-        chosen = spread_out(len(scores), PER_VIDEO)
-        every = side.probs(found)
-        rows = _distribution_rows(every, segments, teacher)
-        for k in chosen:
-            probs = every.reshape(-1, every.shape[-1])[rows[k]]
-            distributions.append(
-                {
-                    "video_id": video["video_id"],
-                    "segment": _round(seconds[k]),
-                    "score": round(float(scores[k]), 4),
-                    "probs": _round(probs),
-                    "parts": part_codes(probs, lam),
-                    "truth": None if truth is None else int(truth[k] if truth.ndim == 1 else truth[0, rows[k]]),
-                }
-            )
+        distributions += _distributions(snapshot, self_training, video, pseudo)
     size = len(distributions[0]["probs"]) if distributions else 0
-    classes = [names.get(c, str(c)) for c in range(trainer.config["dataset"]["num_classes"])]
+    classes = [names.get(c, str(c)) for c in range(snapshot.config["dataset"]["num_classes"])]
     write_results(
-        folder / f"iteration_{trainer.iteration:08d}.json", concatenate(parts), names,
-        iteration=trainer.iteration, lam=lam, videos=list(videos), seen=videos, distributions=distributions,
-        classes=classes + ["background"] * (size == len(classes) + 1),
+        folder / f"iteration_{snapshot.iteration:08d}.json", concatenate(parts), names,
+        iteration=snapshot.iteration, lam=snapshot.semi.lam, videos=list(videos), seen=videos,
+        distributions=distributions, classes=classes + ["background"] * (size == len(classes) + 1),
     )  # fmt: skip
 
 
-def _distribution_rows(probs: Tensor, segments: PseudoSegments, teacher: Any) -> list[int]:
-    """Which of the distributions (..., K) stands for each segment: its own, where each has one over the actions,
-    or that of the point in its middle (a snippet; of a pyramid the finest level, whose points come first)."""
-    if probs.shape[-1] == segments.logits.shape[-1]:
-        return list(range(len(segments.scores)))
-    stride = getattr(teacher, "fpn_strides", [1])[0]
-    return (segments.segments.mean(dim=1) / stride).round().long().clamp(0, probs.shape[-2] - 1).tolist()
+def _distributions(
+    snapshot: Snapshot, self_training: SelfTraining, video: VideoItem, pseudo: Any
+) -> list[dict[str, Any]]:
+    """The class distributions of some pseudo segments of a video, with their partition."""
+    segments, hidden = self_training.segments(pseudo), snapshot.hidden
+    seconds, scores = in_seconds(segments.segments, video), segments.scores.cpu()
+    truth = None if hidden is None else self_training.true_class(hidden, video, pseudo)
+    every, rows = self_training.probs(pseudo).flatten(0, -2), self_training.rows_of_segments(pseudo)
+    return [
+        {
+            "video_id": video["video_id"],
+            "segment": _round(seconds[k]),
+            "score": round(float(scores[k]), 4),
+            "probs": _round(every[rows[k]]),
+            "parts": part_codes(every[rows[k]], snapshot.semi.lam),
+            "truth": None if truth is None else int(truth[k] if truth.ndim == 1 else truth[0, rows[k]]),
+        }
+        for k in spread_out(len(scores), PER_VIDEO)
+    ]
 
 
-def _write_end(trainer: SemiTrainer, folder: Path, ids: list[str]) -> None:
-    config, names = trainer.config, label_names(trainer)
+def _write_end(snapshot: Snapshot, folder: Path, ids: list[str]) -> None:
+    """The student's detections in the same videos and, where they may be shown, the hidden labels."""
+    config, names = snapshot.config, names_of(snapshot.annotations.label_ids)
     dataset = make_dataset(
         config["dataset_name"], False, config["train_split"], **config["dataset"],
-        annotations=trainer.annotations, video_ids=frozenset(ids),
+        annotations=snapshot.annotations, video_ids=frozenset(ids),
     )  # fmt: skip
     batches = [[dataset[i]] for i in range(len(dataset))]
-    write_results(folder / "predictions.json", predict(batches, trainer.model), names)
-    if hidden := logged_labels(trainer):
-        known = [video for video in hidden.videos if video.id in ids]
+    write_results(folder / "predictions.json", predict(batches, snapshot.student), names)
+    if snapshot.hidden is not None:
+        known = [video for video in snapshot.hidden.videos if video.id in ids]
         write_ground_truth(folder / "hidden_labels.json", known, names)
-
-
-def logged_labels(trainer: SemiTrainer) -> HiddenLabels | None:
-    """The hidden labels where `log_hidden` asks for them; a diagnostic method alone does not."""
-    return trainer.hidden if trainer.semi["log_hidden"] else None
-
-
-def label_names(trainer: SemiTrainer) -> dict[int, str]:
-    return names_of(trainer.annotations.label_ids)
 
 
 def part_codes(probs: Tensor, lam: float) -> str:
@@ -143,7 +126,7 @@ def part_codes(probs: Tensor, lam: float) -> str:
     return "".join(CODES[k] for k in masks.int().argmax(dim=0).tolist())
 
 
-def in_seconds(steps: Tensor, video: dict[str, Any]) -> Tensor:
+def in_seconds(steps: Tensor, video: VideoItem) -> Tensor:
     """Steps of a sample's features -> seconds of the video, on the CPU."""
     return to_seconds(steps.cpu().float() + video["feat_start"], video)
 

@@ -14,17 +14,29 @@ Share = Annotated[Number, Field(ge=0, lt=1)]
 class LossSection(Section):
     """Weights and forms of the losses. A weight of 0 leaves the term out."""
 
-    class_form: Literal["target", "hybrid"] = "target"  # labeled: Eq. 5, or with all other classes as negatives
-    focal_gamma: NonNegative = 0.0  # the loss l of a snippet times (1 - exp(-l))^gamma; 0: off
+    class_form: Literal["target", "hybrid"] = "target"
+    """Class loss on labeled snippets: the target's term alone (`target`, Eq. 5), or all other classes as negatives too
+    (`hybrid`)."""
+    focal_gamma: NonNegative = 0.0
+    """Multiplies the class loss l of a snippet by (1 - exp(-l))^gamma; 0 switches that off."""
     class_weight: NonNegative = 1.0
+    """Weight of the class loss."""
     mask_weight: NonNegative = 1.0
-    mask_bce: Fraction = 0.4  # lambda_2: weight of the cross-entropy, the rest is dice's
-    refine_weight: NonNegative = 0.1  # SPOT: 1
+    """Weight of the mask loss."""
+    mask_bce: Fraction = 0.4
+    """Share of the cross-entropy in the mask loss (lambda_2); the rest is the dice loss."""
+    refine_weight: NonNegative = 0.1
+    """Weight of the boundary refinement; SPOT has 1."""
     refine_temperature: Positive = 0.07
-    refine_easy: Count = 10  # snippets in a pool
+    """Temperature of the contrastive loss of the boundary refinement."""
+    refine_easy: Count = 10
+    """Most snippets in a pool of sure actions or sure background."""
     refine_hard: Count = 20
-    refine_radii: tuple[NonNegativeInt, Count] = (2, 4)  # the ring on either side of a boundary, in snippets
+    """Most snippets in a pool beside a boundary."""
+    refine_radii: tuple[NonNegativeInt, Count] = (2, 4)
+    """Nearest and farthest distance from a boundary of the snippets beside it."""
     recon_weight: NonNegative = 1.0
+    """Weight of the reconstruction of dropped snippets."""
 
     @model_validator(mode="after")
     def _check(self) -> LossSection:
@@ -38,54 +50,88 @@ class PretextSection(Section):
     """Weights of stage one."""
 
     mask_weight: NonNegative = 1.0
+    """Weight of finding the random foreground."""
     recon_weight: NonNegative = 2.0
+    """Weight of reconstructing dropped snippets."""
     order_weight: NonNegative = 1.0
-    num_segments: Count = 2  # of the random foreground
-    drop_ratio: Share = 0.2  # share of the snippets to reconstruct
+    """Weight of telling whether the halves of a window are swapped."""
+    num_segments: Count = 2
+    """Segments of the random foreground."""
+    drop_ratio: Share = 0.2
+    """Share of the snippets that are dropped."""
 
 
 class PseudoSection(Section):
     """How a teacher's output becomes pseudo labels."""
 
-    temperature: Positive = 1.0  # class logits are divided by it; < 1 sharpens
-    threshold: Fraction = 0.7  # of the best action's or the background's probability
+    temperature: Positive = 1.0
+    """Class logits are divided by it; below 1 makes distributions surer."""
+    threshold: Fraction = 0.7
+    """A snippet is used if its best action or the background has this probability."""
     mask_threshold: Fraction = 0.7
-    class_weight: NonNegative = 1.0  # of the class loss on pseudo labels, times loss.class_weight
-    background_rows: bool = True  # the mask loss also learns empty rows, from confident background
-    # Shifts the teacher's background logit until its share of background over the unlabeled snippets is that of the
-    # labeled ones (distribution alignment, Berthelot et al., 2020, between background and action only).
+    """Probability from which a snippet belongs to a mask."""
+    class_weight: NonNegative = 1.0
+    """Weight of the class loss on pseudo labels, times `loss.class_weight`."""
+    background_rows: bool = True
+    """The mask loss also learns empty rows, from sure background."""
     align: bool = True
+    """Shifts the teacher's background logit until the share of background over unlabeled snippets is that over labeled
+    ones (distribution alignment, Berthelot et al., 2020, between background and action only)."""
 
 
 class DecodeSection(Section):
     """Thresholds of inference."""
 
-    class_thresholds: list[Share] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]  # runs of a class
-    mask_thresholds: list[Share] = [0.0, 0.2, 0.4, 0.6, 0.8]  # runs of a mask's row
-    snippet_threshold: Share = 0.02  # a snippet proposes the classes that are more probable
-    classes_per_snippet: Count = 3  # at most so many
+    class_thresholds: list[Share] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    """Probabilities at which runs of a class become candidates."""
+    mask_thresholds: list[Share] = [0.0, 0.2, 0.4, 0.6, 0.8]
+    """Probabilities at which runs of a mask's row become candidates."""
+    snippet_threshold: Share = 0.02
+    """A snippet proposes classes that are more probable than this."""
+    classes_per_snippet: Count = 3
+    """The most classes that a snippet proposes."""
     mask_score: Literal["iou", "mean"] = "iou"
+    """The mask's part of a candidate's score: its mean over the run (`mean`), or its sum over the run divided by the
+    run's length plus its sum outside (`iou`)."""
     class_score: Literal["mean", "query"] = "mean"
+    """The class's part, for runs of a mask: mean probability over the run (`mean`), or probability at the snippet that
+    proposes the class (`query`)."""
 
 
 class SpotSection(Section):
     """The section `model` of `model_name: SPOT`."""
 
-    embd_dim: Count | None = None  # width of the input projection; None: no projection
-    embd_kernel_size: Count = 3  # of the projection
-    positions: bool = False  # adds sinusoidal positions
+    embd_dim: Count | None = None
+    """Width of the input projection; `null`: no projection."""
+    embd_kernel_size: Count = 3
+    """Kernel size of the projection, odd."""
+    positions: bool = False
+    """Adds sinusoidal positions."""
     n_head: Count = 4
-    full_width_heads: bool = False  # every head as wide as the embedding, as in SPOT (67M parameters at 2048)
+    """Attention heads."""
+    full_width_heads: bool = False
+    """Makes every head as wide as the embedding, as in SPOT (67M parameters at 2,048 channels)."""
     attn_dropout: Share = 0.1
+    """Dropout of the attention weights."""
     dropout: Share = 0.3
-    mask_head: Literal["pairwise", "conv"] = "pairwise"  # see `network.MaskHead`; "conv" is SPOT's
-    mask_dims: Annotated[list[Count], Field(min_length=1)] = [256]  # widths of the mask head's hidden layers
-    window_overlap: Share = 0.5  # of windows over a video longer than max_seq_len
-    window_batch: Count = 32  # windows at a time at inference
+    """Dropout of the attention's output."""
+    mask_head: Literal["pairwise", "conv"] = "pairwise"
+    """How the mask of a snippet is computed: from what the snippet shows (`pairwise`), or from its place in the window
+    (`conv`, as in SPOT)."""
+    mask_dims: Annotated[list[Count], Field(min_length=1)] = [256]
+    """Widths of the mask head's hidden layers."""
+    window_overlap: Share = 0.5
+    """Overlap of the windows over a video longer than `dataset.max_seq_len`."""
+    window_batch: Count = 32
+    """Windows at a time at inference."""
     loss: LossSection = LossSection()
+    """Losses of training. A weight of 0 leaves a loss out."""
     pretext: PretextSection = PretextSection()
+    """Losses of the pretext tasks (`semi_cfg.pretrain`)."""
     pseudo: PseudoSection = PseudoSection()
+    """From a teacher's output to pseudo labels."""
     decode: DecodeSection = DecodeSection()
+    """From class and mask scores to segments."""
 
     @model_validator(mode="after")
     def _check(self) -> SpotSection:

@@ -1,18 +1,23 @@
-"""The unlabeled half of an iteration for SPOT: a class distribution per snippet and a mask per confident snippet."""
+"""Self-training of SPOT: a class distribution per snippet and a mask per confident snippet."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from actionformer_nt.config import PseudoSection, semi_section
 from actionformer_nt.methods import ClassTargets
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
+from actionformer_nt.self_training.interface import SelfTraining
 from actionformer_nt.self_training.pseudo_segments import PseudoSegments
 from actionformer_nt.self_training.views import Geometry
 from libs.core import distributed
+from libs.core.types import Config
 from libs.datasets.dataset import TALDataset
+from libs.datasets.video import VideoItem
 
 from .pseudo_masks import (
     BackgroundAlignment,
@@ -26,21 +31,32 @@ from .pseudo_masks import (
 from .targets import assign_targets
 
 
-class SpotUnlabeled:
+class SpotSelfTraining(SelfTraining[SpotPseudo]):
     """Pseudo labels of one video are a `SpotPseudo` of one row, on the T snippets of the window.
 
     Of `semi_cfg.pseudo` only the teacher's `source` counts: SPOT's own thresholds are in `model.pseudo`.
     """
 
     form = "softmax"
+    has_pretext = True
 
-    def __init__(self, config: dict[str, Any], labeled: TALDataset) -> None:
+    def __init__(self, config: Config, labeled: TALDataset) -> None:
         self.alignment = None
         if config["model"]["pseudo"]["align"]:
             self.alignment = BackgroundAlignment(background_share(labeled))
 
+    @staticmethod
+    def check(config: Config) -> None:
+        given = semi_section(config).pseudo.model_dump()
+        unused = PseudoSection(source=given["source"], refresh_every=given["refresh_every"]).model_dump()
+        if other := [name for name, value in unused.items() if given[name] != value]:
+            raise ValueError(
+                f"semi_cfg.pseudo.{', semi_cfg.pseudo.'.join(other)}: without effect for model_name: SPOT, whose "
+                "pseudo labels are set in model.pseudo"
+            )
+
     @torch.no_grad()
-    def pseudo_labels(self, teacher: Any, videos: list[dict[str, Any]]) -> list[SpotPseudo]:
+    def pseudo_labels(self, teacher: Any, videos: list[VideoItem]) -> list[SpotPseudo]:
         found: list[SpotPseudo] = []
         background: list[Tensor] = []
         for batch in teacher.batches(videos):  # samples of training fit one window each
@@ -77,7 +93,12 @@ class SpotUnlabeled:
         order = scores.argsort(descending=True, stable=True)
         return PseudoSegments(segments[order], scores[order], torch.stack(logits)[order])
 
-    def true_class(self, hidden: HiddenLabels, video: dict[str, Any], pseudo: SpotPseudo) -> Tensor:
+    def rows_of_segments(self, pseudo: SpotPseudo) -> list[int]:
+        """The snippet in the middle of each segment."""
+        middle = self.segments(pseudo).segments.mean(dim=1).round().long()
+        return middle.clamp(0, pseudo.probs.shape[1] - 1).tolist()
+
+    def true_class(self, hidden: HiddenLabels, video: VideoItem, pseudo: SpotPseudo) -> Tensor:
         segments, labels = hidden.of(video)
         steps, classes = pseudo.probs.shape[1], pseudo.probs.shape[2]
         length = video["feats"].shape[1]
@@ -87,8 +108,8 @@ class SpotUnlabeled:
     def losses(
         self,
         student: Any,
-        videos: list[dict[str, Any]],
-        views: list[dict[str, Any]],
+        videos: list[VideoItem],
+        views: list[VideoItem],
         geometries: list[Geometry],
         pseudo: list[SpotPseudo],
         targets: list[ClassTargets],
@@ -110,6 +131,30 @@ class SpotUnlabeled:
         consistency = student.consistency_losses(output, batch.feats)
         losses |= consistency | {"loss": losses["loss"] + student.weigh(consistency)}
         return distributed.parts_of_mean(losses), int(labels.mask_rows.sum())
+
+    @staticmethod
+    def pretext_losses(model: Any, videos: list[VideoItem], generator: torch.Generator) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = model.pretext(videos, generator)
+        return losses
+
+    @staticmethod
+    @torch.no_grad()
+    def class_features(model: Any, video: VideoItem) -> tuple[np.ndarray, np.ndarray]:
+        """Of all snippets; where windows overlap, those of the earlier window."""
+        seen: list[Tensor] = []
+        layer = model.net.class_head
+        hook = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().float().cpu()))
+        feats, end = [], 0
+        try:
+            for batch in model.batches([video]):
+                seen.clear()
+                model.network(batch.feats, batch.mask)
+                for row, (start, length) in zip(seen[0], batch.windows, strict=True):
+                    feats.append(row[max(end - start, 0) : length])
+                    end = start + length
+        finally:
+            hook.remove()
+        return torch.cat(feats).numpy(), np.arange(end, dtype=np.float32)
 
     def state(self) -> dict[str, Any]:
         return {} if self.alignment is None else {"background_shift": self.alignment.shift}

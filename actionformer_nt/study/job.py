@@ -42,7 +42,7 @@ class Job(TypedDict):
 
 def run_job(job: Job) -> None:
     """One run, in a process of its own: trains or goes on, evaluates, writes the result."""
-    from actionformer_nt.self_training import trainer
+    from actionformer_nt import run as semi_run
     from libs.training import run_folder
 
     began = time.perf_counter()
@@ -51,9 +51,9 @@ def run_job(job: Job) -> None:
     if job["own_gpu"] and config["devices"][0].startswith("cuda"):
         config["devices"] = ["cuda:0"]  # the only one that it sees
     resume = folder if (folder / run_folder.LAST).is_file() else None
-    trainer.train(config, folder, resume=resume, diagnostic=job["diagnostic"], progress=False)
+    semi_run.train(config, folder, resume=resume, diagnostic=job["diagnostic"], progress=False)
     result: dict[str, object] = {"run": job["run"], "config_hash": job["hash"], "commit": run_folder.source_commit()}
-    for name, evaluation in trainer.evaluate(config, folder, progress=False).items():
+    for name, evaluation in semi_run.evaluate(config, folder, progress=False).items():
         found = evaluation.result
         assert found is not None  # it was not asked to save alone
         result[name] = {

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field, ValidationError
 
-from actionformer_nt.names import LABELED_ONLY, check_method
+from actionformer_nt.methods import LABELED_ONLY, check_method
 from libs.core import read_yaml, resolve_config, set_key, set_keys
 from libs.core.schema import Count, Section
 
@@ -24,25 +24,39 @@ RawConfig: TypeAlias = dict[str, Any]  # a configuration as YAML has it: not che
 class Parameter(Section):
     """A key of which every value is a run of every method."""
 
-    name: str  # dotted key of the configuration
-    values: list[object]
+    name: str
+    """Dotted key of the configuration."""
+    values: list[Any]
+    """Every value is a run of every method."""
 
 
 class StudyFile(Section):
     """What a study's YAML file may hold."""
 
-    base: str  # configuration with semi_cfg
+    base: str
+    """Configuration with `semi_cfg`."""
     output: str
+    """Folder of results, runs and tables; one study at a time writes there."""
     methods: Annotated[list[str], Field(min_length=1)]
+    """What is compared. `labeled_only` is run in any case, since it makes the burn-in."""
     ratios: Annotated[list[float], Field(min_length=1)]
+    """Shares of labeled videos."""
     folds: Annotated[list[int], Field(min_length=1)] = [0, 1, 2, 3, 4]
+    """Folds of the split file."""
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    """Values of `init_rand_seed`."""
     parameter: Parameter | None = None
+    """A key of the configuration to vary."""
     baseline: str = "target"
-    report: str = "student"  # or "teacher"
-    set: dict[str, object] = {}  # dotted keys of the base file to override
-    expected_hours: float | None = None  # for the reader: on one GPU, or as the file says
-    min_pairs: Count = 5  # paired runs below which no interval is given
+    """Method that the others are compared with."""
+    report: str = "student"
+    """Whose mAP is compared: `student` or `teacher`."""
+    set: dict[str, Any] = {}
+    """Further keys of the configuration, dotted, the same in all runs."""
+    expected_hours: float | None = None
+    """For the reader: on one GPU, or as the file says."""
+    min_pairs: Count = 5
+    """Paired runs from which on an interval is given."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from actionformer_nt.names import LABELED_ONLY, ORACLE
+from actionformer_nt.methods import LABELED_ONLY, ORACLE
 from actionformer_nt.protocol.splits import check_split, read_hidden, read_split
 from libs.core import resolve_config
 from libs.core.files import load_json

@@ -12,6 +12,7 @@ import numpy as np
 from typing_extensions import NotRequired
 
 from libs.core.files import load_json
+from libs.core.markdown import markdown_table
 
 from .plan import Study
 from .statistics import DETECTABLE, INTERVAL, paired_difference
@@ -67,23 +68,19 @@ def write_table(study: Study) -> str:
     done = sum(study.result_file(run).is_file() for run in study.runs())
     parameter = study.file.parameter
     external = study.config(study.runs()[0]).get("test_cfg", {}).get("ext_score_file")
+    columns = ["ratio", "method", *([parameter.name] if parameter else []), "runs", "average mAP", "difference"]
+    cells = []
+    for row in sorted(rows, key=lambda r: (r["ratio"], study.file.methods.index(r["method"]), str(r["value"]))):
+        std = "" if row["std"] is None else f" ± {row['std']:.2f}"
+        value = [row["value"] if row["value"] is not None else ""] if parameter else []
+        difference = _difference_cells(row.get("difference"))
+        cells.append([f"{row['ratio']:g}", row["method"], *value, row["runs"], f"{row['mean']:.2f}{std}", *difference])
     lines = [
         f"Average mAP (%) of the {study.file.report}, mean ± std over folds and seeds; difference to "
         f"`{study.file.baseline}` over pairs of runs with the same fold and seed, with a {INTERVAL}. "
         f"{done} of {total} runs." + (f" With external scores: {external}." if external else ""),
         "",
-        f"| ratio | method |{f' {parameter.name} |' if parameter else ''} runs | average mAP | difference | pairs | sd "
-        "| detectable |",
-        "|---|---|" + ("---|" if parameter else "") + "---|---|---|---|---|---|",
-    ]
-    for row in sorted(rows, key=lambda r: (r["ratio"], study.file.methods.index(r["method"]), str(r["value"]))):
-        std = "" if row["std"] is None else f" ± {row['std']:.2f}"
-        cell = f" {row['value'] if row['value'] is not None else ''} |" if parameter else ""
-        lines.append(
-            f"| {row['ratio']:g} | {row['method']} |{cell} {row['runs']} | {row['mean']:.2f}{std} "
-            f"| {' | '.join(_difference_cells(row.get('difference')))} |"
-        )
-    lines += [
+        markdown_table([*columns, "pairs", "sd", "detectable"], cells),
         "",
         f"Interval: {INTERVAL} of the mean difference, from {max(study.file.min_pairs, 2)} pairs on. "
         f"Sd: standard deviation of the differences. Detectable: {DETECTABLE}.",

@@ -1,6 +1,6 @@
-"""Prints what README.md says about differences between methods and no table of a study has: the table of all studies,
-HAPT's two settings together, comparisons over three folds, differences by fold, shares of a gap. From the repository's
-root:
+"""Prints what the pages of this folder say about differences between methods and no table of a study has: the second
+table of README.md, HAPT's two settings together, comparisons over three folds, differences by fold, shares of a gap.
+From the repository's root:
 
     python docs/results/intervals.py
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from actionformer_nt.study.plan import load_study
 from actionformer_nt.study.statistics import PairedDifference, detectable_effect, paired_difference
 from actionformer_nt.study.table import collect
+from libs.core.markdown import markdown_table
 
 Scores = Mapping[tuple, float]  # (fold, seed), or (ratio, fold, seed) -> average mAP in percent
 SETTINGS = (
@@ -50,17 +51,15 @@ def text(difference: PairedDifference) -> str:
 
 def table() -> list[str]:
     """Differences to `target`, and the power of the comparison with `nt`."""
-    lines = [
-        "| to `target` | pairs | labels only | `nt_negative` | `nt` | sd of `nt` | detectable | pairs for 1.0 |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["to `target`", "pairs", "labels only", "`nt_negative`", "`nt`"]
+    columns += ["sd of `nt`", "detectable", "pairs for 1.0"]
+    rows = []
     for name, of_method in settings().items():
         found = [paired_difference(of_method[method], of_method["target"]) for method in METHODS]
         nt = found[-1]
         enough = next(n for n in count(2) if detectable_effect(std=nt.std, pairs=n) <= 1)
-        cells = [name, str(nt.pairs), *map(text, found), f"{nt.std:.2f}", f"{nt.detectable_effect:.2f}", str(enough)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append([name, nt.pairs, *map(text, found), f"{nt.std:.2f}", f"{nt.detectable_effect:.2f}", enough])
+    return markdown_table(columns, rows).split("\n")
 
 
 def by_fold() -> list[str]:

@@ -7,7 +7,7 @@ import difflib
 import importlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,18 +25,17 @@ CLOSE = 0.75  # similarity (difflib's) from which one key is taken for a misspel
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys and reads `1e-4` as the number it is."""
+    """SafeLoader that refuses duplicate keys and reads `1e-4` as a number, as YAML 1.2 does."""
 
-    def construct_mapping(self, node, deep=False):
-        seen = set()
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: list[Any] = []  # not a set: a key may be a list or a mapping, which SafeLoader refuses below
         for key_node, _ in node.value:
             if key_node.value in seen:
                 raise ValueError(f"line {key_node.start_mark.line + 1}: key '{key_node.value}' is given twice")
-            seen.add(key_node.value)
+            seen.append(key_node.value)
         return super().construct_mapping(node, deep)
 
 
-_Loader.yaml_implicit_resolvers = copy.deepcopy(yaml.SafeLoader.yaml_implicit_resolvers)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
@@ -110,7 +109,7 @@ def resolve_config(raw: dict[str, Any], source: str = "config") -> Config:
     extra = {name: raw.pop(name) for name in SECTIONS.names() if name in raw}
     derived = _pop_derived(raw, source)
 
-    config = _validate(RootSection, raw, source, "", known=SECTIONS.names())
+    config: Any = _validate(RootSection, raw, source, "", known=SECTIONS.names())
     if config["model_name"] not in (known := sorted(MODEL_SCHEMAS.names())):
         raise ValueError(
             f"{source}: model_name: '{config['model_name']}' is not a known architecture {known}"

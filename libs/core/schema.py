@@ -1,7 +1,8 @@
 """The typed schema of a configuration file: every key, its type, its default, and what fits together.
 
 Keys, defaults and meanings are ActionFormer's. Keys of our own have defaults that change nothing;
-they are marked "ours" below.
+their docstrings begin with "Ours.". The tables of keys in docs/ are made of these docstrings, by
+`tools/key_tables.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from pydantic import (
 class Section(BaseModel):
     """A section of the file. Unknown keys are errors, and defaults are checked like given values."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", validate_default=True, protected_namespaces=(), use_attribute_docstrings=True
+    )
 
     @classmethod
     def check_data(cls, model: dict[str, Any], data: dict[str, Any]) -> None:
@@ -59,9 +62,12 @@ class DatasetSection(Section):
     feat_folder: str | list[str]
     file_prefix: str | None
     file_ext: str
-    feat_stride: Number = 16  # frames from one feature to the next; <= 0: spread over the video (ActivityNet)
-    num_frames: NonNegative = 32  # frames that one feature looks at; 0: row x stands for frame x * feat_stride
-    default_fps: Positive | None = None  # None: read `fps` of every video
+    feat_stride: Number = 16
+    """Frames from one feature to the next; <= 0: features are spread evenly over the video (ActivityNet)."""
+    num_frames: NonNegative = 32
+    """Frames that one feature looks at; 0: row x stands for frame x * feat_stride."""
+    default_fps: Positive | None = None
+    """Frames per second of all videos; `null`: each video's own `fps`."""
     input_dim: Count | list[Count] = 2304
     num_classes: Count = 97
     downsample_rate: Count = 1
@@ -69,11 +75,15 @@ class DatasetSection(Section):
     trunc_thresh: Fraction = 0.5
     crop_ratio: tuple[Positive, Positive] | None = None
     force_upsampling: bool = False
-    # ours
-    cache_mib: NonNegativeInt = 0  # features kept in memory, by each process that reads them (the loader's workers)
-    tiou_thresholds: list[Positive] | None = None  # None: the benchmark's own
-    missing_features: Literal["skip", "error"] | None = None  # None: as the benchmark's reader does
-    duplicates: Literal["keep", "remove"] | None = None  # None: as the benchmark's reader does
+    cache_mib: NonNegativeInt = 0
+    """Ours. MiB of features that each reading process (every worker of the loader) keeps in memory; worth it for
+    `.csv`, `.npz` and slow disks."""
+    tiou_thresholds: list[Positive] | None = None
+    """Ours. Thresholds of the evaluation; `null`: the benchmark's."""
+    missing_features: Literal["skip", "error"] | None = None
+    """Ours. What is done with a video without features; `null`: what the benchmark's reader does."""
+    duplicates: Literal["keep", "remove"] | None = None
+    """Ours. Whether training keeps repeated events; `null`: what the benchmark's reader does."""
 
     @model_validator(mode="after")
     def _check(self) -> DatasetSection:
@@ -87,29 +97,42 @@ class DatasetSection(Section):
 class LoaderSection(Section):
     batch_size: Count = 8
     num_workers: NonNegativeInt = 4
-    # ours
-    bucketing: bool = False  # batches of videos of similar length
+    bucketing: bool = False
+    """Ours. Batches of videos of similar length, seeded."""
     eval_batch_size: Count = 1
+    """Ours. Videos at a time in evaluation; results do not depend on it."""
 
 
 class TrainSection(Section):
     center_sample: Literal["radius", "none"] = "radius"
     center_sample_radius: Positive = 1.5
-    loss_weight: Number = 1.0  # of the regression loss; <= 0: balance it against the classification loss
-    cls_prior_prob: Annotated[Number, Field(lt=1)] = 0.01  # <= 0: biases start at 0
+    loss_weight: Number = 1.0
+    """Weight of the regression loss; <= 0: it is balanced against the classification loss."""
+    cls_prior_prob: Annotated[Number, Field(lt=1)] = 0.01
+    """Score of every class before training; <= 0: biases start at 0."""
     init_loss_norm: Positive = 2000
-    clip_grad_l2norm: Number = -1  # <= 0: off
+    clip_grad_l2norm: Number = -1
+    """Largest norm of the gradient; <= 0: gradients are not clipped."""
     head_empty_cls: list[int] = []
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     droppath: Annotated[Number, Field(ge=0, lt=1)] = 0.1
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
-    # ours
-    accumulate: Count = 1  # parts of a batch that go through the network one after another, for less memory
+    accumulate: Count = 1
+    """Ours. Parts of a batch that go through the network one after another, for the memory of one part; gradients are
+    averaged. The loss normaliser follows the parts, so set `init_loss_norm` for a part. Supervised training only."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.999
-    amp: Literal["off", "bf16", "fp16"] = "off"  # precision of the network, in evaluation too; the rest stays 32 bits
-    compile: bool = False  # the network of training by torch.compile
-    numbered_checkpoints: Literal["weights", "full"] = "weights"  # full: with what resuming from one of them needs
-    ema_ramp: bool = False  # decay min(ema_decay, (1 + t) / (10 + t)) instead of ema_decay from the first step
+    """Ours. Decay of the moving average of the weights."""
+    amp: Literal["off", "bf16", "fp16"] = "off"
+    """Ours. `bf16` and `fp16` compute the network's matrix products with 16 bits, in evaluation too; losses, decoding
+    and NMS keep 32. SPOT has `off` only, semi-supervised training no `fp16`."""
+    compile: bool = False
+    """Ours. Torch.compile for the network of training; losses and gradients agree to 1e-7, the first step takes minutes
+    on a CPU. Evaluation and the teacher do not use it."""
+    numbered_checkpoints: Literal["weights", "full"] = "weights"
+    """Ours. What `epoch_NNN.pth.tar` holds: `weights`, which evaluation needs, or `full`, from which training can go
+    on, too. `last.pth.tar` is always full."""
+    ema_ramp: bool = False
+    """Ours. The decay is min(`ema_decay`, (1 + t) / (10 + t)) at update t instead of `ema_decay` throughout."""
 
 
 class TestSection(Section):
@@ -120,14 +143,19 @@ class TestSection(Section):
     max_seg_num: Count = 1000
     nms_method: Literal["soft", "hard", "none"] = "soft"
     nms_sigma: Positive = 0.5
-    duration_thresh: Number = 0.05  # feature-grid steps
+    duration_thresh: Number = 0.05
+    """Shortest detection, in steps of the feature grid."""
     multiclass_nms: bool = True
     ext_score_file: str | None = None
     voting_thresh: Fraction = 0.75
-    # ours
     ext_score_num_pred: Count = 200
+    """Ours. Detections of a video that are fused with external video scores."""
     ext_score_topk: Count = 2
-    chunk_len: Count | None = 16384  # grid steps; the network sees longer videos piece by piece; None: whole
+    """Ours. Classes of a video that the fusion gives to each of them."""
+    chunk_len: Count | None = 16384
+    """Ours. Grid steps: the network sees longer videos in pieces, each with everything that its outputs depend on,
+    so the result is that of the whole; `null`: whole. Global attention and absolute positions always take the whole
+    video."""
 
 
 class OptSection(Section):
@@ -164,10 +192,12 @@ class LocPointTransformerSection(Section):
     head_kernel_size: Count = 3
     head_num_layers: Count = 3
     head_with_ln: bool = True
-    max_buffer_len_factor: Positive = 6.0  # kept for old files; there is no position buffer to overflow
+    max_buffer_len_factor: Positive = 6.0
+    """Kept for old files; there is no position buffer to overflow."""
     use_abs_pe: bool = False
     use_rel_pe: bool = False
-    class_form: Literal["sigmoid", "softmax"] = "sigmoid"  # each class by itself, or all and the background together
+    class_form: Literal["sigmoid", "softmax"] = "sigmoid"
+    """Ours. Each class by itself (`sigmoid`), or one distribution over all classes and the background (`softmax`)."""
 
     @model_validator(mode="after")
     def _check(self) -> LocPointTransformerSection:
@@ -243,7 +273,8 @@ class RootSection(Section):
     val_split: list[str] = ["validation"]
     model_name: str = "LocPointTransformer"
     output_folder: str = "./ckpt"
-    plugins: list[str] = []  # ours: modules to import, which may register schemas, architectures and datasets
+    plugins: list[str] = []
+    """Ours. Modules to import before the file is checked; they may register sections, architectures and datasets."""
     dataset: DatasetSection
     loader: LoaderSection = LoaderSection()
     model: dict[str, Any] = {}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cachetools import LRUCache
 
-from .cache import ArrayCache
 from .formats import (
     EXTENSIONS,
     FeatureError,
@@ -47,7 +48,9 @@ class FeatureFiles:
         channels: int | Sequence[int],
         cache_bytes: int = 0,
     ) -> None:
-        self.cache = ArrayCache(cache_bytes) if cache_bytes else None
+        self.cache: LRUCache[str, np.ndarray] | None = None  # video id -> (T, C)
+        if cache_bytes:
+            self.cache = LRUCache(cache_bytes, getsizeof=attrgetter("nbytes"))
         self.folders = [folders] if isinstance(folders, str) else list(folders)
         self.prefix, self.ext = prefix or "", ext
         self.channels = [channels] if isinstance(channels, int) else list(channels)
@@ -107,7 +110,9 @@ class FeatureFiles:
         whole = self.cache.get(video_id)
         if whole is None:
             whole = _compact(self._read(video_id, 0, None, 1))
-            self.cache.put(video_id, whole)
+            if whole.nbytes <= self.cache.maxsize:
+                whole.flags.writeable = False
+                self.cache[video_id] = whole
         return np.asarray(whole[start:stop:step], dtype=np.float32)
 
     def _read(self, video_id: str, start: int, stop: int | None, step: int) -> np.ndarray:

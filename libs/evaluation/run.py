@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from libs.core import distributed
+from libs.core.device import select_device
 from libs.core.files import write_text
 from libs.core.seeding import fix_random_seed
 from libs.core.types import Config, TestConfig
@@ -19,15 +20,15 @@ from libs.datasets import TALDataset, make_data_loader, make_dataset
 from libs.datasets.annotations import Annotations
 from libs.datasets.labels import label_names, names_of
 from libs.training.checkpoint import find_checkpoint, load_checkpoint
-from libs.training.run import load_model, select_device
+from libs.training.resume import load_model
 from libs.training.run_folder import (
     GROUND_TRUTH,
     results_folder,
     source_commit,
     stem_of_results,
-    write_hyper_parameters,
 )
 from libs.training.run_identity import CLASSES, check_classes, name_of_other_data, read_as_run, read_label_ids
+from libs.training.run_log import write_hyper_parameters
 
 from .anet_detection import ANETdetection
 from .average_precision import EvaluationResult

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from libs.core.device import select_device
 from libs.core.types import Config
 from libs.datasets import make_data_loader, make_dataset
 from libs.datasets.annotations import Annotations
@@ -22,7 +23,7 @@ from libs.evaluation.thresholds import (
     read_thresholds,
     write_thresholds,
 )
-from libs.training import run as engine
+from libs.training.resume import load_model
 from libs.training.run_folder import results_folder, stem_of_results, unwritable_instead
 from libs.training.run_identity import read_as_run, read_label_ids
 
@@ -95,7 +96,7 @@ def choose_thresholds(
     given |= {} if video_ids is None else {"video_ids": video_ids}
     dataset = make_dataset(config["dataset_name"], False, split, **config["dataset"], **given)
     loader = make_data_loader(dataset, False, None, **config["loader"])
-    model = engine.load_model(config, checkpoint, weights=weights).to(engine.select_device(config))
+    model = load_model(config, checkpoint, weights=weights).to(select_device(config))
     detections = predict(loader, model, progress=progress, desc="choosing thresholds")
     labeled = frozenset(video.id for video in dataset.videos if video.labeled)
     judged = np.array([video in labeled for video in detections.video_id], dtype=bool)

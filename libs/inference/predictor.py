@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from libs.core import load_config
+from libs.core.device import select_device
 from libs.core.types import Config
 from libs.datasets.annotations import read_annotations
 from libs.datasets.labels import names_of
@@ -26,9 +27,9 @@ from libs.datasets.presets import PRESETS
 from libs.evaluation.detections import Detections, to_table
 from libs.evaluation.predict import predict, with_topk
 from libs.evaluation.thresholds import Thresholds
-from libs.training import run as engine
 from libs.training import run_identity
 from libs.training.checkpoint import find_checkpoint
+from libs.training.resume import load_model
 
 from .operating_point import stored_thresholds
 from .unannotated import Source, Timing, UnannotatedVideos, find_features, make_video
@@ -89,7 +90,7 @@ class Predictor:
         given = config if isinstance(config, dict) else load_config(config)
         thresholds = thresholds or stored_thresholds(given, path, weights=weights)
         resolved = with_topk(given, topk)
-        model = engine.load_model(resolved, path, weights=weights).to(engine.select_device(resolved))
+        model = load_model(resolved, path, weights=weights).to(select_device(resolved))
         fps = run_identity.trained_fps(resolved, path.parent)
         return cls(resolved, model, names=_names_of_run(resolved, path.parent), thresholds=thresholds, fps=fps)
 

@@ -92,3 +92,10 @@ def ctr_diou_loss_1d(inputs: Tensor, targets: Tensor, reduction: str = "none", e
     centre_distance = 0.5 * ((inputs[..., 1] - inputs[..., 0]) - (targets[..., 1] - targets[..., 0]))
     penalty = (centre_distance / enclosing.clamp(min=eps)).square()
     return _reduce(1.0 - inter / union.clamp(min=eps) + penalty, reduction)
+
+
+def iou_matrix(a: Tensor, b: Tensor) -> Tensor:
+    """(N, 2), (M, 2) -> (N, M)."""
+    inter = (torch.minimum(a[:, None, 1], b[None, :, 1]) - torch.maximum(a[:, None, 0], b[None, :, 0])).clamp(min=0)
+    union = (a[:, 1] - a[:, 0])[:, None] + (b[:, 1] - b[:, 0])[None, :] - inter
+    return inter / union.clamp(min=1e-8)

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from libs.core.distributed import gather, in_any, rank, sum_gradients, total, world_size
+from libs.core import distributed
 from libs.core.interrupts import StopRequest
 
-from .optim import ModelEma
+from .ema import ModelEma
+from .update import Updater
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +40,6 @@ class StoppedInEpoch(Exception):  # noqa: N818 (not an error)
         self.part = part
 
 
-class NonFiniteLossError(RuntimeError):
-    """The loss or the gradient of a batch is NaN or infinite."""
-
-
 def train_one_epoch(
     train_loader: DataLoader,
     model: nn.Module,
@@ -53,22 +50,41 @@ def train_one_epoch(
     clip_grad_l2norm: float = -1,
     tb_writer: Any = None,
     print_freq: int = 20,
+) -> dict[str, float]:
+    """ActionFormer's function: `train_epoch` with the parts of an `Updater` one by one.
+
+    Args:
+        curr_epoch: from 0.
+        clip_grad_l2norm: bound of the gradient's norm; <= 0: none.
+        tb_writer: of TensorBoard, or None.
+        print_freq: iterations from one log line and TensorBoard entry to the next.
+
+    Returns:
+        Mean of every loss over the epoch.
+    """
+    updater = Updater(model, optimizer, scheduler, ema=model_ema, clip_grad_l2norm=clip_grad_l2norm)
+    return train_epoch(train_loader, updater, curr_epoch, tb_writer=tb_writer, print_freq=print_freq)
+
+
+def train_epoch(
+    loader: DataLoader,
+    updater: Updater,
+    epoch: int,
     *,
     accumulate: int = 1,
-    scaler: torch.amp.GradScaler | None = None,
+    tb_writer: Any = None,
+    print_freq: int = 20,
     progress: bool = True,
     part: PartOfEpoch | None = None,
     stop: StopRequest | None = None,
 ) -> dict[str, float]:
-    """Trains on every batch of `train_loader` once; the schedule advances with every iteration.
+    """Trains on every batch of `loader` once; the schedule advances with every iteration.
 
     Args:
-        curr_epoch: from 0; decides the order and the crops of a seeded loader.
-        clip_grad_l2norm: bound of the gradient's norm; <= 0: none.
-        print_freq: iterations from one log line and TensorBoard entry to the next.
+        epoch: from 0; decides the order and the crops of a seeded loader.
         accumulate: equal parts of a batch that go through the network one after another; their gradients are averaged.
             The loss normaliser then follows the parts.
-        scaler: of the loss, for float16; where a gradient overflows, it skips the step and lowers the scale.
+        tb_writer, print_freq: see `train_one_epoch`.
         progress: show a bar (on a terminal).
         part: what was done of this epoch before an interruption; needs a loader of `make_data_loader`.
         stop: asked after every iteration.
@@ -80,64 +96,59 @@ def train_one_epoch(
         StoppedInEpoch: `stop` said so before the last iteration.
         NonFiniteLossError: names the iteration, the losses and the videos of the batch.
     """
-    first = done = 0 if part is None else part.iterations
-    if set_epoch := getattr(train_loader.batch_sampler, "set_epoch", None):
-        set_epoch(curr_epoch, **({"start": done} if done else {}))
-    model.train()
-    scaler = torch.amp.GradScaler(enabled=False) if scaler is None else scaler
-    num_iters = len(train_loader)
-    totals: dict[str, float] = {} if part is None else dict(part.totals)
-    if part is not None and len(part.rng_states) == world_size():
-        torch.set_rng_state(part.rng_states[rank()])
-    start = time.perf_counter()
+    done, length = 0 if part is None else part.iterations, len(loader)
+    if set_epoch := getattr(loader.batch_sampler, "set_epoch", None):
+        set_epoch(epoch, **({"start": done} if done else {}))
+    updater.model.train()
+    log = _IterationLog(updater, epoch, length, writer=tb_writer, print_freq=print_freq)
+    if part is not None:
+        log.totals, log.first = dict(part.totals), done
+        if len(part.rng_states) == distributed.world_size():
+            torch.set_rng_state(part.rng_states[distributed.rank()])
     bar = tqdm(
-        until_stopped(train_loader, stop), total=num_iters, initial=done, desc=f"epoch {curr_epoch + 1}", unit="batch",
+        until_stopped(loader, stop), total=length, initial=done, desc=f"epoch {epoch + 1}", unit="batch",
         leave=False, disable=None if progress else True,
     )  # fmt: skip
     stopped = False
-    for i, video_list in enumerate(bar, start=done):
-        optimizer.zero_grad(set_to_none=True)
-        sums: dict[str, float] = {}
-        for k in range(accumulate):
-            losses = model(video_list[k::accumulate])
-            scaler.scale(losses["final_loss"] / accumulate).backward()
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(loss.detach()) / accumulate
-        sum_gradients(model.parameters())
-        scaler.unscale_(optimizer)
-        values = total(sums)
-        bound = clip_grad_l2norm if clip_grad_l2norm > 0 else float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), bound)
-        overflow = {} if scaler.is_enabled() else {"gradient norm": float(norm)}
-        check_finite(values | overflow, video_list, curr_epoch, i)
-        scaler.step(optimizer)
-        scaler.update()
-        scheduler.step()
-        if model_ema is not None:
-            model_ema.update(model)
-
-        for name, value in values.items():
-            totals[name] = totals.get(name, 0.0) + value
-        bar.set_postfix(loss=f"{values['final_loss']:.3f}", refresh=False)
-        if i and print_freq > 0 and i % print_freq == 0:
-            step = curr_epoch * num_iters + i
-            terms = {name: value for name, value in values.items() if name != "final_loss"}
-            if tb_writer is not None:
-                tb_writer.add_scalar("train/learning_rate", scheduler.get_last_lr()[0], step)
-                tb_writer.add_scalars("train/all_losses", terms, step)
-                tb_writer.add_scalar("train/final_loss", values["final_loss"], step)
-            logger.debug(
-                "epoch %03d [%d/%d] %.3f s/iteration, loss %.4f (%.4f) %s",
-                curr_epoch, i, num_iters, (time.perf_counter() - start) / (i + 1 - first),
-                values["final_loss"], totals["final_loss"] / (i + 1),
-                " ".join(f"{name} {value:.4f} ({totals[name] / (i + 1):.4f})" for name, value in terms.items()),
-            )  # fmt: skip
+    for i, videos in enumerate(bar, start=done):
+        parts = [videos[k::accumulate] for k in range(accumulate)]
+        losses = updater.update(updater.model, parts, videos=videos, epoch=epoch, iteration=i)
+        bar.set_postfix(loss=f"{losses['final_loss']:.3f}", refresh=False)
+        log.add(i, losses)
         done = i + 1
-        if stop is not None and done < num_iters and (stopped := in_any(bool(stop))):
+        if stop is not None and done < length and (stopped := distributed.in_any(bool(stop))):
             break
-    if (stopped or stop) and done < num_iters:
-        raise StoppedInEpoch(PartOfEpoch(done, num_iters, totals, gather(torch.get_rng_state())))
-    return {name: total / num_iters for name, total in totals.items()}
+    if (stopped or stop) and done < length:
+        raise StoppedInEpoch(PartOfEpoch(done, length, log.totals, distributed.gather(torch.get_rng_state())))
+    return {name: total / length for name, total in log.totals.items()}
+
+
+class _IterationLog:
+    """Sums of the losses of an epoch; every `print_freq` iterations a log line and an entry for TensorBoard."""
+
+    def __init__(self, updater: Updater, epoch: int, length: int, *, writer: Any, print_freq: int) -> None:
+        self.updater, self.epoch, self.length, self.writer, self.print_freq = updater, epoch, length, writer, print_freq
+        self.totals: dict[str, float] = {}
+        self.first = 0  # iteration at which this process began
+        self.began = time.perf_counter()
+
+    def add(self, i: int, losses: dict[str, float]) -> None:
+        for name, value in losses.items():
+            self.totals[name] = self.totals.get(name, 0.0) + value
+        if not i or self.print_freq <= 0 or i % self.print_freq:
+            return
+        terms = {name: value for name, value in losses.items() if name != "final_loss"}
+        if self.writer is not None:
+            step = self.epoch * self.length + i
+            self.writer.add_scalar("train/learning_rate", self.updater.scheduler.get_last_lr()[0], step)
+            self.writer.add_scalars("train/all_losses", terms, step)
+            self.writer.add_scalar("train/final_loss", losses["final_loss"], step)
+        logger.debug(
+            "epoch %03d [%d/%d] %.3f s/iteration, loss %.4f (%.4f) %s",
+            self.epoch, i, self.length, (time.perf_counter() - self.began) / (i + 1 - self.first),
+            losses["final_loss"], self.totals["final_loss"] / (i + 1),
+            " ".join(f"{name} {value:.4f} ({self.totals[name] / (i + 1):.4f})" for name, value in terms.items()),
+        )  # fmt: skip
 
 
 def until_stopped(loader: Iterable[T], stop: StopRequest | None) -> Iterator[T]:
@@ -150,19 +161,7 @@ def until_stopped(loader: Iterable[T], stop: StopRequest | None) -> Iterator[T]:
         except StopIteration:
             return
         except RuntimeError:
-            if stop and world_size() == 1:
+            if stop and distributed.world_size() == 1:
                 return
             raise
         yield batch
-
-
-def check_finite(values: dict[str, float], video_list: list[dict[str, Any]], epoch: int, iteration: int) -> None:
-    """Raises `NonFiniteLossError` where a value is NaN or infinite; epoch and iteration count from 0."""
-    if all(value - value == 0 for value in values.values()):  # inf - inf and nan - nan are nan
-        return
-    videos = [video["video_id"] for video in video_list]
-    raise NonFiniteLossError(
-        f"loss or gradient is not finite in epoch {epoch + 1}, iteration {iteration}: {values}; "
-        f"videos of the batch: {videos}. "
-        f"Look at their features and segments, or try a lower opt.learning_rate or train_cfg.clip_grad_l2norm: 1.0"
-    )

@@ -5,8 +5,10 @@ from libs.evaluation.anet_detection import ANETdetection
 from libs.evaluation.predict import predict, valid_one_epoch
 from libs.nms.suppress import batched_nms
 from libs.training.checkpoint import find_checkpoint, load_checkpoint, load_state, save_checkpoint
-from libs.training.epoch import NonFiniteLossError, train_one_epoch
-from libs.training.optim import ModelEma, make_optimizer, make_scheduler
+from libs.training.ema import ModelEma
+from libs.training.epoch import train_one_epoch
+from libs.training.optim import make_optimizer, make_scheduler
+from libs.training.update import NonFiniteLossError
 
 __all__ = [
     "ANETdetection",

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from actionformer_nt import run as semi_run
 from actionformer_nt.commands.main import main
 from actionformer_nt.protocol import splits
 from actionformer_nt.protocol.splits import marked_split, published_split, read_split, write_splits
-from actionformer_nt.self_training import trainer
 from libs.core import load_config
 from libs.datasets.annotations import read_annotations
 from libs.training import run as engine
@@ -16,10 +16,10 @@ from libs.training import run as engine
 
 def test_semi_supervised_runs_have_the_splits_classes(make_semi, tmp_path, capsys):
     path = make_semi()
-    folder = trainer.train(load_config(path), tmp_path / "run", progress=False)
+    folder = semi_run.train(load_config(path), tmp_path / "run", progress=False)
     assert json.loads((folder / "classes.json").read_text()) == {"class0": 0, "class1": 1}
     expected = {
-        n: e.result.mAP.tolist() for n, e in trainer.evaluate(load_config(path), folder, progress=False).items()
+        n: e.result.mAP.tolist() for n, e in semi_run.evaluate(load_config(path), folder, progress=False).items()
     }
     annotations = path.parent / "annotations.json"
     content = json.loads(annotations.read_text())
@@ -27,7 +27,7 @@ def test_semi_supervised_runs_have_the_splits_classes(make_semi, tmp_path, capsy
         for found in video["annotations"]:
             del found["label_id"]
     annotations.write_text(json.dumps(content))
-    again = trainer.evaluate(load_config(path), folder, progress=False)
+    again = semi_run.evaluate(load_config(path), folder, progress=False)
     assert {name: e.result.mAP.tolist() for name, e in again.items()} == expected
     assert main(["-q", "eval", str(path), str(folder), "--weights", "raw"]) == 0  # the plain command, too
     split = tmp_path / "semi_split.json"
@@ -35,8 +35,8 @@ def test_semi_supervised_runs_have_the_splits_classes(make_semi, tmp_path, capsy
     content["hash"] = splits._hash(content)
     split.write_text(json.dumps(content))
     for attempt in (
-        lambda: trainer.evaluate(load_config(path), folder, progress=False),
-        lambda: trainer.train(load_config(path), folder, resume=folder, progress=False),
+        lambda: semi_run.evaluate(load_config(path), folder, progress=False),
+        lambda: semi_run.train(load_config(path), folder, resume=folder, progress=False),
     ):
         with pytest.raises(ValueError, match=r"class 'class0' has id 1, but 0 in the run"):
             attempt()
@@ -81,13 +81,13 @@ def test_marks_become_a_split(make_semi, tmp_path):
     assert split.labeled == ("v0", "v1", "v2") and set(split.unlabeled) == {f"v{i}" for i in range(3, 8)}
     config = load_config(path)
     config["semi_cfg"]["log_hidden"] = True  # of marked videos nobody knows an event
-    folder = trainer.train(config, tmp_path / "run", progress=False)
+    folder = semi_run.train(config, tmp_path / "run", progress=False)
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert "unlabeled/loss" in last and not any(np.isnan(list(last.values())))
     assert not any(name.startswith("hidden/") for name in last)
     annotations = mark(path, ["v0"])
     with pytest.raises(ValueError, match=r"labeled videos \['v0'\] are marked labeled: false"):
-        trainer.train(config, tmp_path / "again", progress=False)
+        semi_run.train(config, tmp_path / "again", progress=False)
     with pytest.raises(ValueError, match=r"list: labeled videos \['v0'\] are marked"):
         published_split(read_annotations(annotations), ["training"], {"labeled": ["v0", "v1"]}, "list")
     with pytest.raises(ValueError, match=r"ratio 0\.5 asks for 4 labeled videos of 8, but only 2 are not marked"):
@@ -133,14 +133,14 @@ def test_several_subsets_in_one_split(make_semi, tmp_path):
     assert len(read_split(out, 0.5).labeled) + len(read_split(out, 0.5).unlabeled) == 8
     config = load_config(path)
     with pytest.raises(ValueError, match=r"names 4 videos that are not in train_split \['training'\]"):
-        trainer.train(config, tmp_path / "one", progress=False)
+        semi_run.train(config, tmp_path / "one", progress=False)
     config["train_split"] = ["training", "more"]
-    trainer.train(config, tmp_path / "both", progress=False)
+    semi_run.train(config, tmp_path / "both", progress=False)
 
 
 def test_thresholds_of_a_split_with_other_classes_are_refused(make_semi, tmp_path, capsys):
     path = make_semi()
-    folder = trainer.train(load_config(path), tmp_path / "run", progress=False)
+    folder = semi_run.train(load_config(path), tmp_path / "run", progress=False)
     split = tmp_path / "semi_split.json"
     content = json.loads(split.read_text()) | {"label_ids": {"class0": 1, "class1": 0}}
     content["hash"] = splits._hash(content)

@@ -104,7 +104,10 @@ def test_mistakes_are_refused_by_name(make_data, section, values, words):
 def test_missing_file_and_broken_yaml(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no\.yaml"):
         load_config(tmp_path / "no.yaml")
-    for text, word in (("a: [1", "not a YAML file"), ("- 1", "mapping"), ("opt: {}\nopt: {}", "given twice")):
+    for text, word in (
+        ("a: [1", "not a YAML file"), ("- 1", "mapping"), ("opt: {}\nopt: {}", "line 2: key 'opt' is given twice"),
+        ("? [a, b]\n: 1", "unhashable key"),
+    ):  # fmt: skip
         (tmp_path / "bad.yaml").write_text(text)
         with pytest.raises(ValueError, match=word):
             load_config(tmp_path / "bad.yaml")

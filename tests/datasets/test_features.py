@@ -1,7 +1,11 @@
+import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from libs.datasets.features import FeatureFiles
 
@@ -110,3 +114,63 @@ def test_bad_places(tmp_path):
         FeatureFiles(str(tmp_path / "noise.hdf5"), channels=6).exists("v")
     with pytest.raises(FileNotFoundError, match=r"none\.hdf5"):
         FeatureFiles(str(tmp_path / "none.hdf5"), channels=6).exists("v")
+
+
+class Recorder(FeatureFiles):
+    """Videos of one channel and `sizes[video]` steps (4 bytes each), all with the video's number plus .1; `asked` holds
+    the videos that were read from disk."""
+
+    def __init__(self, sizes, *, cache_bytes):
+        super().__init__(str(Path(__file__).parent), channels=1, cache_bytes=cache_bytes)
+        self.sizes, self.asked = sizes, []
+
+    def _read(self, video_id, start, stop, step):
+        self.asked.append(video_id)
+        return np.full((self.sizes[video_id], 1), int(video_id) + 0.1, dtype=np.float32)
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 5)), max_size=60))
+def test_it_holds_what_was_used_last_and_never_more_than_its_size(calls):
+    sizes, slow = {}, []  # `slow`: videos, the longest unused first
+    files = Recorder(sizes, cache_bytes=4 * 10)
+    for number, size in calls:
+        video = str(number)
+        sizes.setdefault(video, size)
+        before = len(files.asked)
+        feats = files.read(video)
+        assert (len(files.asked) == before) == (video in slow)
+        assert feats.shape == (sizes[video], 1) and np.allclose(feats, number + 0.1) and not feats.flags.writeable
+        slow = [v for v in slow if v != video] + [video]
+        while sum(sizes[v] for v in slow) > 10:
+            slow.pop(0)
+        assert files.cache.currsize == 4 * sum(sizes[v] for v in slow) <= 40
+
+
+def test_an_array_that_is_too_large_displaces_nothing():
+    files = Recorder({"0": 5, "1": 11}, cache_bytes=4 * 10)
+    for video in ("0", "1", "0", "1"):
+        files.read(video)
+    assert files.asked == ["0", "1", "1"] and list(files.cache) == ["0"]
+
+
+def test_a_cache_travels_to_another_process(tmp_path, rows):
+    write(tmp_path, "v.npy", rows)
+    files = FeatureFiles(str(tmp_path), channels=6, cache_bytes=2 * rows.nbytes)
+    files.read("v")
+    (tmp_path / "v.npy").unlink()
+    assert np.array_equal(pickle.loads(pickle.dumps(files)).read("v"), rows)
+
+
+def test_features_are_read_from_disk_once(tmp_path):
+    rows = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float16)
+    for video in ("a", "b"):
+        np.savez(tmp_path / f"{video}.npz", feats=rows)
+    plain, cached = (FeatureFiles(str(tmp_path), ext=".npz", channels=6, cache_bytes=n) for n in (0, 600))
+    for start, stop, step in ((0, None, 1), (3, 17, 1), (2, 39, 4)):
+        assert np.array_equal(cached.read("a", start, stop, step), plain.read("a", start, stop, step))
+        assert cached.read("a", start, stop, step).dtype == np.float32
+    (tmp_path / "a.npz").unlink()
+    assert np.array_equal(cached.read("a"), rows.astype(np.float32))  # 480 bytes, as on disk
+    cached.read("b")  # displaces it
+    np.savez(tmp_path / "a.npz", feats=rows + 1)
+    assert np.array_equal(cached.read("a"), (rows + 1).astype(np.float32))

@@ -59,7 +59,7 @@ def test_on_a_pseudo_segment_the_background_has_no_weight_and_elsewhere_it_is_th
     y = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
     w = torch.tensor([[[1.0, 0.0, 0.0], [0.5, 0.5, 0.5]]])
     targets = Targets(y, w, torch.ones(1, 2, 2), torch.tensor([[1.0, 0.0]]))
-    criterion = UnlabeledCriterion(form="softmax", reg_weight=1.0, normalizer=1.0)
+    criterion = UnlabeledCriterion(form="softmax", reg_weight=1.0)
     found = criterion(logits, torch.ones(1, 2, 2), targets, labeled_normalizer=1.0)["cls_loss"] * criterion.normalizer
     p = F.softmax(torch.cat([logits[0], torch.zeros(2, 1)], dim=1), dim=1)
     elsewhere = -0.5 * (p[1, 2].log() + (1 - p[1, :2]).log().sum())

@@ -18,6 +18,7 @@ from libs.evaluation import run as evaluation
 from libs.modeling.criterion import Criterion
 from libs.training import run as engine
 from libs.training.checkpoint import load_checkpoint
+from libs.training.checks import check_parts
 from libs.utils import NonFiniteLossError
 
 ROOT = Path(__file__).parents[2]
@@ -334,7 +335,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(in_64_bits, make_dat
         trained("odd", 10, 3)
     monkeypatch.setattr(engine.distributed, "world_size", lambda: 2)
     with pytest.raises(ValueError, match=r"accumulate: 4 times the number of processes, 2"):
-        engine.check_parts({"loader": {"batch_size": 4}, "train_cfg": {"accumulate": 4}})
+        check_parts(4, {"loader.batch_size": 4})
 
 
 @pytest.mark.two_paths

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from actionformer_nt.methods import Options, get_method
+from actionformer_nt.methods import METHODS, Options, get_method
 from actionformer_nt.methods.label_space import partition
 from actionformer_nt.methods.losses import class_loss, hybrid_loss
-from actionformer_nt.names import METHODS
 
 # target 0, positive 1 and 2, negative 4 and 5, ambiguous 3, at lambda 0.85
 P = torch.tensor([0.26, 0.24, 0.23, 0.15, 0.07, 0.05], dtype=torch.float64)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
+from actionformer_nt import run as semi_run
 from actionformer_nt.protocol import splits
-from actionformer_nt.self_training import trainer
 from libs.core import load_config
 from libs.datasets.annotations import Event, Video, read_annotations
 from libs.datasets.simulate import Simulation, simulate
@@ -65,11 +65,11 @@ def trained_runs(tmp_path_factory):
         own = copy.deepcopy(raw)
         own["semi_cfg"]["method"] = method
         if found:
-            own["semi_cfg"]["burn_in_checkpoint"] = str(found[0] / trainer.BURN_IN)
+            own["semi_cfg"]["burn_in_checkpoint"] = str(found[0] / semi_run.BURN_IN)
         path = folder / f"{method}.yaml"
         path.write_text(yaml.safe_dump(own))
-        found.append(trainer.train(load_config(path), folder / method, progress=False))
-        trainer.evaluate(load_config(path), found[-1], progress=False)
+        found.append(semi_run.train(load_config(path), folder / method, progress=False))
+        semi_run.evaluate(load_config(path), found[-1], progress=False)
     return found
 
 

@@ -6,18 +6,18 @@ from actionformer_nt.methods import ClassTargets
 from actionformer_nt.methods.label_space import partition
 from actionformer_nt.self_training.pseudo_segments import (
     PseudoSegments,
+    assign_pseudo_labels,
     background_targets,
     point_probs,
     propose,
     select,
     spare_likely,
-    spread,
 )
 from libs.modeling.assignment import assign_labels
 from libs.modeling.meta_archs import PyramidOutput
 from libs.modeling.points import pyramid_points
 
-OPTIONS = PseudoSection().model_dump()
+OPTIONS = PseudoSection()
 RANGES = [(0, 8), (8, 10000)]
 
 
@@ -44,7 +44,7 @@ def test_segments_scores_and_logits_of_a_sure_teacher():
     torch.testing.assert_close(found.logits, torch.tensor([[2.0, 1.0, -3.0], [-2.0, -1.0, 0.5]]), atol=1e-4, rtol=0)
     assert found.scores.tolist() == pytest.approx(torch.tensor([2.0, 0.5]).sigmoid().tolist())
     assert torch.allclose(found.probs.sum(-1), torch.ones(2))
-    flat = propose(output, 0, OPTIONS | {"temperature": 4.0})
+    flat = propose(output, 0, PseudoSection(temperature=4.0))
     torch.testing.assert_close(flat.probs, (found.logits / 4).softmax(-1))
     assert torch.equal(flat.scores, found.scores)
 
@@ -71,20 +71,20 @@ def test_the_mean_of_equal_ends_is_that_end():
 def test_nothing_found():
     found = propose(output_for([], []), 0, OPTIONS)
     assert len(found.scores) == 0 and found.probs.shape == (0, 3)
-    assert len(select(found, OPTIONS).scores) == len(select(found, OPTIONS | {"select": "topk"}).scores) == 0
+    assert len(select(found, OPTIONS).scores) == len(select(found, PseudoSection(select="topk")).scores) == 0
 
 
 def test_selection():
     logits = torch.eye(3)[[0, 1, 0, 2]]
     found = PseudoSegments(torch.zeros(4, 2), torch.tensor([0.9, 0.5, 0.35, 0.2]), logits)
     assert select(found, OPTIONS).scores.tolist() == pytest.approx([0.9, 0.5, 0.35])
-    assert len(select(found, OPTIONS | {"select": "topk", "topk": 2}).scores) == 2
-    per_class = select(found, OPTIONS | {"select": "per_class", "threshold": 0.4}, torch.tensor([0.8, 0.8, 0.4]))
+    assert len(select(found, PseudoSection(select="topk", topk=2)).scores) == 2
+    per_class = select(found, PseudoSection(select="per_class", threshold=0.4), torch.tensor([0.8, 0.8, 0.4]))
     assert per_class.scores.tolist() == pytest.approx([0.9, 0.5, 0.2])  # 0.4 * 0.4 / 0.8 = 0.2 for class 2
 
 
 @pytest.mark.parametrize(("background", "weight"), [("negative", 1.0), ("ignore", 0.0), ("weighted", 0.25)])
-def test_spread_gives_points_what_label_assignment_gives_them(background, weight):
+def test_points_get_what_label_assignment_gives_them(background, weight):
     segments = [torch.tensor([[3.0, 9.0], [5.0, 8.0], [14.0, 31.0]]), torch.zeros(0, 2)]
     output = output_for([], [])
     output = output._replace(
@@ -93,9 +93,9 @@ def test_spread_gives_points_what_label_assignment_gives_them(background, weight
     output.masks[0][0, 20:] = False
     y, w = torch.rand(3, 3), torch.rand(3, 3)
     empty = ClassTargets(torch.zeros(0, 3), torch.zeros(0, 3))
-    options = OPTIONS | {"background": background, "background_weight": 0.25}
+    options = PseudoSection(background=background, background_weight=0.25)
     elsewhere = background_targets(3, options, form="sigmoid", partitioning=True)
-    found = spread(
+    found = assign_pseudo_labels(
         output, segments, [ClassTargets(y, w), empty], [elsewhere] * 2, center_sample="radius", center_sample_radius=1.5
     )
     mask = torch.cat(output.masks, 1)
@@ -118,7 +118,7 @@ def test_points_keep_the_order_of_levels_and_leave_out_padding():
     output = output_for([(3.0, 9.0)], [[2.0, 1.0, -3.0]])
     output.masks[0][0, 20:] = False
     output.masks[1][0, 10:] = False
-    options = OPTIONS | {"background_logit": -0.85, "temperature": 2.0}
+    options = PseudoSection(background_logit=-0.85, temperature=2.0)
     found = point_probs(output, 0, options)
     rows = [torch.tensor([*row.tolist(), -0.85]) for row in (*output.logits[0][0, :20], *output.logits[1][0, :10])]
     torch.testing.assert_close(found, torch.stack([(row / 2).softmax(0) for row in rows]))
@@ -143,7 +143,7 @@ def test_likely_actions_are_spared_at_background_points(form):
 def test_in_the_softmax_form_self_training_on_the_target_has_the_background_alone_elsewhere():
     y, w = background_targets(3, OPTIONS, form="softmax", partitioning=False)
     assert y.tolist() == [0, 0, 0, 1] and w.tolist() == [0, 0, 0, 1]
-    half = OPTIONS | {"background": "weighted", "background_weight": 0.5}
+    half = PseudoSection(background="weighted", background_weight=0.5)
     assert background_targets(3, half, form="softmax", partitioning=True).weight.tolist() == [0.5] * 4
     assert background_targets(3, half, form="sigmoid", partitioning=False).weight.tolist() == [0.5] * 3
 
@@ -154,7 +154,7 @@ def test_dense_targets_stay_at_their_points():
     valid = torch.cat(output.masks, 1)[0]
     at_points = ClassTargets(torch.rand(int(valid.sum()), 3), torch.rand(int(valid.sum()), 3))
     segments = [torch.tensor([[3.0, 9.0]])]
-    found = spread(output, segments, None, [at_points], center_sample="radius", center_sample_radius=1.5)
+    found = assign_pseudo_labels(output, segments, None, [at_points], center_sample="radius", center_sample_radius=1.5)
     assert torch.equal(found.cls[0, valid], at_points.target) and torch.equal(
         found.cls_weight[0, valid], at_points.weight
     )

@@ -7,9 +7,11 @@ import pytest
 import torch
 import yaml
 
-from actionformer_nt.names import METHODS
-from actionformer_nt.self_training import trainer
+from actionformer_nt import run as semi_run
+from actionformer_nt.methods import METHODS
 from actionformer_nt.self_training.criterion import UnlabeledCriterion, ramp
+from actionformer_nt.self_training.setup import set_up
+from actionformer_nt.self_training.trainer import SemiTrainer
 from libs.core import load_config
 from libs.modeling.assignment import Targets
 from libs.training import run as engine
@@ -19,7 +21,7 @@ ARCHITECTURES = ("LocPointTransformer", "SPOT")
 
 
 def run(path, folder, **options):
-    return trainer.train(load_config(path), folder, progress=False, **options)
+    return semi_run.train(load_config(path), folder, progress=False, **options)
 
 
 def records(folder, hidden=True):
@@ -54,7 +56,7 @@ def test_every_method_trains(make_semi, tmp_path, method, arch):
         assert sum(
             lines[-1][f"space/{part}"] for part in ("target", "positive", "negative", "ambiguous")
         ) == pytest.approx(2 if arch != "SPOT" else 3)
-    found = trainer.evaluate(load_config(path), folder, progress=False)
+    found = semi_run.evaluate(load_config(path), folder, progress=False)
     assert set(found) == {"student", "teacher"} and all(e.result is not None for e in found.values())
     assert {"config.yaml", "run.json", "log.txt", "burn_in.pth.tar", "last.pth.tar"} <= {
         p.name for p in folder.iterdir()
@@ -81,7 +83,7 @@ def test_hidden_labels_change_nothing(make_semi, tmp_path, arch):
         file.write_text(json.dumps(content))
         config = load_config(path)
         config["semi_cfg"]["log_hidden"] = number == 0
-        other = trainer.train(config, tmp_path / f"other{number}", progress=False)
+        other = semi_run.train(config, tmp_path / f"other{number}", progress=False)
         assert_same_weights(whole, other)
         assert records(whole, hidden=False) == records(other, hidden=False)
 
@@ -92,20 +94,20 @@ def test_interrupted_in_either_stage_it_ends_the_same(make_semi, tmp_path, monke
     pseudo = {"source": source, "refresh_every": 3, "select": "per_class"}
     path = make_semi(pseudo=pseudo, method="complementary", strong={"flip": 0.5})
     whole = run(path, tmp_path / "whole")
-    step = trainer.SemiTrainer.step
+    step = SemiTrainer.step
 
     def interrupted(self, *batches):
         if self.iteration == stop:
             raise KeyboardInterrupt
         return step(self, *batches)
 
-    monkeypatch.setattr(trainer.SemiTrainer, "step", interrupted)
+    monkeypatch.setattr(SemiTrainer, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(path, tmp_path / "half")
     monkeypatch.undo()
     config = load_config(path)
     config["loader"]["num_workers"] = 1
-    half = trainer.train(config, tmp_path / "half", resume=tmp_path / "half", progress=False)
+    half = semi_run.train(config, tmp_path / "half", resume=tmp_path / "half", progress=False)
     assert_same_weights(whole, half)
     assert records(whole) == records(half)
 
@@ -117,14 +119,14 @@ def test_spot_interrupted_in_any_stage_ends_the_same(make_semi, tmp_path, monkey
     lines = records(whole)
     assert len(lines) == 8 and "pretext/order_loss" in lines[1] and "labeled/mask_loss" not in lines[1]
     assert "labeled/mask_loss" in lines[2] and "unlabeled/mask_loss" in lines[4]
-    update = trainer.SemiTrainer._update
+    step = SemiTrainer.step
 
-    def interrupted(self, *args):
+    def interrupted(self, videos):
         if self.iteration == stop:
             raise KeyboardInterrupt
-        return update(self, *args)
+        return step(self, videos)
 
-    monkeypatch.setattr(trainer.SemiTrainer, "_update", interrupted)
+    monkeypatch.setattr(SemiTrainer, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(path, tmp_path / "half")
     monkeypatch.undo()
@@ -143,10 +145,10 @@ def test_a_shared_burn_in_gives_the_same_end(make_semi, tmp_path):
     whole = run(path, tmp_path / "whole")
     config = load_config(path)
     config["semi_cfg"]["burn_in_checkpoint"] = str(whole / "burn_in.pth.tar")
-    assert_same_weights(whole, trainer.train(config, tmp_path / "shared", progress=False))
+    assert_same_weights(whole, semi_run.train(config, tmp_path / "shared", progress=False))
     config["semi_cfg"]["burn_in"] = 3
     with pytest.raises(ValueError, match=r"after 4 iterations, but semi_cfg\.burn_in is 3"):
-        trainer.train(config, tmp_path / "other", progress=False)
+        semi_run.train(config, tmp_path / "other", progress=False)
 
 
 def test_labeled_only_with_all_labels_is_the_supervised_run(make_semi, tmp_path):
@@ -200,7 +202,7 @@ def test_a_teacher_that_finds_nothing_does_no_harm(make_semi, tmp_path, caplog):
 
 
 def test_normalizer_survives_five_hundred_steps_without_pseudo_labels():
-    criterion = UnlabeledCriterion(form="sigmoid", reg_weight=1.0, normalizer=100.0)
+    criterion = UnlabeledCriterion(form="sigmoid", reg_weight=1.0)
     logits, offsets = torch.randn(1, 50, 3), torch.rand(1, 50, 2)
     nothing = Targets(torch.zeros(1, 50, 3), torch.ones(1, 50, 3), torch.zeros(1, 50, 2), torch.zeros(1, 50))
     first = criterion(logits, offsets, nothing, labeled_normalizer=100.0)["loss"]
@@ -221,7 +223,7 @@ def test_mistakes(make_semi, tmp_path):
     def fails(word, diagnostic=False, **semi):
         config = load_config(make_semi(**semi))
         with pytest.raises(ValueError, match=word):
-            trainer.train(config, tmp_path / "run", progress=False, diagnostic=diagnostic)
+            semi_run.train(config, tmp_path / "run", progress=False, diagnostic=diagnostic)
 
     fails("no unlabeled video.*labeled_only", ratio=1.0)
     for semi, word in (
@@ -249,8 +251,8 @@ def test_mistakes(make_semi, tmp_path):
     config = load_config(make_semi())
     config["test_cfg"]["ext_score_file"] = "scores.json"
     with pytest.raises(ValueError, match="allow_external_scores"):
-        trainer.SemiTrainer(config)
+        set_up(config)
     config = load_config(make_semi())
     config["train_cfg"]["ema_ramp"] = False
     with pytest.raises(ValueError, match="ema_ramp must be true"):
-        trainer.SemiTrainer(config)
+        set_up(config)

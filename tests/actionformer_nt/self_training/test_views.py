@@ -4,7 +4,7 @@ import torch
 from actionformer_nt.config import ViewSection
 from actionformer_nt.self_training.views import make_view
 
-OFF = ViewSection().model_dump()
+OFF = ViewSection()
 
 
 def bump(center, steps=200, width=6.0):
@@ -22,14 +22,14 @@ def test_the_geometry_says_where_a_moment_went(options):
     for seed in range(25):
         generator = torch.Generator().manual_seed(seed)
         center = 40.0 + 4.5 * seed
-        feats, geometry = make_view(bump(center), OFF | options, generator)
+        feats, geometry = make_view(bump(center), OFF.model_copy(update=options), generator)
         there = geometry(torch.tensor([center])).item()
         if 15 < there < feats.shape[1] - 15:
             assert feats[0].argmax().item() == pytest.approx(there, abs=1.5)
 
 
 def test_segments_are_projected_cut_and_dropped():
-    _, geometry = make_view(bump(50.0), OFF | {"flip": 1.0}, torch.Generator())
+    _, geometry = make_view(bump(50.0), OFF.model_copy(update={"flip": 1.0}), torch.Generator())
     segments = torch.tensor([[10.0, 20.0], [195.0, 230.0], [190.0, 205.0]])
     moved, kept = geometry.project(segments, 200)
     assert kept.tolist() == [True, False, True]  # only 4.5 of 35 steps of the second are left
@@ -46,7 +46,7 @@ def test_an_identity_view_changes_nothing():
 
 def test_masks_and_dropout_do_what_they_say_and_repeat_with_their_seed():
     feats = torch.ones(400, 999)
-    options = OFF | {"snippet_mask": 0.2, "mask_length": 5, "channel_dropout": 0.25}
+    options = OFF.model_copy(update={"snippet_mask": 0.2, "mask_length": 5, "channel_dropout": 0.25})
     a, _ = make_view(feats, options, torch.Generator().manual_seed(1))
     b, _ = make_view(feats, options, torch.Generator().manual_seed(1))
     assert torch.equal(a, b)
@@ -55,5 +55,5 @@ def test_masks_and_dropout_do_what_they_say_and_repeat_with_their_seed():
     assert a[channels][:, steps].unique().tolist() == pytest.approx([1 / 0.75])
     blocks = steps[:995].view(-1, 5)
     assert (blocks.all(1) | ~blocks.any(1)).all()
-    noisy, _ = make_view(feats * torch.randn(400, 1), OFF | {"noise": 0.1}, torch.Generator())
+    noisy, _ = make_view(feats * torch.randn(400, 1), OFF.model_copy(update={"noise": 0.1}), torch.Generator())
     assert noisy.std() > 0 and not torch.equal(noisy, feats)

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from actionformer_nt import run as semi_run
 from actionformer_nt.methods.label_space import partition
-from actionformer_nt.self_training import trainer
+from actionformer_nt.self_training.pyramid import PyramidSelfTraining
 from actionformer_nt.snapshots import embeddings
 from actionformer_nt.snapshots import write as samples
 from actionformer_nt.spot.meta_arch import Spot
+from actionformer_nt.spot.self_training import SpotSelfTraining
 from libs.core import load_config, schema
 from libs.datasets.annotations import read_annotations
 from libs.evaluation.detections import read_results
@@ -25,7 +27,7 @@ def run(path, folder, **semi):
     config = load_config(path)
     for key, value in semi.items():
         config["semi_cfg"][key] = value
-    return trainer.train(config, folder, progress=False)
+    return semi_run.train(config, folder, progress=False)
 
 
 def files(folder):
@@ -101,7 +103,7 @@ def test_without_permission_no_hidden_label_is_read(make_semi, tmp_path):
 
 def test_the_diagnostic_method_alone_shows_no_hidden_label(make_semi, tmp_path):
     config = load_config(make_semi(method="oracle_class", samples={"videos": 3, "moments": 1}))
-    folder = trainer.train(config, tmp_path / "run", progress=False, diagnostic=True)
+    folder = semi_run.train(config, tmp_path / "run", progress=False, diagnostic=True)
     assert sorted(files(folder)) == ["iteration_00000004.json", "iteration_00000008.json", "predictions.json"]
     content = json.loads((folder / "samples/iteration_00000008.json").read_text())
     assert content["distributions"] and all(row["truth"] is None for row in content["distributions"])
@@ -119,7 +121,7 @@ def test_labeled_only_has_embeddings_alone(make_semi, tmp_path):
     path = make_semi(method="labeled_only")
     folder = run(path, tmp_path / "run")
     assert not (folder / "samples").exists()
-    trainer.evaluate(load_config(path), folder, progress=False)
+    semi_run.evaluate(load_config(path), folder, progress=False)
     assert sorted(files(folder)) == ["embeddings.json"]
 
 
@@ -127,7 +129,7 @@ def test_labeled_only_has_embeddings_alone(make_semi, tmp_path):
 def test_embeddings(make_semi, tmp_path, arch):
     path = make_semi(arch=arch)
     folder = run(path, tmp_path / "run", samples={"videos": 0, "moments": 1})
-    trainer.evaluate(load_config(path), folder, progress=False)
+    semi_run.evaluate(load_config(path), folder, progress=False)
     found = json.loads((folder / "samples/embeddings.json").read_text())
     assert found["labels"] == {"0": "class0", "1": "class1"}
     points = np.array(found["foreground"]["points"])
@@ -167,7 +169,7 @@ def test_of_overlapping_windows_each_step_is_there_once():
         test_cfg=schema.TestSection().model_dump(), n_head=1, mask_dims=[4], embd_dim=4,
     ).eval()  # fmt: skip
     video = {"video_id": "v", "feats": torch.randn(4, 50)}
-    feats, time = embeddings.class_features(model, video)
+    feats, time = SpotSelfTraining.class_features(model, video)
     assert len(feats) == 50 and time.tolist() == list(range(50))
     with torch.no_grad():
         windows = [
@@ -185,7 +187,7 @@ def test_features_of_a_pyramid_give_its_logits(make_semi):
     torch.manual_seed(0)
     model = make_meta_arch(config["model_name"], **config["model"]).eval()
     video = {"video_id": "v", "feats": torch.randn(8, 50)}
-    feats, time = embeddings.class_features(model, video)
+    feats, time = PyramidSelfTraining.class_features(model, video)
     assert time.tolist() == list(range(50))
     with torch.no_grad():
         (batch,) = model.batches([video])

@@ -123,7 +123,7 @@ def test_8_oracle_scores_of_a_long_video_decode_through_windows(spot):
 
 def test_9_iou_is_symmetric_and_nms_never_raises_scores(spot):
     """(0, 1) and (.5, 1) overlap by one half, from either side; the public code has 2 and 0.5."""
-    from actionformer_nt.self_training.pseudo_segments import iou_matrix
+    from libs.modeling.losses import iou_matrix
 
     a = torch.tensor([[0.0, 1.0], [0.5, 1.0], [3.0, 4.0]])
     iou = iou_matrix(a, a)

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from actionformer_nt.methods import Options, get_method
-from actionformer_nt.names import LABELED_ONLY, METHODS, ORACLE
+from actionformer_nt.config import ViewSection
+from actionformer_nt.methods import LABELED_ONLY, METHODS, ORACLE, Options, get_method
 from actionformer_nt.self_training.views import make_view
 from actionformer_nt.spot.network import SpotOutput
 from actionformer_nt.spot.pseudo_masks import (
@@ -156,10 +156,8 @@ def test_the_loss_falls_towards_the_pseudo_labels(spot):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_pseudo_labels_follow_the_view(options, seed):
     """The features of a view tell where its snippets come from."""
-    everything = {"crop": 0, "shift": 0, "warp": 0, "flip": 0, "snippet_mask": 0, "mask_length": 1, "noise": 0}
-    everything |= {"channel_dropout": 0} | options
     feats = torch.arange(6.0)[None]
-    view, geometry = make_view(feats, everything, torch.Generator().manual_seed(seed))
+    view, geometry = make_view(feats, ViewSection(**options), torch.Generator().manual_seed(seed))
     index = view_index(geometry, 6, view_length=view.shape[1], num_steps=6)
     labels, source = teacher_labels(teacher(), PseudoSection()), view[0].long().tolist()
     known = [j for j in range(6) if index[j] >= 0]

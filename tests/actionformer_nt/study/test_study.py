@@ -3,6 +3,7 @@ import json
 import pytest
 import yaml
 
+from actionformer_nt import run as semi_run
 from actionformer_nt.commands.main import main
 from actionformer_nt.protocol.splits import make_splits, write_splits
 from actionformer_nt.study import job, runner
@@ -161,9 +162,7 @@ def test_a_run_with_a_gpu_of_its_own_takes_the_one_that_it_sees(study_file, tmp_
         seen.append(config["devices"])
         raise KeyboardInterrupt
 
-    from actionformer_nt.self_training import trainer
-
-    monkeypatch.setattr(trainer, "train", train)
+    monkeypatch.setattr(semi_run, "train", train)
     run = plan.runs()[0]
     for own in (True, False):
         described = {"config": plan.config(run), "folder": str(tmp_path / "x"), "diagnostic": False, "own_gpu": own}

@@ -1,0 +1,103 @@
+"""Whole semi-supervised runs: training, and the evaluation of student and teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from actionformer_nt.config import semi_section
+from actionformer_nt.protocol.splits import Split, read_hidden, read_split
+from actionformer_nt.self_training.setup import SemiRun, set_up
+from actionformer_nt.self_training.trainer import BURN_IN, SemiTrainer
+from actionformer_nt.snapshots.embeddings import write_embeddings
+from actionformer_nt.snapshots.write import SnapshotWriter
+from libs.core import distributed
+from libs.core.interrupts import stop_requests
+from libs.core.lock import locked
+from libs.core.types import Config
+from libs.datasets.labels import label_ids
+from libs.evaluation.run import Evaluation
+from libs.evaluation.run import evaluate as evaluate_checkpoint
+from libs.training.run_folder import LAST, LOCK, SAMPLES, check_folder, clear_folder, resume_point, write_run_info
+from libs.training.run_identity import check_classes, describe_data, read_label_ids
+
+__all__ = ["BURN_IN", "evaluate", "train"]
+
+
+def train(
+    config: Config,
+    folder: str | Path,
+    *,
+    resume: str | Path | None = None,
+    overwrite: bool = False,
+    diagnostic: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Semi-supervised training of a resolved configuration with `semi_cfg`.
+
+    Args:
+        folder: of the run; must not hold a run already unless `resume` or `overwrite`.
+        resume: checkpoint or run folder to go on from; the end is the same as without the interruption.
+        diagnostic: allows the method that uses hidden labels.
+
+    Returns:
+        The run folder, with `config.yaml`, `run.json`, `metrics.jsonl`, TensorBoard's `logs/`, `burn_in.pth.tar` and
+        `last.pth.tar` (student: `state_dict`, teacher: `state_dict_ema`).
+    """
+    path = Path(folder)
+    if distributed.is_main():
+        check_folder(path, resume=resume, overwrite=overwrite)
+    run = set_up(config, diagnostic=diagnostic)
+    own_folder = distributed.own_folder(path)
+    trainer = SemiTrainer(run, observer=SnapshotWriter(own_folder / SAMPLES))
+    resumed = _go_back(trainer, run, resume)
+    with locked(own_folder, LOCK), stop_requests() as stop:
+        if resume is None and overwrite and distributed.is_main():
+            clear_folder(own_folder)
+        labeled = run.stages.labeled
+        write_run_info(
+            run.config, own_folder, label_ids=label_ids(labeled), data=describe_data(run.config, labeled),
+            resumed=resumed,
+        )  # fmt: skip
+        trainer.train(own_folder, stop=stop, progress=progress)
+        distributed.from_main(None)  # the main process has written everything
+    return path
+
+
+def _go_back(trainer: SemiTrainer, run: SemiRun, resume: str | Path | None) -> Path | None:
+    """To the checkpoint that the run goes on from, or to a given burn-in. Returns the folder of a run that goes on."""
+    if resume is not None:
+        start_from = resume_point(resume)
+        _check_classes(run.split, start_from.parent)
+        trainer.restore(start_from)
+        return start_from.parent
+    if run.semi.burn_in_checkpoint:
+        path = Path(run.semi.burn_in_checkpoint)
+        trainer.restore(path)
+        if trainer.iteration != run.stages.burn_in:
+            raise ValueError(
+                f"{path}: after {trainer.iteration} iterations, but semi_cfg.burn_in is {run.stages.burn_in}"
+            )
+    return None
+
+
+def _check_classes(split: Split, folder: Path) -> None:
+    """The classes of a split file must be those of the run in a folder."""
+    if known := read_label_ids(folder):
+        check_classes(split.label_ids, known, what=f"split {split.source}", source=f"the run {folder}")
+
+
+def evaluate(config: Config, folder: str | Path, *, progress: bool = True) -> dict[str, Evaluation]:
+    """Evaluates the student ("raw" weights) and the teacher ("ema") of a finished run on `val_split`, without reading
+    the hidden labels."""
+    wanted = semi_section(config).split
+    split = read_split(wanted.file, wanted.ratio, wanted.fold)
+    _check_classes(split, Path(folder))
+    annotations = read_hidden(config["dataset"]["json_file"], split)
+    checkpoint = Path(folder) / LAST
+    found = {
+        name: evaluate_checkpoint(config, checkpoint, weights=weights, annotations=annotations, progress=progress)
+        for name, weights in (("student", "raw"), ("teacher", "ema"))
+    }
+    if distributed.is_main():
+        write_embeddings(config, checkpoint, annotations)
+    return found

@@ -1,0 +1,170 @@
+"""From a configuration to a semi-supervised run that is ready to train."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from actionformer_nt.config import SemiSection, semi_section
+from actionformer_nt.methods import ORACLE, get_method
+from actionformer_nt.protocol.hidden_labels import HiddenLabels
+from actionformer_nt.protocol.splits import Split, check_split, read_hidden, read_split, unlabeled_classes
+from libs.core.device import compile_network, select_device
+from libs.core.registry import SELF_TRAINING
+from libs.core.seeding import fix_random_seed
+from libs.core.types import Config
+from libs.datasets import make_dataset
+from libs.datasets.annotations import Annotations
+from libs.datasets.dataset import TALDataset
+from libs.modeling import make_meta_arch
+from libs.training.checks import check_events, check_parts
+from libs.training.ema import ModelEma
+from libs.training.optim import IterationLR, make_optimizer
+from libs.training.update import Updater
+
+from .interface import SelfTraining
+from .stages import Stages
+from .teacher import Teacher
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemiRun:
+    """Everything of a run that stays the same while it trains.
+
+    Attributes:
+        config: resolved, with what the data say (`train_cfg.head_empty_cls`).
+        teacher: None for `labeled_only`, which has none.
+        shown: the hidden labels where `semi_cfg.log_hidden` allows them to be shown, else None.
+    """
+
+    config: Config
+    semi: SemiSection
+    split: Split
+    annotations: Annotations
+    stages: Stages
+    updater: Updater
+    ema: ModelEma
+    teacher: Teacher | None
+    shown: HiddenLabels | None
+
+    @property
+    def seed(self) -> int:
+        return self.config["init_rand_seed"]
+
+    @property
+    def model(self) -> Any:
+        return self.updater.model
+
+
+def set_up(config: Config, *, diagnostic: bool = False) -> SemiRun:
+    """Split, data, network and optimizer of a resolved configuration with `semi_cfg`, which is not changed.
+
+    Args:
+        diagnostic: allows the method that uses hidden labels.
+
+    Raises:
+        ValueError: a configuration that does not fit semi-supervised training, or a split that does not fit the data.
+    """
+    config = copy.deepcopy(config)
+    semi, train_cfg = semi_section(config), config["train_cfg"]
+    check_config(config, diagnostic=diagnostic)
+    device = select_device(config)
+    fix_random_seed(config["init_rand_seed"])
+    split = read_split(semi.split.file, semi.split.ratio, semi.split.fold)
+    annotations = read_hidden(config["dataset"]["json_file"], split)
+    check_split(config, annotations, split)
+    if names := unlabeled_classes(annotations, split):
+        logger.warning("split %s: no labeled video of %d classes: %s", split.source, len(names), ", ".join(names))
+    stages = Stages(
+        config,
+        labeled=_dataset(config, annotations, split.labeled),
+        unlabeled=None if get_method(semi.method) is None else _dataset(config, annotations, split.unlabeled),
+        every=_dataset(config, annotations, split.labeled + split.unlabeled) if semi.pretrain else None,
+    )
+    check_events(stages.labeled, what="labeled")
+    needs_truth = semi.log_hidden or semi.method == ORACLE
+    hidden = HiddenLabels(config, split) if needs_truth and split.unlabeled else None
+
+    train_cfg["head_empty_cls"] = stages.labeled.get_attributes()["empty_label_ids"]
+    model = make_meta_arch(config["model_name"], **config["model"]).to(device)
+    optimizer = make_optimizer(model, config["opt"])
+    ema = ModelEma(model, train_cfg["ema_decay"], ramp=train_cfg["ema_ramp"])
+    updater = Updater(
+        model,
+        optimizer,
+        _schedule(config, optimizer, stages.total),
+        ema=ema,
+        scaler=torch.amp.GradScaler(device.type, enabled=train_cfg["amp"] == "fp16"),
+        clip_grad_l2norm=train_cfg["clip_grad_l2norm"],
+    )
+    compile_network(model, config)
+    return SemiRun(
+        config=config, semi=semi, split=split, annotations=annotations, stages=stages, updater=updater, ema=ema,
+        teacher=_teacher(config, stages, ema, hidden), shown=hidden if semi.log_hidden else None,
+    )  # fmt: skip
+
+
+def _dataset(config: Config, annotations: Annotations, videos: tuple[str, ...]) -> TALDataset:
+    dataset: TALDataset = make_dataset(
+        config["dataset_name"], True, config["train_split"], **config["dataset"],
+        annotations=annotations, video_ids=frozenset(videos), seed=config["init_rand_seed"],
+    )  # fmt: skip
+    return dataset
+
+
+def _schedule(config: Config, optimizer: torch.optim.Optimizer, total: int) -> IterationLR:
+    """One learning-rate schedule over all iterations of the run."""
+    opt, warmup = config["opt"], semi_section(config).warmup_iterations
+    return IterationLR(
+        optimizer,
+        warmup_epochs=warmup,
+        max_epochs=total,
+        milestones=opt["schedule_steps"] if opt["schedule_type"] == "multistep" else None,
+        gamma=opt["schedule_gamma"],
+        eta_min=1e-8 if warmup else 0.0,
+    )
+
+
+def _teacher(config: Config, stages: Stages, ema: ModelEma, hidden: HiddenLabels | None) -> Teacher | None:
+    semi = semi_section(config)
+    method = get_method(semi.method)
+    if method is None:
+        return None
+    self_training: SelfTraining = SELF_TRAINING.build(config["model_name"], config, stages.labeled)
+    return Teacher(
+        semi, self_training, method, ema=ema, seed=config["init_rand_seed"], burn_in=stages.burn_in,
+        hidden=hidden if semi.method == ORACLE else None,
+    )  # fmt: skip
+
+
+def check_config(config: Config, *, diagnostic: bool = False) -> None:
+    """Raises ValueError where a configuration does not fit semi-supervised training.
+
+    Args:
+        diagnostic: allows the method that uses hidden labels.
+    """
+    semi = semi_section(config)
+    if config["test_cfg"]["ext_score_file"] and not semi.allow_external_scores:
+        raise ValueError(
+            "test_cfg.ext_score_file: external scores come from a model that may have seen hidden labels; set "
+            "semi_cfg.allow_external_scores: true to use them all the same, and say so with every result"
+        )
+    if not config["train_cfg"]["ema_ramp"]:
+        raise ValueError("train_cfg.ema_ramp must be true: without it the teacher is mostly the random initialisation")
+    sizes = {"loader.batch_size": config["loader"]["batch_size"]}
+    check_parts(config["train_cfg"]["accumulate"], sizes | {"semi_cfg.unlabeled_batch_size": semi.unlabeled_batch_size})
+    if semi.method == ORACLE and not diagnostic:
+        raise ValueError(f"method {ORACLE} uses hidden labels and runs only as a diagnostic (study --diagnostic)")
+    self_training = SELF_TRAINING.get(config["model_name"])
+    self_training.check(config)
+    if semi.pretrain and not self_training.has_pretext:
+        raise ValueError(
+            f"semi_cfg.pretrain: {semi.pretrain}: only model_name: SPOT has pretext tasks, not "
+            f"{config['model_name']}; set it to 0"
+        )

@@ -1,0 +1,87 @@
+"""The stages of a run, one after another, and the videos that each iteration sees.
+
+Pretext tasks on all videos without any label (`semi_cfg.pretrain` iterations), burn-in on the labeled videos
+(`burn_in`), self-training on labeled and unlabeled ones (`iterations`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from actionformer_nt.config import semi_section
+from libs.core.interrupts import StopRequest
+from libs.core.seeding import seed_model
+from libs.core.types import Config
+from libs.datasets.dataset import TALDataset
+from libs.datasets.video import VideoItem
+from libs.training.epoch import until_stopped
+
+from .batches import IterationBatches, iteration_loader
+
+
+class IterationVideos(NamedTuple):
+    """This process' videos of one iteration; a stage leaves empty what it does not use."""
+
+    pretext: list[VideoItem] = []
+    labeled: list[VideoItem] = []
+    unlabeled: list[VideoItem] = []
+
+
+class Stages:
+    """
+    Args:
+        config: resolved, with `semi_cfg`.
+        labeled: videos with labels; unlabeled: without, None for `labeled_only`; every: both, None without pretext
+            tasks.
+
+    Attributes:
+        pretrained, burn_in, total: the iterations at which the stages end.
+    """
+
+    def __init__(
+        self, config: Config, *, labeled: TALDataset, unlabeled: TALDataset | None, every: TALDataset | None
+    ) -> None:
+        self.semi, self.loader, self.seed = semi_section(config), config["loader"], config["init_rand_seed"]
+        self.labeled, self.unlabeled, self.every = labeled, unlabeled, every
+        self.pretrained = self.semi.pretrain
+        self.burn_in = self.pretrained + self.semi.burn_in
+        self.total = self.burn_in + self.semi.iterations
+
+    def videos(self, start: int, stop: StopRequest) -> Iterator[IterationVideos]:
+        """The videos of iterations `start` .. `total` - 1. Ends earlier where the signal of `stop` has ended the
+        loaders' workers. Seeds the network's own draws at the beginning of each epoch of the labeled videos."""
+        if self.every is not None and start < self.pretrained:
+            size = self.loader["batch_size"] + self.semi.unlabeled_batch_size
+            for videos in self._stream(self.every, size, start, self.pretrained, stop, name="pretext"):
+                yield IterationVideos(pretext=videos)
+            if stop:
+                return
+        start = max(start, self.pretrained)
+        labeled = self._stream(
+            self.labeled, self.loader["batch_size"], start - self.pretrained, self.total - self.pretrained, stop
+        )
+        unlabeled: Iterator[list[VideoItem]] | None = None
+        for iteration in range(start, self.total):
+            epoch, place = divmod(iteration - self.pretrained, self._per_epoch)
+            if place == 0:
+                seed_model(self.seed, epoch)
+            if self.unlabeled is not None and iteration >= self.burn_in and unlabeled is None:
+                unlabeled = self._stream(
+                    self.unlabeled, self.semi.unlabeled_batch_size, iteration - self.burn_in, self.semi.iterations,
+                    stop, name="unlabeled",
+                )  # fmt: skip
+            try:
+                yield IterationVideos(labeled=next(labeled), unlabeled=[] if unlabeled is None else next(unlabeled))
+            except StopIteration:
+                return
+
+    @property
+    def _per_epoch(self) -> int:
+        return max(len(self.labeled) // self.loader["batch_size"], 1)
+
+    def _stream(
+        self, dataset: TALDataset, batch_size: int, start: int, end: int, stop: StopRequest, *, name: str = ""
+    ) -> Iterator[list[VideoItem]]:
+        batches = IterationBatches(len(dataset), batch_size, self.seed, start=start, end=end, name=name)
+        return until_stopped(iteration_loader(dataset, batches, self.loader["num_workers"]), stop)

@@ -1,0 +1,104 @@
+"""The state of a training run as a checkpoint, and back."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from libs.core.types import Config
+from libs.modeling import make_meta_arch
+
+from .checkpoint import PREFIX, load_checkpoint, load_state
+from .ema import ModelEma
+from .epoch import PartOfEpoch
+from .run_folder import LAST
+from .update import Updater
+
+logger = logging.getLogger(__name__)
+
+
+def training_state(epoch: int, updater: Updater, ema: ModelEma) -> dict[str, Any]:
+    """A checkpoint with ActionFormer's keys and, beyond them, what an exact resume needs. `epoch`: those completed."""
+    scheduler = updater.scheduler
+    return {
+        "epoch": epoch,
+        "state_dict": {PREFIX + name: value for name, value in updater.model.state_dict().items()},
+        "state_dict_ema": {PREFIX + name: value for name, value in ema.module.state_dict().items()},
+        "optimizer": updater.optimizer.state_dict(),
+        "scheduler": {
+            "last_epoch": scheduler.last_epoch,
+            "base_lrs": list(scheduler.base_lrs),
+            "warmup_epochs": scheduler.warmup_epochs,
+            "max_epochs": scheduler.max_epochs,
+        },
+        "loss_normalizer": updater.model.loss_normalizer,
+        "ema_num_updates": ema.num_updates,
+        "scaler": updater.scaler.state_dict(),
+    }
+
+
+def only_weights(state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint without what only resuming needs."""
+    return {key: state[key] for key in ("epoch", "state_dict", "state_dict_ema", "loss_normalizer", "ema_num_updates")}
+
+
+def restore(path: Path, updater: Updater, ema: ModelEma, *, iters_per_epoch: int) -> tuple[int, PartOfEpoch | None]:
+    """Loads a checkpoint of ours or of ActionFormer's into everything. Returns the number of completed epochs, and what
+    was done of the next."""
+    model, optimizer = updater.model, updater.optimizer
+    checkpoint = load_checkpoint(path)
+    missing = [key for key in ("epoch", "state_dict_ema", "optimizer", "scheduler") if key not in checkpoint]
+    if missing:
+        raise ValueError(
+            f"{path}: cannot resume from it: keys {missing} are missing. {LAST} has them; numbered checkpoints have "
+            "them with train_cfg.numbered_checkpoints: full"
+        )
+    load_state(model, checkpoint["state_dict"], source=str(path))
+    load_state(ema.module, checkpoint["state_dict_ema"], source=str(path))
+    own, given = (
+        {key for group in o["param_groups"] for key in group} for o in (optimizer.state_dict(), checkpoint["optimizer"])
+    )
+    if {"betas", "momentum"} & own != {"betas", "momentum"} & given:
+        raise ValueError(f"{path}: its optimizer is of another kind than opt.type: '{type(optimizer).__name__}'")
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    updater.scheduler.load_state_dict(checkpoint["scheduler"])
+    if checkpoint.get("scaler"):
+        updater.scaler.load_state_dict(checkpoint["scaler"])
+    epoch = int(checkpoint["epoch"])
+    ema.num_updates = int(checkpoint.get("ema_num_updates", epoch * iters_per_epoch))
+    if "loss_normalizer" in checkpoint:
+        model.loss_normalizer = checkpoint["loss_normalizer"]
+    else:
+        logger.warning("%s holds no loss normaliser: it restarts from train_cfg.init_loss_norm", path)
+    logger.info("resumed from %s, %d completed", path, epoch)
+    part = PartOfEpoch(**checkpoint["part_of_epoch"]) if checkpoint.get("part_of_epoch") else None
+    if part is not None and part.length != iters_per_epoch:
+        logger.warning(
+            "%s: an epoch had %d iterations, now it has %d: the one in which training was stopped begins anew",
+            path, part.length, iters_per_epoch,
+        )  # fmt: skip
+        part = None
+    return epoch, part
+
+
+def load_model(
+    config: Config, path: str | Path, *, weights: str = "ema", checkpoint: dict[str, Any] | None = None
+) -> Any:
+    """The model of a resolved configuration with the weights of a checkpoint file, in evaluation mode, on the CPU.
+
+    Args:
+        checkpoint: the content of the file, instead of reading it.
+
+    Raises:
+        ValueError: the checkpoint does not hold these weights, or belongs to another configuration.
+    """
+    checkpoint = load_checkpoint(path) if checkpoint is None else checkpoint
+    key = {"ema": "state_dict_ema", "raw": "state_dict"}.get(weights)
+    if key is None:
+        raise ValueError(f"weights: '{weights}' is neither 'ema' nor 'raw'")
+    if key not in checkpoint:
+        raise ValueError(f"{path}: no '{key}' in it (keys: {sorted(checkpoint)}); try --weights raw")
+    model = make_meta_arch(config["model_name"], **config["model"])
+    load_state(model, checkpoint[key], source=str(path))
+    return model.eval()

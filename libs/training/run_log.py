@@ -1,0 +1,87 @@
+"""What a training run writes while it runs: TensorBoard, `metrics.jsonl` and `log.txt`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from libs.core.config import DERIVED_SECTIONS
+from libs.core.types import Config
+
+
+def write_hyper_parameters(folder: Path, config: Config, name: str, metrics: dict[str, float], *, step: int) -> None:
+    """An entry in TensorBoard's table of hyper-parameters: the values of a configuration and what came out at `step`
+    (epoch or iteration), under `logs/<name>`. A folder that is not a run's stays without."""
+    logs = folder / "logs"
+    if not logs.is_dir():
+        return
+    shutil.rmtree(logs / name, ignore_errors=True)  # of an earlier evaluation
+    with SummaryWriter(str(logs / name)) as writer:
+        for summary in hparams(_flatten(config), metrics):
+            writer.file_writer.add_summary(summary)
+        for metric, value in metrics.items():
+            writer.add_scalar(metric, value, step)
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys -> numbers and strings."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            if not (prefix == "model." and key in DERIVED_SECTIONS):
+                flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return flat
+
+
+class RunLog:
+    """Everything a training run writes while it runs: TensorBoard, `metrics.jsonl` and `log.txt`.
+
+    Args:
+        key: what a record counts, "epoch" or "iteration".
+        start: records up to here are kept from before an interruption.
+        purge_step: TensorBoard's steps from here on are written again.
+    """
+
+    def __init__(self, folder: Path, *, key: str, start: int, purge_step: int) -> None:
+        self.writer = SummaryWriter(str(folder / "logs"), purge_step=purge_step)
+        self.metrics_path = folder / "metrics.jsonl"
+        lines = self.metrics_path.read_text(encoding="utf-8").splitlines() if self.metrics_path.is_file() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)[key] <= start]
+        self.metrics_path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self.handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+        self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        self.loggers = [logging.getLogger(name) for name in ("libs", "actionformer_nt")]
+
+    def __enter__(self) -> RunLog:
+        self.old_levels = [package.level for package in self.loggers]
+        for package in self.loggers:
+            package.addHandler(self.handler)
+            package.setLevel(min(package.getEffectiveLevel(), logging.INFO))  # the file has every line, quiet or not
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.writer.close()
+        for package, level in zip(self.loggers, self.old_levels, strict=True):
+            package.removeHandler(self.handler)
+            package.setLevel(level)
+        self.handler.close()
+
+    def record(self, values: dict[str, Any]) -> None:
+        with open(self.metrics_path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+def format_time_left(began: float, done: int, total: int) -> str:
+    """hh:mm:ss until `total` steps are done, of which `done` took the time since `began` (perf_counter)."""
+    left = (time.perf_counter() - began) / max(done, 1) * (total - done)
+    return time.strftime("%H:%M:%S", time.gmtime(left))

@@ -1,0 +1,142 @@
+"""Writes the tables of configuration keys into README.md and docs/: python tools/key_tables.py.
+
+A table stands between the lines `<!-- keys: NAME -->` and `<!-- end -->`, NAME being one of `TABLES`. It says what the
+schema says: types, bounds and defaults, and as the meaning of a key the docstring below its field.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from actionformer_nt.config import SemiSection
+from actionformer_nt.spot.schema import SpotSection
+from actionformer_nt.study.plan import StudyFile
+from libs.core.markdown import markdown_table
+from libs.core.schema import LocPointTransformerSection, RootSection, Section
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = re.compile(r"(<!-- keys: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+NAMES = {
+    int: "integer",
+    float: "number",
+    str: "string",
+    bool: "boolean",
+    type(None): "`null`",
+    Any: "anything",
+    object: "anything",
+}
+SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}  # attributes of the marks behind pydantic's Field(gt=...)
+OURS = "Ours. "  # begins the meaning of a key that ActionFormer does not have
+
+Row = tuple[str, str, str, str]  # key, type, default, meaning
+
+
+def key_rows(section: type[Section], prefix: str = "", seen: dict[type, str] | None = None) -> Iterator[Row]:
+    """A row for every key of a section and, below it, of the sections within. Keys of a section that was there before
+    under another key are not repeated."""
+    seen = {} if seen is None else seen
+    hints = get_type_hints(section, include_extras=True)
+    for name, field in section.model_fields.items():
+        key, meaning = prefix + name, (field.description or "").replace("\n", " ")
+        inner = _section_in(hints[name])
+        kind = type_text(hints[name])
+        if inner in seen:
+            kind = f"like `{seen[inner]}`"
+        yield f"`{key}`", kind, _default_text(field), meaning
+        if inner is not None and inner not in seen:
+            seen[inner] = key
+            yield from key_rows(inner, f"{key}.", seen)
+
+
+def type_text(annotation: Any) -> str:
+    """A field's type with its bounds, as a reader of YAML calls it."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        marks = [mark for item in arguments[1:] for mark in getattr(item, "metadata", [item])]
+        bounds = [f"{sign} {getattr(m, name):g}" for m in marks for name, sign in SIGNS.items() if hasattr(m, name)]
+        return f"{type_text(arguments[0])} {', '.join(bounds)}".strip()
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin in (Union, types.UnionType):
+        parts = list(dict.fromkeys(map(type_text, arguments)))
+        return " or ".join(part for part in parts if not (part == "integer" and "number" in parts))
+    if origin is list:
+        return f"list of {type_text(arguments[0])}"
+    if origin is tuple:
+        return f"[{', '.join(map(type_text, arguments))}]"
+    if origin is dict:
+        return "mapping"
+    return "section" if _section_in(annotation) else NAMES[annotation]
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    """The section that a field is, or may be."""
+    for part in (annotation, *get_args(annotation)):
+        if isinstance(part, type) and issubclass(part, Section):
+            return part
+    return None
+
+
+def _default_text(field: FieldInfo) -> str:
+    """The default as YAML; of a section what it changes in the defaults of its keys."""
+    if field.is_required():
+        return "required"
+    default = field.default
+    if isinstance(default, BaseModel):
+        default = default.model_dump(exclude_defaults=True)
+        if not default:
+            return ""
+    if isinstance(default, tuple):
+        default = list(default)
+    text = yaml.safe_dump(default, default_flow_style=True, width=1000, sort_keys=False)
+    text = text.strip().removesuffix("\n...")  # the end of a document, which follows a lone value
+    return f"`{text}`"
+
+
+def own_rows() -> Iterator[Row]:
+    """The keys of a supervised configuration that ActionFormer does not have."""
+    for key, kind, default, meaning in (*key_rows(RootSection), *key_rows(LocPointTransformerSection, "model.")):
+        if meaning.startswith(OURS):
+            yield key, kind, default, meaning.removeprefix(OURS)
+
+
+TABLES = {
+    "ours": own_rows,
+    "semi_cfg": lambda: key_rows(SemiSection),
+    "model of SPOT": lambda: key_rows(SpotSection),
+    "study": lambda: key_rows(StudyFile),
+}
+
+
+def with_tables(page: str) -> str:
+    """The text of a page with its tables as the schemas have them now.
+
+    Raises:
+        KeyError: there is no table of that name.
+    """
+
+    def table(match: re.Match[str]) -> str:
+        text = markdown_table(["key", "type", "default", "meaning"], TABLES[match[2]]())
+        return f"{match[1]}\n{text}\n\n{match[3]}"
+
+    return TABLE.sub(table, page)
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+if __name__ == "__main__":
+    for path in pages():
+        before = path.read_text(encoding="utf-8")
+        if (after := with_tables(before)) != before:
+            path.write_text(after, encoding="utf-8")
+            print(path.relative_to(ROOT))
