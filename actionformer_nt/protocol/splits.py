@@ -21,6 +21,8 @@ from libs.core.seeding import derive_seed
 from libs.core.types import Config
 from libs.datasets.annotations import Annotations, Video, read_annotations
 
+from .orders import stratified_order, uniform_order
+
 FORMAT = "actionformer-nt split 1"
 RATIOS = (0.1, 0.2, 0.4, 0.6)
 KINDS = ("stratified", "uniform", "published")
@@ -85,7 +87,7 @@ def make_splits(
                 f"{len(able)} are not marked labeled: false; the largest ratio is {len(able) / len(videos):.4g}"
             )
     longest = round(max(ratios) * len(videos))
-    order = _stratified_order if kind == "stratified" else _uniform_order
+    order = stratified_order if kind == "stratified" else uniform_order
     orders = [order(able, longest, random.Random(derive_seed(seed, fold, kind))) for fold in range(folds)]
     return _content(kind, annotations, subsets, videos, orders, ratios=list(ratios), seed=seed)
 
@@ -272,36 +274,6 @@ def _content(
 def _hash(content: Mapping[str, object]) -> str:
     body = {key: value for key, value in content.items() if key != "hash"}
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _uniform_order(videos: Sequence[Video], count: int, rng: random.Random) -> list[str]:
-    return rng.sample([video.id for video in videos], count)
-
-
-def _stratified_order(videos: Sequence[Video], count: int, rng: random.Random) -> list[str]:
-    members: dict[int, list[str]] = {}  # class -> its videos, shuffled; -1: videos without events
-    classes: dict[str, set[int]] = {}
-    for video in videos:
-        classes[video.id] = {event.label_id for event in video.events} or {-1}
-        for label in classes[video.id]:
-            members.setdefault(label, []).append(video.id)
-    total = {label: len(found) for label, found in members.items()}
-    for label in sorted(members):
-        rng.shuffle(members[label])
-    taken = dict.fromkeys(sorted(members), 0)
-    tie = {label: rng.random() for label in taken}
-    order: list[str] = []
-    chosen: set[str] = set()
-    while len(order) < count:
-        open_classes = [label for label in taken if taken[label] < total[label]]
-        label = min(open_classes, key=lambda c: (taken[c] / total[c] if taken[c] else -1.0, tie[c]))
-        name = next(v for v in members[label] if v not in chosen)
-        members[label] = members[label][members[label].index(name) + 1 :]
-        order.append(name)
-        chosen.add(name)
-        for other in classes[name]:
-            taken[other] += 1
-    return order
 
 
 def _match_id(video: str, known: set[str], name: str) -> str:
