@@ -1,12 +1,30 @@
-"""The plug-in: everything that is semi-supervised, the SPOT architecture, and the command line.
+"""Temporal action localization with few labels.
 
-Importing it registers what a configuration may hold beyond ActionFormer's sections, and loads nothing else.
+    import actionformer_nt as ant
+
+    folder = ant.train("configs/demo.yaml", "ckpt/demo")
+    table = ant.Predictor.from_checkpoint(folder)("my_video.npy", fps=30, threshold=0.3)
+
+Importing this package registers what a configuration may hold beyond ActionFormer's sections. All names below are
+loaded at their first use, so that importing stays cheap.
 """
 
+import importlib
 import importlib.util
 import os
 import sys
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from actionformer_nt.methods import list_methods
+    from actionformer_nt.run import evaluate, train
+    from libs.core import load_config
+    from libs.inference.predictor import Predictor
+
+    __version__: str
+
+__all__ = ["Predictor", "__version__", "evaluate", "list_methods", "load_config", "train"]
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -56,3 +74,25 @@ register_architecture(
     model="actionformer_nt.spot.meta_arch:Spot",
     self_training="actionformer_nt.spot.self_training:SpotSelfTraining",
 )
+
+_HOME = {
+    "Predictor": "libs.inference.predictor",
+    "evaluate": "actionformer_nt.run",
+    "list_methods": "actionformer_nt.methods",
+    "load_config": "libs.core",
+    "train": "actionformer_nt.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("actionformer-nt")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

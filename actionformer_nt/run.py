@@ -1,7 +1,8 @@
-"""Whole semi-supervised runs: training, and the evaluation of student and teacher."""
+"""Whole runs, supervised or semi-supervised: training, and evaluation. What `import actionformer_nt` offers."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from actionformer_nt.config import semi_section
@@ -10,13 +11,14 @@ from actionformer_nt.self_training.setup import SemiRun, set_up
 from actionformer_nt.self_training.trainer import BURN_IN, SemiTrainer
 from actionformer_nt.snapshots.embeddings import write_embeddings
 from actionformer_nt.snapshots.write import SnapshotWriter
-from libs.core import distributed
+from libs.core import distributed, load_config
 from libs.core.interrupts import stop_requests
 from libs.core.lock import locked
 from libs.core.types import Config
 from libs.datasets.labels import label_ids
 from libs.evaluation.run import Evaluation
 from libs.evaluation.run import evaluate as evaluate_checkpoint
+from libs.training import run as supervised
 from libs.training.run_folder import LAST, LOCK, SAMPLES, check_folder, clear_folder, resume_point, write_run_info
 from libs.training.run_identity import check_classes, describe_data, read_label_ids
 
@@ -24,26 +26,47 @@ __all__ = ["BURN_IN", "evaluate", "train"]
 
 
 def train(
-    config: Config,
-    folder: str | Path,
+    config: Config | str | os.PathLike,
+    folder: str | os.PathLike,
     *,
     resume: str | Path | None = None,
     overwrite: bool = False,
     diagnostic: bool = False,
+    print_freq: int = 10,
+    ckpt_freq: int = 5,
     progress: bool = True,
 ) -> Path:
-    """Semi-supervised training of a resolved configuration with `semi_cfg`.
+    """Trains a detector: semi-supervised where the configuration has `semi_cfg`, else supervised.
 
     Args:
+        config: file, or resolved (see `load_config`); it is not changed.
         folder: of the run; must not hold a run already unless `resume` or `overwrite`.
         resume: checkpoint or run folder to go on from; the end is the same as without the interruption.
-        diagnostic: allows the method that uses hidden labels.
+        diagnostic: allows the semi-supervised method that uses hidden labels.
+        print_freq, ckpt_freq: of supervised training: iterations from one log line to the next, and epochs from one
+            numbered checkpoint to the next.
+        progress: show a bar (on a terminal).
 
     Returns:
-        The run folder, with `config.yaml`, `run.json`, `metrics.jsonl`, TensorBoard's `logs/`, `burn_in.pth.tar` and
-        `last.pth.tar` (student: `state_dict`, teacher: `state_dict_ema`).
+        The run folder, with `config.yaml`, `run.json`, `metrics.jsonl`, TensorBoard's `logs/` and `last.pth.tar`
+        (weights: `state_dict`; averaged weights, the teacher: `state_dict_ema`).
+
+    Raises:
+        ValueError, FileNotFoundError: something in the configuration or in the data; names file, key or video.
     """
-    path = Path(folder)
+    if not isinstance(config, dict):
+        config = load_config(config)
+    if "semi_cfg" in config:
+        return _train_semi(config, Path(folder), resume, overwrite, diagnostic=diagnostic, progress=progress)
+    return supervised.train(
+        config, Path(folder), resume=resume, overwrite=overwrite,
+        print_freq=print_freq, ckpt_freq=ckpt_freq, progress=progress,
+    )  # fmt: skip
+
+
+def _train_semi(
+    config: Config, path: Path, resume: str | Path | None, overwrite: bool, *, diagnostic: bool, progress: bool
+) -> Path:
     if distributed.is_main():
         check_folder(path, resume=resume, overwrite=overwrite)
     run = set_up(config, diagnostic=diagnostic)
@@ -86,9 +109,22 @@ def _check_classes(split: Split, folder: Path) -> None:
         check_classes(split.label_ids, known, what=f"split {split.source}", source=f"the run {folder}")
 
 
-def evaluate(config: Config, folder: str | Path, *, progress: bool = True) -> dict[str, Evaluation]:
-    """Evaluates the student ("raw" weights) and the teacher ("ema") of a finished run on `val_split`, without reading
-    the hidden labels."""
+def evaluate(
+    config: Config | str | os.PathLike, folder: str | os.PathLike, *, progress: bool = True
+) -> dict[str, Evaluation]:
+    """Evaluates a finished run on `val_split`, without reading hidden labels.
+
+    Args:
+        config: file, or resolved; it is not changed.
+        folder: of the run.
+
+    Returns:
+        Of a semi-supervised run `student` and `teacher`, else `model`, the averaged weights.
+    """
+    if not isinstance(config, dict):
+        config = load_config(config)
+    if "semi_cfg" not in config:
+        return {"model": evaluate_checkpoint(config, folder, progress=progress)}
     wanted = semi_section(config).split
     split = read_split(wanted.file, wanted.ratio, wanted.fold)
     _check_classes(split, Path(folder))

@@ -23,22 +23,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from actionformer_nt.run import evaluate, train
     from libs.core import distributed, load_config
-    from libs.training import run as engine
     from libs.training import run_folder
 
     config = load_config(args.config, overrides=args.set)
     folder = distributed.from_main(run_folder.folder_of_run(config, args.config, args.output))
     if args.resume and args.output is None:
         folder = run_folder.resume_point(args.resume).parent
-    if "semi_cfg" in config:
-        from actionformer_nt import run as semi_run
-
-        semi_run.train(config, folder, resume=args.resume, overwrite=args.overwrite, progress=not args.quiet)
-        for name, found in semi_run.evaluate(config, folder, progress=not args.quiet).items():
-            print(f"{name}: " + ", ".join(str(path) for path in found.files.values()))
-        return
-    engine.train(
+    train(
         config, folder, resume=args.resume, overwrite=args.overwrite,
         print_freq=args.print_freq, ckpt_freq=args.ckpt_freq, progress=not args.quiet,
     )  # fmt: skip
+    if "semi_cfg" in config:
+        for name, found in evaluate(config, folder, progress=not args.quiet).items():
+            print(f"{name}: " + ", ".join(str(path) for path in found.files.values()))

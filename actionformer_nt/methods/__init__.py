@@ -25,6 +25,7 @@ __all__ = [
     "Options",
     "check_method",
     "get_method",
+    "list_methods",
 ]
 
 LABELED_ONLY = "labeled_only"  # no pseudo labels at all: the baseline
@@ -46,6 +47,11 @@ def check_method(name: str) -> None:
         close = difflib.get_close_matches(name, METHODS, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else ""
         raise ValueError(f"method '{name}' is not one of {list(METHODS)}{hint}")
+
+
+def list_methods() -> list[str]:
+    """Names that `semi_cfg.method` may have, beside modules of your own."""
+    return list(METHODS)
 
 
 def get_method(name: str) -> Method | None:
