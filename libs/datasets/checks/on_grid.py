@@ -114,7 +114,7 @@ def _summary(
     share = pyramid.check_short(steps, where, findings)
     check.facts["events shorter than two grid steps"] = pyramid.percent(share)
     steps, where = in_steps(training)
-    levels = pyramid.Levels.of(config) if config["model_name"] == "LocPointTransformer" else None
+    levels = pyramid.Levels.of(config) if "regression_range" in config["model"] else None
     best_count = 1
     if levels is not None and len(steps):
         table = pyramid.check_pyramid(steps, where, findings, levels=levels)
