@@ -16,7 +16,7 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -57,7 +57,7 @@ def level_by_level(tower: Any, feats: list, masks: list, last: Any) -> list:
 
 
 @contextmanager
-def without(name: str):
+def without(name: str) -> Iterator[None]:
     """Turns off one kernel, or the packing."""
     if name == PACKED:
         with mock.patch.object(heads._Tower, "run", level_by_level):
@@ -101,7 +101,7 @@ def ratios_of(run: Callable[[], None], name: str, rounds: int) -> list[float]:
     """CPU time without the kernel over CPU time with it, once a round; above 1 the kernel saves time."""
     found = []
     for i in range(-1, rounds):  # the first round warms up
-        times = {}
+        times: dict[bool, float] = {}
         for kept in (True, False) if i % 2 else (False, True):
             if kept:
                 times[kept] = seconds(run)
