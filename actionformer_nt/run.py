@@ -124,7 +124,7 @@ def evaluate(
     if not isinstance(config, dict):
         config = load_config(config)
     if "semi_cfg" not in config:
-        return {"model": evaluate_checkpoint(config, folder, progress=progress)}
+        return {"model": evaluate_checkpoint(config, Path(folder), progress=progress)}
     wanted = semi_section(config).split
     split = read_split(wanted.file, wanted.ratio, wanted.fold)
     _check_classes(split, Path(folder))

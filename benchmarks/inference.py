@@ -56,7 +56,7 @@ def main() -> None:
     rate = peak_rate(workers["ours"])
     for worker in workers.values():
         worker.run("infer", [1000])  # warms up
-    runs = {side: [] for side in workers}
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in workers}
     for length in lengths:
         for side, worker in workers.items():
             runs[side].append(worker.run("infer", [length]))
@@ -72,7 +72,7 @@ def main() -> None:
         "peer": one_by_one("peer", [n for n in args.growth if n <= args.peer_longest], args.threads),
         "ours": one_by_one("ours", args.growth, args.threads),
     }
-    by_classes = {}
+    by_classes: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for count in args.classes:
             config = Path(folder) / "classes.yaml"

@@ -12,9 +12,10 @@ import json
 import resource
 import sys
 import time
+from typing import Any
 
 
-def seeded_weights(model):
+def seeded_weights(model: Any) -> None:
     """The same weights in both packages, whose state dicts have the same names."""
     import torch
 
@@ -27,7 +28,7 @@ def seeded_weights(model):
     model.load_state_dict(state)
 
 
-def make_video(length, channels, seed, by_time):
+def make_video(length: int, channels: int, seed: int, by_time: bool) -> dict[str, Any]:
     """Random features and three events. `by_time`: they lie in memory as in a file; else as the peer's reader gives."""
     import torch
 
@@ -54,7 +55,7 @@ def main() -> None:
     optimizer, ema = utils.make_optimizer(model, config["opt"]), utils.ModelEma(model)
     channels, clip = config["dataset"]["input_dim"], config["train_cfg"]["clip_grad_l2norm"]
 
-    def train(videos):
+    def train(videos: list[dict[str, Any]]) -> float:
         model.train()
         optimizer.zero_grad(set_to_none=True)
         losses = model(videos)
@@ -64,12 +65,12 @@ def main() -> None:
         ema.update(model)
         return float(losses["final_loss"])
 
-    def infer(videos):
+    def infer(videos: list[dict[str, Any]]) -> float:
         model.eval()
         with torch.no_grad():
-            return sum(float(model([video])[0]["scores"].sum()) for video in videos)
+            return float(sum(float(model([video])[0]["scores"].sum()) for video in videos))
 
-    def peak(_):
+    def peak(videos: list[dict[str, Any]]) -> None:
         a = torch.randn(2048, 2048)
         for _ in range(20):  # 20 * 2 * 2048^3 operations
             a @ a

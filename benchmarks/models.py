@@ -26,24 +26,29 @@ class Worker:
         python, package = (sys.executable, "libs") if side == "ours" else (str(peer_python()), "actionformer")
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT) if side == "ours" else ""}
         command = [python, str(ROOT / "benchmarks" / "model_worker.py"), package, str(config), str(threads)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen(command, env=environment, cwd=ROOT, text=True, **pipes)
+        self.process = subprocess.Popen(
+            command, env=environment, cwd=ROOT, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.jobs, self.results = self.process.stdin, self.process.stdout
         self._read("ready")
 
     def _read(self, expected: str | None = None) -> str:
-        line = self.process.stdout.readline().strip()
+        line = self.results.readline().strip()
         if not line or (expected and line != expected):
-            raise RuntimeError(f"the worker {self.process.args} ended or said '{line}'")
+            raise RuntimeError(f"the worker {self.process.args!r} ended or said '{line}'")
         return line
 
     def run(self, what: str, lengths: list[int]) -> dict[str, Any]:
         """`what`: "train", "infer" or "peak". Seconds are of the process on all its cores."""
-        self.process.stdin.write(json.dumps({"what": what, "lengths": lengths}) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self._read())
+        self.jobs.write(json.dumps({"what": what, "lengths": lengths}) + "\n")
+        self.jobs.flush()
+        result: dict[str, Any] = json.loads(self._read())
+        return result
 
     def close(self) -> None:
-        self.process.stdin.close()
+        self.jobs.close()
         self.process.wait()
 
 

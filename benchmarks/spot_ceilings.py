@@ -17,7 +17,7 @@ import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,9 +28,11 @@ from actionformer_nt.spot.targets import quantise, to_segments
 from libs.core.files import load_json
 from libs.core.markdown import markdown_table
 from libs.core.schema import TestSection, TrainSection
+from libs.core.types import TestConfig, TrainConfig
 from libs.datasets.annotations import Annotations, duplicate_mask, read_annotations
 from libs.datasets.labels import names_of
 from libs.datasets.presets import PRESETS
+from libs.datasets.video import VideoItem
 from libs.evaluation.anet_detection import ANETdetection
 from libs.evaluation.average_precision import EvaluationResult
 from libs.evaluation.detections import Detections, concatenate, make_detections
@@ -68,7 +70,7 @@ class Split:
         self.videos = annotations.of_subsets([subset])
         self.names = names_of(annotations.label_ids)
 
-    def items(self, *, rescale_to: int | None = None, lengths: dict[str, int] | None = None) -> Iterator[dict]:
+    def items(self, *, rescale_to: int | None = None, lengths: dict[str, int] | None = None) -> Iterator[VideoItem]:
         """Videos like those of the data set; `feats` is (1, L) without content.
 
         Args:
@@ -101,8 +103,9 @@ class Split:
 def make_model(num_classes: int, num_steps: int, sigma: float) -> Spot:
     test = TestSection(pre_nms_topk=2000, min_score=0.001, max_seg_num=1000, nms_sigma=sigma)
     return Spot(
-        input_dim=1, num_classes=num_classes, max_seq_len=num_steps, train_cfg=TrainSection().model_dump(),
-        test_cfg=test.model_dump(), n_head=1, mask_dims=[1],
+        input_dim=1, num_classes=num_classes, max_seq_len=num_steps,
+        train_cfg=cast(TrainConfig, TrainSection().model_dump()),
+        test_cfg=cast(TestConfig, test.model_dump()), n_head=1, mask_dims=[1],
     ).eval()  # fmt: skip
 
 
@@ -130,6 +133,7 @@ def quantised(split: Split, *, beyond: bool = False, **grid: Any) -> EvaluationR
     """
     parts = []
     for item in split.items(**grid):
+        assert item["segments"] is not None and item["labels"] is not None
         ranges, on_grid = quantise(item["segments"], 10**6 if beyond else item["feats"].shape[1])
         steps = to_segments(ranges[on_grid]).double()
         seconds = (steps * item["feat_stride"] + 0.5 * item["feat_num_frames"]) / item["fps"]
@@ -177,8 +181,10 @@ def speed(count: int) -> dict[str, Any]:
     """Seconds for `count` videos with 100 x 100 masks and 200 classes, noise or smooth scores with two actions, and the
     peak memory (MiB) after a tenth of them and after all. The detections of all videos are kept."""
     model = make_model(200, 100, 0.6)
-    video = {"video_id": "v", "feats": torch.zeros(1, 100), "fps": 1.0, "duration": 100.0, "feat_stride": 1.0}
-    video["feat_num_frames"] = 1.0
+    video: VideoItem = {
+        "video_id": "v", "feats": torch.zeros(1, 100), "segments": None, "labels": None,
+        "fps": 1.0, "duration": 100.0, "feat_stride": 1.0, "feat_num_frames": 1.0,
+    }  # fmt: skip
     (batch,) = model.batches([video])
     generator = torch.Generator().manual_seed(0)
     result: dict[str, Any] = {"threads": torch.get_num_threads(), "videos": count}

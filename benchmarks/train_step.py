@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from typing import Any
 
 from models import (
     CONFIG,
@@ -48,7 +49,7 @@ def main() -> None:
         worker.run("train", lengths[:size])  # warms up
     for order, ordered in orders.items():
         batches = [ordered[i : i + size] for i in range(0, len(ordered), size)]
-        runs = {side: [] for side in workers}
+        runs: dict[str, list[dict[str, Any]]] = {side: [] for side in workers}
         for batch in batches:
             for side, worker in workers.items():
                 runs[side].append(worker.run("train", batch))

@@ -6,7 +6,6 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,10 +56,10 @@ class Records:
         """Writes the curves since the last writing, of all processes, and `state` (`lr` among it)."""
         sums = add_up(distributed.gather(dict(self.sums)))
         self.sums.clear()
-        values = curves(sums) | state
+        values = curves(sums) | dict(state)
         for name, value in values.items():
             self.log.writer.add_scalar("train/learning_rate" if name == "lr" else name, value, iteration)
-        self.log.record({"iteration": iteration} | values)
+        self.log.record({"iteration": iteration, **values})
         now = time.perf_counter()
         logger.info(
             "iteration %d/%d %s lr %.2e %.1f videos/s ETA %s", iteration, self.total,
@@ -113,7 +112,7 @@ class PseudoLabelCurves:
 
 def count_pseudo_labels(
     pseudo: list[PseudoSegments], probs: list[Tensor], projected: int, lam: float
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """Counts of one iteration: videos, pseudo segments, those left in the student's views, and, over all class
     distributions (..., K), the sizes of the four parts of the label space."""
     values = {

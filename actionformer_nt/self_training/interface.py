@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from .pseudo_segments import PseudoSegments
 from .views import Geometry
 
 Pseudo = TypeVar("Pseudo")
+State: TypeAlias = "dict[str, float | Tensor | None]"  # running means, by name
 
 
 class SelfTraining(ABC, Generic[Pseudo]):
@@ -106,11 +107,11 @@ class SelfTraining(ABC, Generic[Pseudo]):
         """Input of the last layer of the class head, (P, D), and the time of each row, (P,) grid steps."""
 
     @abstractmethod
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Numbers and tensors for exact resuming."""
 
     @abstractmethod
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         """Goes back to a `state`."""
 
 

@@ -46,12 +46,11 @@ def propose(
     Args:
         options: `semi_cfg.pseudo`.
     """
-    logits, segments = [], []
+    parts: list[tuple[Tensor, Tensor]] = []  # logits and segments of each level
     for z, distance, mask, point in zip(output.logits, output.offsets, output.masks, output.points, strict=True):
         valid = int(mask[row].sum())
-        logits.append(z[row, :valid].float())
-        segments.append(offsets_to_segments(point[:valid], distance[row, :valid].float()))
-    logits, segments = torch.cat(logits), torch.cat(segments)
+        parts.append((z[row, :valid].float(), offsets_to_segments(point[:valid], distance[row, :valid].float())))
+    logits, segments = (torch.cat(column) for column in zip(*parts, strict=True))
     scores = ClassForm(class_form).scores(logits).max(dim=-1).values
     order = scores.argsort(descending=True, stable=True)
     order = order[(segments[order, 1] - segments[order, 0] > 0.05) & (scores[order] > 0.01)][:pre_nms_topk]

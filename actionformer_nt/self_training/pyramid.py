@@ -18,7 +18,7 @@ from libs.datasets.video import VideoItem
 from libs.modeling.class_form import ClassForm
 
 from .criterion import UnlabeledCriterion
-from .interface import SelfTraining
+from .interface import SelfTraining, State
 from .pseudo_segments import (
     PseudoSegments,
     assign_pseudo_labels,
@@ -106,7 +106,10 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
 
     def probs(self, pseudo: PyramidPseudo) -> Tensor:
         """(N, C) of the segments or, dense, (P, C + 1) of the points."""
-        return pseudo.points if self.dense else pseudo.segments.probs
+        if not self.dense:
+            return pseudo.segments.probs
+        assert pseudo.points is not None
+        return pseudo.points
 
     def segments(self, pseudo: PyramidPseudo) -> PseudoSegments:
         return pseudo.segments
@@ -157,7 +160,7 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
 
     def _background(self, pseudo: PyramidPseudo) -> ClassTargets:
         """(K,) or, where the teacher is asked, (P, K)."""
-        if not self.spares:
+        if not self.spares or pseudo.points is None:
             return self.background
         return spare_likely(self.background, pseudo.points, lam=self.lam)
 
@@ -177,8 +180,10 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         finest = seen[0][0, :, : len(valid)].T  # the levels lie in one sequence, the finest first
         return finest[valid].numpy(), output.points[0][:, 0].cpu()[valid].numpy()
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         return {"normalizer": self.criterion.normalizer, "class_scores": self.class_scores}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.criterion.normalizer, self.class_scores = state["normalizer"], state["class_scores"]
+    def load_state(self, state: State) -> None:
+        normalizer, class_scores = state["normalizer"], state["class_scores"]
+        assert not isinstance(normalizer, Tensor) and isinstance(class_scores, Tensor)
+        self.criterion.normalizer, self.class_scores = normalizer, class_scores

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
+from torch import Tensor
 
 from actionformer_nt.config import SemiSection
 from actionformer_nt.methods import ClassTargets, Method, Options
@@ -15,7 +16,7 @@ from libs.core.seeding import derive_seed
 from libs.datasets.video import VideoItem
 from libs.training.ema import ModelEma
 
-from .interface import SelfTraining
+from .interface import SelfTraining, State
 from .views import Geometry, view_of
 
 
@@ -32,6 +33,13 @@ class Lesson:
     def part(self, k: int, parts: int) -> Lesson:
         """Part k of so many equal ones."""
         return Lesson(**{name: column[k::parts] for name, column in vars(self).items()})
+
+
+class TeacherState(TypedDict):
+    """What exact resuming needs, under the keys of a checkpoint. None: self-training has not begun, or is online."""
+
+    unlabeled: State | None
+    frozen_teacher: dict[str, Tensor] | None
 
 
 class Teacher:
@@ -98,13 +106,13 @@ class Teacher:
         )  # fmt: skip
         return self.method(self.self_training.probs(pseudo), options)
 
-    def state(self) -> dict[str, Any]:
-        """For exact resuming, under the keys of a checkpoint."""
+    def state(self) -> TeacherState:
+        """For exact resuming."""
         frozen = None if self.frozen is None else self.frozen.module.state_dict()
         return {"unlabeled": self.self_training.state(), "frozen_teacher": frozen}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Goes back to a `state`; of a checkpoint from before self-training both entries may be None."""
+    def load_state(self, state: TeacherState) -> None:
+        """Goes back to a `state`."""
         if state["unlabeled"] is not None:
             self.self_training.load_state(state["unlabeled"])
         if state["frozen_teacher"] is not None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, cast
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from libs.core import distributed
 from libs.core.interrupts import StopRequest
-from libs.training.checkpoint import load_checkpoint, save_checkpoint
+from libs.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from libs.training.resume import restore, training_state
 from libs.training.run_folder import LAST
 from libs.training.run_log import RunLog
@@ -26,11 +27,22 @@ from .interface import Observer, Snapshot
 from .iteration import Iteration
 from .setup import SemiRun
 from .stages import IterationVideos
+from .teacher import TeacherState
 from .views import labeled_view
 
 logger = logging.getLogger(__name__)
 
 BURN_IN = "burn_in.pth.tar"
+
+
+class SemiCheckpoint(Checkpoint, TeacherState):
+    """A checkpoint of a semi-supervised run."""
+
+    iteration: int  # completed iterations
+    rng_state: Tensor  # of torch, in this process
+    rng_states: list[Tensor]  # of all processes
+    record_sums: list[dict[str, float]]  # of iterations since the last record, by process
+    split_hash: str
 
 
 class SemiTrainer:
@@ -118,15 +130,16 @@ class SemiTrainer:
         logger.warning("stopped after iteration %d; go on with --resume %s", self.iteration, folder)
         raise stop.exception()
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> SemiCheckpoint:
         """A checkpoint: ActionFormer's keys (the teacher is `state_dict_ema`) and what an exact resume needs."""
         run = self.run
-        taught = run.teacher is not None and self.iteration > run.stages.burn_in
-        teacher = run.teacher.state() if run.teacher is not None and taught else {}
-        return training_state(self.iteration, run.updater, run.ema) | {
+        teacher: TeacherState = {"unlabeled": None, "frozen_teacher": None}
+        if run.teacher is not None and self.iteration > run.stages.burn_in:
+            teacher = run.teacher.state()
+        return {
+            **training_state(self.iteration, run.updater, run.ema),
+            **teacher,
             "iteration": self.iteration,
-            "unlabeled": teacher.get("unlabeled"),
-            "frozen_teacher": teacher.get("frozen_teacher"),
             "rng_state": torch.get_rng_state(),
             "rng_states": distributed.gather(torch.get_rng_state()),  # of all processes
             "record_sums": distributed.gather(dict(self.records.sums)),
@@ -139,7 +152,7 @@ class SemiTrainer:
         Raises:
             ValueError: a checkpoint of supervised training, or of another split.
         """
-        run, state = self.run, load_checkpoint(path)
+        run, state = self.run, cast(SemiCheckpoint, load_checkpoint(path))
         if "iteration" not in state:
             raise ValueError(f"{path}: not a checkpoint of semi-supervised training")
         if state["split_hash"] != run.split.hash:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -24,6 +24,14 @@ from libs.training.run_folder import SAMPLES
 
 MAX_POINTS = 500  # of the events, and as many of the background
 BACKGROUND = -1
+
+
+class Plane(TypedDict):
+    """Points in the plane of their first two principal components."""
+
+    points: list[tuple[float, float, int]]  # x, y in units of the larger standard deviation, and the label
+    explained: list[float]  # share of the variance on either axis
+    nearest: float | None  # share of points whose nearest point of another video, in all dimensions, is of their kind
 
 
 def write_embeddings(config: Config, checkpoint: Path, annotations: Annotations) -> None:
@@ -60,7 +68,7 @@ def label_at(time: np.ndarray, segments: np.ndarray, labels: np.ndarray) -> np.n
     return result
 
 
-def embed(feats: np.ndarray, labels: np.ndarray, videos: np.ndarray) -> dict[str, Any]:
+def embed(feats: np.ndarray, labels: np.ndarray, videos: np.ndarray) -> dict[str, Plane]:
     """Two planes of principal components, of all chosen points and of those in events.
 
     Args:
@@ -82,7 +90,7 @@ def _thin(rows: np.ndarray) -> np.ndarray:
     return rows[np.arange(count) * len(rows) // max(count, 1)]
 
 
-def _plane(feats: np.ndarray, labels: np.ndarray, kind: np.ndarray, videos: np.ndarray) -> dict[str, Any]:
+def _plane(feats: np.ndarray, labels: np.ndarray, kind: np.ndarray, videos: np.ndarray) -> Plane:
     if len(feats) < 2:
         return {"points": [], "explained": [0.0, 0.0], "nearest": None}
     x = feats.astype(np.float64) - feats.mean(axis=0, dtype=np.float64)
@@ -92,7 +100,7 @@ def _plane(feats: np.ndarray, labels: np.ndarray, kind: np.ndarray, videos: np.n
     plane = u * s[:2] / max(s[0] / np.sqrt(len(x)), 1e-12)
     total = max(float((s**2).sum()), 1e-12)
     return {
-        "points": [[round(a, 3), round(b, 3), int(k)] for (a, b), k in zip(plane.tolist(), labels, strict=True)],
+        "points": [(round(a, 3), round(b, 3), int(k)) for (a, b), k in zip(plane.tolist(), labels, strict=True)],
         "explained": [round(float(v), 4) for v in s[:2] ** 2 / total],
         "nearest": _nearest(x, kind, videos),
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -37,6 +37,17 @@ def moments(burn_in: int, iterations: int, count: int) -> set[int]:
 def spread_out(size: int, count: int) -> list[int]:
     """At most `count` of 0 .. size - 1, at equal distances."""
     return list(range(size)) if size <= count else [k * size // count for k in range(count)]
+
+
+class Distribution(TypedDict):
+    """The class distribution of a pseudo segment."""
+
+    video_id: str
+    segment: list[float]  # start and end, seconds
+    score: float
+    probs: list[float]  # (K,)
+    parts: str  # a letter of `CODES` for each class
+    truth: int | None  # hidden class, -1 where no event is; None: it must not be shown
 
 
 class SnapshotWriter:
@@ -72,7 +83,8 @@ def _write_moment(snapshot: Snapshot, unlabeled: TALDataset, folder: Path, index
         segments = self_training.segments(pseudo)
         seconds = in_seconds(segments.segments, video)
         labels, scores = segments.logits.argmax(dim=-1).cpu(), segments.scores.cpu()
-        parts.append(make_detections([video["video_id"]] * len(scores), *seconds.T, labels, scores))
+        ids = [video["video_id"]] * len(scores)
+        parts.append(make_detections(ids, seconds[:, 0], seconds[:, 1], labels, scores))
         ends = in_seconds(torch.tensor([[-0.5, video["feats"].shape[1] - 0.5]]), video)
         videos[video["video_id"]] = {"duration": video["duration"], "part": _round(ends[0])}
         distributions += _distributions(snapshot, self_training, video, pseudo)
@@ -87,7 +99,7 @@ def _write_moment(snapshot: Snapshot, unlabeled: TALDataset, folder: Path, index
 
 def _distributions(
     snapshot: Snapshot, self_training: SelfTraining, video: VideoItem, pseudo: Any
-) -> list[dict[str, Any]]:
+) -> list[Distribution]:
     """The class distributions of some pseudo segments of a video, with their partition."""
     segments, hidden = self_training.segments(pseudo), snapshot.hidden
     seconds, scores = in_seconds(segments.segments, video), segments.scores.cpu()

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from libs.core import distributed
+from libs.core.types import TestConfig, TrainConfig
+from libs.datasets.video import VideoItem
 from libs.modeling.assignment import events_of
-from libs.modeling.decode import Candidates, postprocess
+from libs.modeling.decode import Candidates, VideoDetections, postprocess
 
 from .decode import decode
 from .losses import class_loss, mask_loss, reconstruction_loss
@@ -23,7 +25,7 @@ from .windows import Window, merge, windows
 
 
 class SpotBatch(NamedTuple):
-    index: list[int]  # for each row, the position of its video in the list that was given
+    index: list[int]  # type: ignore[assignment]  # for each row, the position of its video in the list that was given
     feats: Tensor  # (B, D, T)
     mask: Tensor  # (B, 1, T) bool
     windows: list[Window]  # for each row, which part of the video it is
@@ -48,8 +50,8 @@ class Spot(nn.Module):
         input_dim: int | list[int],
         num_classes: int,
         max_seq_len: int,
-        train_cfg: dict[str, Any],
-        test_cfg: dict[str, Any],
+        train_cfg: TrainConfig,
+        test_cfg: TestConfig,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -84,7 +86,7 @@ class Spot(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def forward(self, video_list: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
+    def forward(self, video_list: list[VideoItem]) -> dict[str, Tensor] | list[VideoDetections]:
         """In training the losses `cls_loss`, `mask_loss`, `refine_loss`, `recon_loss` and their weighted sum
         `final_loss`; else one dict of detections per video, as `PtTransformer` gives.
 
@@ -100,7 +102,7 @@ class Spot(nn.Module):
             pairs = ((batch, self.network(batch.feats, batch.mask)) for batch in self.batches(video_list))
             return self.detect(pairs, video_list)
 
-    def batches(self, video_list: list[dict[str, Any]]) -> list[SpotBatch]:
+    def batches(self, video_list: list[VideoItem]) -> list[SpotBatch]:
         """Tensors padded to T; in training one batch, a row per video, else the windows of all videos,
         `window_batch` at a time.
 
@@ -121,7 +123,7 @@ class Spot(nn.Module):
         size = len(rows) if self.training else self.options.window_batch
         return [self._batch(rows[k : k + size], video_list) for k in range(0, len(rows), size)]
 
-    def _batch(self, rows: list[tuple[int, Window]], video_list: list[dict[str, Any]]) -> SpotBatch:
+    def _batch(self, rows: list[tuple[int, Window]], video_list: list[VideoItem]) -> SpotBatch:
         feats = torch.zeros(len(rows), self.input_dim, self.num_steps)
         for row, (i, (start, length)) in enumerate(rows):
             feats[row, :, :length] = video_list[i]["feats"][:, start : start + length]
@@ -134,7 +136,7 @@ class Spot(nn.Module):
         """(B, D, T) features and (B, 1, T) mask -> class logits, mask logits and embedding. `lengths` is not used."""
         return self.net(feats, mask[:, 0])
 
-    def targets(self, batch: SpotBatch, video_list: list[dict[str, Any]]) -> SpotTargets:
+    def targets(self, batch: SpotBatch, video_list: list[VideoItem]) -> SpotTargets:
         """Supervised targets of the rows of a batch; events of a video are taken relative to the row's window.
 
         Raises:
@@ -185,7 +187,7 @@ class Spot(nn.Module):
         o = self.options.loss
         return o.refine_weight * losses["refine_loss"] + o.recon_weight * losses["recon_loss"]
 
-    def pretext(self, video_list: list[dict[str, Any]], generator: torch.Generator) -> dict[str, Tensor]:
+    def pretext(self, video_list: list[VideoItem], generator: torch.Generator) -> dict[str, Tensor]:
         """Losses of pretraining (`pretext.pretext_losses`), without labels. The class head gets no gradient."""
         (batch,) = self.batches(video_list)
         losses = pretext_losses(
@@ -198,7 +200,7 @@ class Spot(nn.Module):
         )
         return distributed.parts_of_mean(losses)
 
-    def candidates(self, output: SpotOutput, row: int, video: dict[str, Any]) -> Candidates:
+    def candidates(self, output: SpotOutput, row: int, video: VideoItem) -> Candidates:
         """Candidate segments of one window, in steps of its grid, before NMS.
 
         Raises:
@@ -221,8 +223,8 @@ class Spot(nn.Module):
         )
 
     def detect(
-        self, outputs: Iterable[tuple[SpotBatch, SpotOutput]], video_list: list[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
+        self, outputs: Iterable[tuple[SpotBatch, SpotOutput]], video_list: list[VideoItem]
+    ) -> list[VideoDetections]:
         """Detections in seconds, from the outputs of all batches of `video_list`, in their order."""
         found: list[list[tuple[Window, Candidates]]] = [[] for _ in video_list]
         for batch, output in outputs:

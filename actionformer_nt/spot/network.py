@@ -7,6 +7,7 @@ and are no keys of the attention.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -54,7 +55,8 @@ class SnippetEmbedding(nn.Module):
                 f"width {width} of the embedding must be divisible by n_head {n_head}; set embd_dim or full_width_heads"
             )
         self.n_head, self.positions, self.attn_dropout = n_head, positions, attn_dropout
-        self.proj = self.proj_norm = None
+        self.proj: nn.Module | None = None
+        self.proj_norm: nn.Module | None = None
         if embd_dim is not None:
             self.proj = nn.Conv1d(input_dim, width, kernel_size, padding=kernel_size // 2)
             self.proj_norm = nn.LayerNorm(width)
@@ -70,7 +72,10 @@ class SnippetEmbedding(nn.Module):
         """(B, D, T) features and (B, T) mask -> (B, T, W), zero where padded."""
         pad = ~mask[:, :, None]  # (B, T, 1)
         x = feats.masked_fill(~mask[:, None], 0.0)
-        x = x.transpose(1, 2) if self.proj is None else F.relu(self.proj_norm(self.proj(x).transpose(1, 2)))
+        if self.proj is None or self.proj_norm is None:
+            x = x.transpose(1, 2)
+        else:
+            x = F.relu(self.proj_norm(self.proj(x).transpose(1, 2)))
         if self.positions:
             x = x + sinusoids(x.shape[1], self.width).to(x)
         x = self.norm(x + self.dropout(self.out(self._attend(x, mask))))
@@ -96,6 +101,8 @@ class MaskHead(nn.Module):
             products of the query's and j's projections, plus a term of j's for every distance i - j, which makes the
             head the same at all times.
     """
+
+    distance: Tensor
 
     def __init__(self, width: int, num_steps: int, *, dims: list[int], kind: str) -> None:
         super().__init__()
@@ -148,7 +155,7 @@ class SpotNetwork(nn.Module):
         num_steps: int,
         mask_dims: list[int],
         mask_head: str,
-        empty_cls: list[int] = (),
+        empty_cls: Sequence[int] = (),
     ) -> None:
         super().__init__()
         width = embedding.width

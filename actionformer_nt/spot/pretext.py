@@ -56,8 +56,8 @@ def pretext_losses(
         "recon_loss": reconstruction_loss(net.decoder(holes), feats, dropped),
         "order_loss": F.cross_entropy(net.order_head(halves, mask).float(), (~swapped).long().to(mask.device)),
     }
-    weights = {"mask_loss": options.mask_weight, "recon_loss": options.recon_weight, "order_loss": options.order_weight}
-    return losses | {"final_loss": sum(weights[name] * loss for name, loss in losses.items())}
+    total = options.mask_weight * losses["mask_loss"] + options.recon_weight * losses["recon_loss"]
+    return losses | {"final_loss": total + options.order_weight * losses["order_loss"]}
 
 
 def random_foreground(

@@ -16,7 +16,7 @@ from .network import SpotOutput
 
 
 class Pool(NamedTuple):
-    index: Tensor  # (B, k) snippets
+    snippets: Tensor  # (B, k) their positions
     used: Tensor  # (B, k) bool; the rest is filler
 
 
@@ -37,7 +37,7 @@ def refinement_loss(
     """
     pools = select_pools(output, num_easy=num_easy, num_hard=num_hard, radii=radii)
     unit = F.normalize(output.embedding.float(), dim=-1, eps=1e-6)  # (B, T, W)
-    easy_a, easy_b, hard_a, hard_b = (gather_time(unit, pool.index) for pool in pools)
+    easy_a, easy_b, hard_a, hard_b = (gather_time(unit, pool.snippets) for pool in pools)
     action = easy_a, pools.easy_action
     background = easy_b, pools.easy_background
     return _contrast((hard_a, pools.hard_action), action, background, temperature) + _contrast(

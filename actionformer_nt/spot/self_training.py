@@ -11,7 +11,7 @@ from torch import Tensor
 from actionformer_nt.config import PseudoSection, semi_section
 from actionformer_nt.methods import ClassTargets
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
-from actionformer_nt.self_training.interface import SelfTraining
+from actionformer_nt.self_training.interface import SelfTraining, State
 from actionformer_nt.self_training.pseudo_segments import PseudoSegments
 from actionformer_nt.self_training.views import Geometry
 from libs.core import distributed
@@ -157,9 +157,11 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
             hook.remove()
         return torch.cat(feats).numpy(), np.arange(end, dtype=np.float32)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         return {} if self.alignment is None else {"background_shift": self.alignment.shift}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: State) -> None:
         if self.alignment is not None:
-            self.alignment.shift = state["background_shift"]
+            shift = state["background_shift"]
+            assert isinstance(shift, float)
+            self.alignment.shift = shift

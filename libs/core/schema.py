@@ -8,6 +8,7 @@ their docstrings begin with "Ours.". The tables of keys in docs/ are made of the
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -206,7 +207,7 @@ class LocPointTransformerSection(Section):
             raise ValueError(problem)
         return self
 
-    def _problems(self):
+    def _problems(self) -> Iterator[str]:
         branches, start = self.backbone_arch[2], self.fpn_start_level
         if start > branches:
             yield f"fpn_start_level {start} is above the coarsest level {branches} (backbone_arch[2])"
@@ -252,7 +253,7 @@ class LocPointTransformerSection(Section):
                 f"scale_factor**backbone_arch[2] = {coarsest}, such as {near}"
             )
 
-    def _window_problems(self, branches: int):
+    def _window_problems(self, branches: int) -> Iterator[str]:
         windows = self.n_mha_win_size
         if isinstance(windows, list) and len(windows) != branches + 1:
             yield f"n_mha_win_size has {len(windows)} entries, expected 1 + backbone_arch[2] = {branches + 1}"

@@ -5,17 +5,34 @@ from __future__ import annotations
 import os
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from typing_extensions import Required
 
 PREFIX = "module."  # what `nn.DataParallel` puts before every name; ActionFormer's files have it
 
 
+class Checkpoint(TypedDict, total=False):
+    """What a checkpoint file holds. The first five keys are ActionFormer's; the others are needed for exact resuming.
+    Files with weights alone lack `optimizer`, `scheduler` and all that no evaluation needs."""
+
+    epoch: int  # completed epochs; of a semi-supervised run iterations
+    state_dict: Required[dict[str, Tensor]]
+    state_dict_ema: dict[str, Tensor]  # averaged weights, the teacher
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any]
+    loss_normalizer: float
+    ema_num_updates: int
+    scaler: dict[str, Any]  # of float16, else empty
+    part_of_epoch: dict[str, Any]  # fields of `PartOfEpoch`, where training was stopped within an epoch
+
+
 def save_checkpoint(
-    state: dict[str, Any], is_best: bool, file_folder: str, file_name: str = "checkpoint.pth.tar"
+    state: Mapping[str, Any], is_best: bool, file_folder: str, file_name: str = "checkpoint.pth.tar"
 ) -> None:
     """Writes `state` to `file_folder/file_name`; a crash in between leaves the old file. With `is_best` a second
     file `model_best.pth.tar` holds what evaluation needs, without optimizer and scheduler."""
@@ -27,7 +44,7 @@ def save_checkpoint(
         _write(small, folder / "model_best.pth.tar")
 
 
-def _write(state: dict[str, Any], path: Path) -> None:
+def _write(state: Mapping[str, Any], path: Path) -> None:
     part = path.with_name(path.name + ".part")
     with open(part, "wb") as file:
         torch.save(state, file)
@@ -36,7 +53,7 @@ def _write(state: dict[str, Any], path: Path) -> None:
     os.replace(part, path)
 
 
-def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
     """Reads a checkpoint onto the CPU.
 
     Raises:
@@ -59,7 +76,7 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         found = list(checkpoint)[:5] if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise ValueError(f"{path}: expected a dict with the key 'state_dict', found {found}")
-    return checkpoint
+    return cast(Checkpoint, checkpoint)
 
 
 def _first_line(error: Exception) -> str:
@@ -92,7 +109,7 @@ def find_checkpoint(path: str | os.PathLike, epoch: int = -1) -> Path:
     raise FileNotFoundError(f"{path}: no file epoch_NNN.pth.tar or last.pth.tar in this folder")
 
 
-def load_state(model: nn.Module, state_dict: dict[str, Any], *, source: str = "checkpoint") -> None:
+def load_state(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str = "checkpoint") -> None:
     """Loads weights, with or without the prefix of `nn.DataParallel` on either side.
 
     Raises:

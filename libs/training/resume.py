@@ -9,7 +9,7 @@ from typing import Any
 from libs.core.types import Config
 from libs.modeling import make_meta_arch
 
-from .checkpoint import PREFIX, load_checkpoint, load_state
+from .checkpoint import PREFIX, Checkpoint, load_checkpoint, load_state
 from .ema import ModelEma
 from .epoch import PartOfEpoch
 from .run_folder import LAST
@@ -18,7 +18,7 @@ from .update import Updater
 logger = logging.getLogger(__name__)
 
 
-def training_state(epoch: int, updater: Updater, ema: ModelEma) -> dict[str, Any]:
+def training_state(epoch: int, updater: Updater, ema: ModelEma) -> Checkpoint:
     """A checkpoint with ActionFormer's keys and, beyond them, what an exact resume needs. `epoch`: those completed."""
     scheduler = updater.scheduler
     return {
@@ -38,9 +38,15 @@ def training_state(epoch: int, updater: Updater, ema: ModelEma) -> dict[str, Any
     }
 
 
-def only_weights(state: dict[str, Any]) -> dict[str, Any]:
+def only_weights(state: Checkpoint) -> Checkpoint:
     """A checkpoint without what only resuming needs."""
-    return {key: state[key] for key in ("epoch", "state_dict", "state_dict_ema", "loss_normalizer", "ema_num_updates")}
+    return {
+        "epoch": state["epoch"],
+        "state_dict": state["state_dict"],
+        "state_dict_ema": state["state_dict_ema"],
+        "loss_normalizer": state["loss_normalizer"],
+        "ema_num_updates": state["ema_num_updates"],
+    }
 
 
 def restore(path: Path, updater: Updater, ema: ModelEma, *, iters_per_epoch: int) -> tuple[int, PartOfEpoch | None]:
@@ -82,9 +88,7 @@ def restore(path: Path, updater: Updater, ema: ModelEma, *, iters_per_epoch: int
     return epoch, part
 
 
-def load_model(
-    config: Config, path: str | Path, *, weights: str = "ema", checkpoint: dict[str, Any] | None = None
-) -> Any:
+def load_model(config: Config, path: str | Path, *, weights: str = "ema", checkpoint: Checkpoint | None = None) -> Any:
     """The model of a resolved configuration with the weights of a checkpoint file, in evaluation mode, on the CPU.
 
     Args:
@@ -94,11 +98,11 @@ def load_model(
         ValueError: the checkpoint does not hold these weights, or belongs to another configuration.
     """
     checkpoint = load_checkpoint(path) if checkpoint is None else checkpoint
-    key = {"ema": "state_dict_ema", "raw": "state_dict"}.get(weights)
-    if key is None:
+    if weights not in ("ema", "raw"):
         raise ValueError(f"weights: '{weights}' is neither 'ema' nor 'raw'")
-    if key not in checkpoint:
-        raise ValueError(f"{path}: no '{key}' in it (keys: {sorted(checkpoint)}); try --weights raw")
+    state = checkpoint["state_dict"] if weights == "raw" else checkpoint.get("state_dict_ema")
+    if state is None:
+        raise ValueError(f"{path}: no 'state_dict_ema' in it (keys: {sorted(checkpoint)}); try --weights raw")
     model = make_meta_arch(config["model_name"], **config["model"])
-    load_state(model, checkpoint[key], source=str(path))
+    load_state(model, state, source=str(path))
     return model.eval()

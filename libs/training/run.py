@@ -7,7 +7,6 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -22,7 +21,7 @@ from libs.datasets import TALDataset, make_data_loader, make_dataset
 from libs.datasets.labels import label_ids
 from libs.modeling import make_meta_arch
 
-from .checkpoint import save_checkpoint
+from .checkpoint import Checkpoint, save_checkpoint
 from .checks import check_events, check_parts
 from .ema import ModelEma, warn_about_ema
 from .epoch import PartOfEpoch, StoppedInEpoch, train_epoch
@@ -63,10 +62,12 @@ class Run:
     def num_epochs(self) -> int:
         return total_epochs(self.config["opt"])
 
-    def state(self, epoch: int, part: PartOfEpoch | None = None) -> dict[str, Any]:
+    def state(self, epoch: int, part: PartOfEpoch | None = None) -> Checkpoint:
         """A checkpoint after `epoch` whole epochs and, where training was stopped in one, `part` of the next."""
         state = training_state(epoch, self.updater, self.ema)
-        return state if part is None else state | {"part_of_epoch": part._asdict()}
+        if part is not None:
+            state["part_of_epoch"] = part._asdict()
+        return state
 
 
 def train(

@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,7 +27,7 @@ from libs.core.files import load_json, write_text
 from libs.core.types import Config
 
 from .checkpoint import find_checkpoint
-from .run_identity import CLASSES, CONFIG, check_classes, data_of_run, read_label_ids, tell_changed_data
+from .run_identity import CLASSES, CONFIG, TrainingData, check_classes, data_of_run, read_label_ids, tell_changed_data
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +130,7 @@ def write_run_info(
     folder: Path,
     *,
     label_ids: dict[str, int],
-    data: dict[str, Any] | None = None,
+    data: TrainingData | None = None,
     resumed: Path | None = None,
 ) -> None:
     """`config.yaml`, `classes.json` (class name -> id), and `run.json`: a list with an entry for each start of the run.

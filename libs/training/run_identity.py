@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from libs.core import read_yaml
 from libs.core.files import load_json
@@ -18,6 +18,16 @@ logger = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 CLASSES = "classes.json"
+
+
+class TrainingData(TypedDict, total=False):
+    """What a run was trained on, as `run.json` has it. Empty where the run does not say."""
+
+    annotations: str  # file
+    sha256: str | None  # of the file; None: there is none
+    training_videos: int
+    fps: list[float] | None  # the lowest and the highest frame rate
+    label_ids: dict[str, int] | None  # where one class stands for all: `classes.json` is empty then
 
 
 def read_label_ids(folder: Path) -> dict[str, int] | None:
@@ -68,7 +78,7 @@ def read_as_run(config: Config, folder: Path) -> Annotations | None:
     )
 
 
-def describe_data(config: Config, dataset: Any) -> dict[str, Any]:
+def describe_data(config: Config, dataset: Any) -> TrainingData:
     """What a later start, or a prediction, is compared with: the annotation file, the number of training videos, their
     frame rates."""
     file = config["dataset"]["json_file"]
@@ -85,7 +95,7 @@ def describe_data(config: Config, dataset: Any) -> dict[str, Any]:
     }
 
 
-def data_of_run(folder: Path) -> dict[str, Any]:
+def data_of_run(folder: Path) -> TrainingData:
     """What `describe_data` said at the last start of a run; empty where the folder does not say."""
     path = folder / "run.json"
     starts = load_json(path) if path.is_file() else []
@@ -101,12 +111,13 @@ def trained_fps(config: Config, folder: Path) -> tuple[float, float] | None:
     return None if rates is None else (rates[0], rates[1])
 
 
-def tell_changed_data(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+def tell_changed_data(before: TrainingData, now: TrainingData, folder: Path) -> None:
     """Warns where a run goes on with other data than `describe_data` said before."""
+    then, at_present = dict(before), dict(now)
     for key, what in (("sha256", "content of the annotation file"), ("training_videos", "number of training videos")):
-        if key in before and key in now and before[key] != now[key]:
+        if key in then and key in at_present and then[key] != at_present[key]:
             logger.warning(
-                "%s: the %s has changed since the last start: %s then, %s now", folder, what, before[key], now[key]
+                "%s: the %s has changed since the last start: %s then, %s now", folder, what, then[key], at_present[key]
             )
 
 

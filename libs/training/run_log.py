@@ -31,9 +31,9 @@ def write_hyper_parameters(folder: Path, config: Config, name: str, metrics: dic
             writer.add_scalar(metric, value, step)
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
     """Dotted keys -> numbers and strings."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, bool | int | float | str] = {}
     for key, value in config.items():
         if isinstance(value, dict):
             if not (prefix == "model." and key in DERIVED_SECTIONS):
@@ -76,7 +76,7 @@ class RunLog:
             package.setLevel(level)
         self.handler.close()
 
-    def record(self, values: dict[str, Any]) -> None:
+    def record(self, values: Mapping[str, object]) -> None:
         with open(self.metrics_path, "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 

@@ -40,7 +40,8 @@ class Updater:
         scaler: torch.amp.GradScaler | None = None,
         clip_grad_l2norm: float = -1,
     ) -> None:
-        self.model, self.optimizer, self.scheduler, self.ema = model, optimizer, scheduler, ema
+        self.model: Any = model  # a detector: it also has `device` and `loss_normalizer`
+        self.optimizer, self.scheduler, self.ema = optimizer, scheduler, ema
         self.scaler = torch.amp.GradScaler(enabled=False) if scaler is None else scaler
         self.bound = clip_grad_l2norm if clip_grad_l2norm > 0 else float("inf")
 

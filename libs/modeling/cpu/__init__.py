@@ -1,7 +1,8 @@
 """Our own kernels for CPUs, and the switch in front of them.
 
 The environment variable `ACTIONFORMER_NT_CPU_KERNELS` names the kernels to use, separated by commas; "none" turns all
-of them off. Without the variable all are used. A program or a test can also replace `enabled` while it runs.
+of them off. Without the variable those are used that save time on this processor. A program or a test can also replace
+`enabled` while it runs.
 """
 
 from __future__ import annotations
@@ -23,14 +24,20 @@ KERNELS = frozenset(
 )
 
 
+def kernels_for(capability: str) -> frozenset[str]:
+    """Kernels that save time with these vector instructions (as PyTorch names them): with AVX-512 PyTorch's own
+    convolution is faster than Winograd's (docs/benchmarks/cpu_kernels.md)."""
+    return KERNELS - {"winograd"} if capability == "AVX512" else KERNELS
+
+
 def read_kernels(value: str | None) -> frozenset[str]:
-    """Kernels named by the environment variable.
+    """Kernels named by the environment variable, or the default without it.
 
     Raises:
         ValueError: a name that no kernel has.
     """
     if value is None:
-        return KERNELS
+        return kernels_for(torch.backends.cpu.get_cpu_capability())
     names = frozenset(name.strip() for name in value.split(",")) - {"", "none"}
     if unknown := sorted(names - KERNELS):
         raise ValueError(f"{VARIABLE}: unknown kernels {unknown}; known: {sorted(KERNELS)}, or none")

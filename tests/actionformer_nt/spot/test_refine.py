@@ -43,8 +43,8 @@ def test_7_only_snippets_of_the_pools_have_a_gradient():
     chosen = set()
     for pool in pools:
         assert pool.used.any()
-        chosen |= set(pool.index[pool.used].tolist())
-    assert set(pools.hard_action.index[pools.hard_action.used].tolist()) == {9, 10, 15, 16}
+        chosen |= set(pool.snippets[pool.used].tolist())
+    assert set(pools.hard_action.snippets[pools.hard_action.used].tolist()) == {9, 10, 15, 16}
     refinement_loss(output, temperature=0.07, **OPTIONS).backward()
     touched = set(output.embedding.grad[0].abs().sum(1).nonzero()[:, 0].tolist())
     assert touched == chosen

@@ -6,10 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from libs.modeling import cpu
 from libs.modeling.blocks import TransformerBlock, conv1d
 from libs.modeling.cpu.winograd import WinogradConv3
 
 pytestmark = pytest.mark.two_paths
+
+
+@pytest.fixture(autouse=True)
+def _all_kernels(monkeypatch):
+    monkeypatch.setattr(cpu, "enabled", cpu.KERNELS)
+
+
 KINDS = {
     "pointwise": lambda kernel, stride: (5, 7, 1, 1, 1),
     "depthwise": lambda kernel, stride: (6, 6, kernel, stride, 6),

@@ -45,7 +45,8 @@ def test_each_kernel_by_itself(kernel, monkeypatch):
         run(kernel)
 
 
-def test_autocast_and_other_devices_use_none():
+def test_autocast_and_other_devices_use_none(monkeypatch):
+    monkeypatch.setattr(cpu, "enabled", cpu.KERNELS)
     x = torch.randn(2)
     assert all(cpu.use_own_kernel(kernel, x) for kernel in cpu.KERNELS)
     assert not cpu.use_own_kernel("winograd", x.to("meta"))
@@ -54,10 +55,15 @@ def test_autocast_and_other_devices_use_none():
 
 
 def test_environment_variable():
-    assert cpu.read_kernels(None) == cpu.KERNELS
+    assert cpu.read_kernels(None) == cpu.kernels_for(torch.backends.cpu.get_cpu_capability())
     assert cpu.read_kernels("none") == frozenset()
     assert cpu.read_kernels("winograd, depthwise") == {"winograd", "depthwise"}
     with pytest.raises(
         ValueError, match=r"ACTIONFORMER_NT_CPU_KERNELS: unknown kernels \['winograt'\]; known: .*depthwise"
     ):
         cpu.read_kernels("winograt")
+
+
+def test_winograd_is_left_out_where_it_costs_time():
+    assert cpu.kernels_for("AVX512") == cpu.KERNELS - {"winograd"}
+    assert cpu.kernels_for("AVX2") == cpu.kernels_for("DEFAULT") == cpu.KERNELS
