@@ -120,8 +120,8 @@ class TrainSection(Section):
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     accumulate: Count = 1
     """Ours. Parts of a batch that go through the network one after another, for the memory of one part; gradients are
-    averaged. The running loss normaliser is updated with every part, so set `init_loss_norm` for a part. Batch sizes must
-    be multiples of `accumulate` times the number of processes."""
+    averaged. The running loss normaliser is updated with every part, so set `init_loss_norm` for a part. Batch sizes
+    must be multiples of `accumulate` times the number of processes."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.999
     """Ours. Decay of the moving average of the weights."""
     amp: Literal["off", "bf16", "fp16"] = "off"
