@@ -120,12 +120,12 @@ class TrainSection(Section):
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     accumulate: Count = 1
     """Ours. Parts of a batch that go through the network one after another, for the memory of one part; gradients are
-    averaged. The loss normaliser follows the parts, so set `init_loss_norm` for a part. Supervised training only."""
+    averaged. The loss normaliser follows the parts, so set `init_loss_norm` for a part."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.999
     """Ours. Decay of the moving average of the weights."""
     amp: Literal["off", "bf16", "fp16"] = "off"
     """Ours. `bf16` and `fp16` compute the network's matrix products with 16 bits, in evaluation too; losses, decoding
-    and NMS keep 32. SPOT has `off` only, semi-supervised training no `fp16`."""
+    and NMS keep 32. SPOT has `off` only."""
     compile: bool = False
     """Ours. Torch.compile for the network of training; losses and gradients agree to 1e-7, the first step takes minutes
     on a CPU. Evaluation and the teacher do not use it."""
