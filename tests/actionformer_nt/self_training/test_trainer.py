@@ -262,7 +262,7 @@ def test_mistakes(make_semi, tmp_path):
 @pytest.mark.two_paths
 @pytest.mark.parametrize("arch", [None, "softmax"])
 def test_accumulated_gradients_are_those_of_the_whole_batch(in_64_bits, make_semi, tmp_path, monkeypatch, arch):
-    """With normalisers that stay: those of a part are half of those of the whole batch, which the teacher sees at once."""
+    """With normalisers that stay. A part has half the normaliser of the batch; the teacher sees the whole batch."""
     monkeypatch.setattr(Criterion, "MOMENTUM", 1.0)
     monkeypatch.setattr(UnlabeledCriterion, "MOMENTUM", 1.0)
     path = make_semi(
