@@ -20,14 +20,14 @@ ROOT = Path(__file__).parents[1]
 STOP_AT = """
 import os, signal, sys
 from actionformer_nt.commands import main as cli
-from libs.utils import optim
+from libs.training import ema
 kind, at = getattr(signal, sys.argv.pop(1)), int(sys.argv.pop(1))
-update = optim.ModelEma.update
+update = ema.ModelEma.update
 def counted(self, model):
     update(self, model)
     if self.num_updates == at:
         os.kill(os.getpid(), kind)
-optim.ModelEma.update = counted
+ema.ModelEma.update = counted
 sys.exit(cli.main(sys.argv[1:]))
 """
 

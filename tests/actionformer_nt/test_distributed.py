@@ -159,7 +159,7 @@ def test_mistakes(make_data, tmp_path):
 ENDS = """
 import os, sys
 import torch
-from libs.utils import distributed
+from libs.core import distributed
 
 distributed.start()
 parameter = torch.nn.Parameter(torch.ones(2))

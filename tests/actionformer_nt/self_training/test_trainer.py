@@ -14,6 +14,7 @@ from actionformer_nt.self_training.setup import set_up
 from actionformer_nt.self_training.trainer import SemiTrainer
 from libs.core import load_config
 from libs.modeling.assignment import Targets
+from libs.modeling.criterion import Criterion
 from libs.training import run as engine
 from libs.training.checkpoint import load_checkpoint
 
@@ -256,3 +257,62 @@ def test_mistakes(make_semi, tmp_path):
     config["train_cfg"]["ema_ramp"] = False
     with pytest.raises(ValueError, match="ema_ramp must be true"):
         set_up(config)
+
+
+@pytest.mark.two_paths
+@pytest.mark.parametrize("arch", [None, "softmax"])
+def test_accumulated_gradients_are_those_of_the_whole_batch(in_64_bits, make_semi, tmp_path, monkeypatch, arch):
+    """With normalisers that stay. A part has half the normaliser of the batch; the teacher sees the whole batch."""
+    monkeypatch.setattr(Criterion, "MOMENTUM", 1.0)
+    monkeypatch.setattr(UnlabeledCriterion, "MOMENTUM", 1.0)
+    path = make_semi(
+        arch=arch, ratio=0.5, method="complementary", unlabeled_batch_size=4, labeled_view="strong",
+        strong={"flip": 0.5}, pseudo={"select": "per_class", "threshold": 0.012},
+    )  # fmt: skip
+    folders = []
+    for parts in (1, 2):
+        config = load_config(path, overrides=["loader.batch_size=4", "train_cfg.dropout=0", "train_cfg.droppath=0"])
+        config["train_cfg"] |= {"accumulate": parts, "init_loss_norm": 20 / parts}
+        folders.append(semi_run.train(config, tmp_path / f"parts{parts}", progress=False))
+    one, two = map(records, folders)
+    assert one[-1]["pseudo/segments"] > 0
+    for a, b in zip(one, two, strict=True):
+        assert a.keys() == b.keys()
+        assert all(a[key] == pytest.approx(b[key], rel=1e-9) for key in a.keys() - {"unlabeled/normalizer"})
+    whole, parts = (load_checkpoint(folder / "last.pth.tar")["state_dict"] for folder in folders)
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-11, msg=name)
+
+
+def test_parts_that_do_not_divide_a_batch(make_semi):
+    config = load_config(make_semi(), overrides=["train_cfg.accumulate=2", "semi_cfg.unlabeled_batch_size=3"])
+    with pytest.raises(ValueError, match=r"semi_cfg\.unlabeled_batch_size: 3 must be a multiple of train_cfg\.acc"):
+        set_up(config)
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_trains_and_goes_on(make_semi, tmp_path, monkeypatch, amp):
+    path = make_semi(strong={"flip": 0.5})
+    config = load_config(path, overrides=[f"train_cfg.amp={amp}"])
+    whole = semi_run.train(config, tmp_path / "whole", progress=False)
+    step = SemiTrainer.step
+
+    def interrupted(self, videos):
+        if self.iteration == 6:
+            raise KeyboardInterrupt
+        return step(self, videos)
+
+    monkeypatch.setattr(SemiTrainer, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        semi_run.train(config, tmp_path / "half", progress=False)
+    monkeypatch.undo()
+    half = semi_run.train(config, tmp_path / "half", resume=tmp_path / "half", progress=False)
+    assert_same_weights(whole, half)
+    assert all(np.isfinite(v) for line in records(whole) for v in line.values())
+    assert ("scale" in load_checkpoint(whole / "last.pth.tar")["scaler"]) == (amp == "fp16")
+
+
+def test_pretext_tasks_in_parts(make_semi, tmp_path):
+    config = load_config(make_semi(arch="SPOT", pretrain=2), overrides=["train_cfg.accumulate=2"])
+    lines = records(semi_run.train(config, tmp_path / "run", progress=False))
+    assert np.isfinite(lines[1]["pretext/order_loss"]) and np.isfinite(lines[-1]["unlabeled/mask_loss"])
