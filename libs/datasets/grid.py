@@ -28,7 +28,7 @@ class Grid(NamedTuple):
 class GridRule:
     """The keys of the `dataset` section that determine a video's grid.
 
-    The three cases are those of ActionFormer's ActivityNet reader: features at a fixed stride, features spread over the
+    There are three cases, as in ActionFormer's ActivityNet reader: features at a fixed stride, features spread over the
     video's duration (`feat_stride` <= 0), and features interpolated to `max_seq_len` (`force_upsampling`).
 
     Attributes:

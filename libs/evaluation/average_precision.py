@@ -1,6 +1,7 @@
 """Detection metrics of temporal action localization: AP per class and tIoU, and Recall@kx.
 
-The numbers equal those of ActionFormer's evaluator (which is ActivityNet's) but need no loop over detections.
+The numbers equal the numbers of ActionFormer's evaluator (which is ActivityNet's), but no loop over detections is
+needed.
 
 In that evaluator the detections choose in the order of their scores: each takes the best-overlapping event that is
 still free, and is a true positive iff there is one. This assignment is the stable matching in which every event prefers

@@ -14,7 +14,7 @@ class Pairs(NamedTuple):
     det: np.ndarray  # (P,) rank of the detection: its row in the sorted order
     gt: np.ndarray  # (P,) row of the event
     iou: np.ndarray  # (P,)
-    rank_in_video: np.ndarray  # (P,) rank of the detection among those of its class and video
+    rank_in_video: np.ndarray  # (P,) rank of the detection among all detections of its class and video
     num_in_video: np.ndarray  # (P,) events of that class and video
 
 

@@ -70,7 +70,7 @@ def _add_actions(
         label: "verb" or "noun".
         videos: video id -> duration in seconds and frames per second.
         names: class id -> name; None: not known.
-        seen: narration ids of earlier actions; those of the table are added.
+        seen: narration ids of earlier actions; the ids of this table are added.
     """
     subset = _subset(source)
     column = f"{label}_class"
