@@ -1,4 +1,4 @@
-"""What SPOT's representation can reach at most, and what fixed windows reach without any learning.
+"""Upper bounds of the mAP that SPOT's representation can reach, and the mAP of fixed windows without learning.
 
     python benchmarks/spot_ceilings.py --data DATA [--scores FILE | --speed VIDEOS]
 
@@ -38,7 +38,7 @@ from libs.training.run_folder import source_commit
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "results"
-SURE = 40.0  # logit of what is certain
+SURE = 40.0  # logit of a certain prediction
 WINDOWS = [(0, 1), (0.05, 0.95), (0.1, 0.9), (0, 0.8), (0.2, 1), (0.2, 0.8), (0, 0.5), (0.5, 1), (0.25, 0.75)]
 WEIGHTS = [1, 0.9, 0.8, 0.7, 0.7, 0.6, 0.5, 0.5, 0.4]
 
@@ -61,7 +61,7 @@ reach 33.5. `--scores FILE` evaluates any file of class scores per video under t
 
 
 class Split:
-    """Annotations of a split as the data set would give them, on a grid."""
+    """The videos of a split, with events on the grid of their features."""
 
     def __init__(self, annotations: Annotations, subset: str, preset: str) -> None:
         self.annotations, self.subset, self.tiou = annotations, subset, PRESETS[preset].tiou
@@ -69,10 +69,11 @@ class Split:
         self.names = names_of(annotations.label_ids)
 
     def items(self, *, rescale_to: int | None = None, lengths: dict[str, int] | None = None) -> Iterator[dict]:
-        """Videos like those of the data set; `feats` is (1, L) without content.
+        """Yields videos like those of the data set; `feats` is an empty placeholder (1, L).
 
         Args:
-            rescale_to: all videos to this length; lengths: steps of I3D features, 16 frames every 4 at 30 fps.
+            rescale_to: length of all videos in steps.
+            lengths: video id -> steps of I3D features, 16 frames every 4 at 30 fps; used without `rescale_to`.
         """
         for video in self.videos:
             assert video.duration is not None
@@ -108,7 +109,7 @@ def make_model(num_classes: int, num_steps: int, sigma: float) -> Spot:
 
 @torch.no_grad()
 def oracle(split: Split, model: Spot, **grid: Any) -> EvaluationResult:
-    """Class and mask scores from the ground truth, through the whole inference."""
+    """mAP of class and mask scores made from the ground truth, through the whole inference."""
     parts = []
     for item in split.items(**grid):
         pairs = []
@@ -117,16 +118,17 @@ def oracle(split: Split, model: Spot, **grid: Any) -> EvaluationResult:
             logits = SURE * torch.nn.functional.one_hot(targets.classes, model.num_classes + 1).float()
             masks = SURE * (2 * targets.masks.float() - 1)
             pairs.append((batch, SpotOutput(logits, masks, batch.feats.transpose(1, 2), batch.mask[:, 0])))
-        (found,) = model.detect(pairs, [item])
-        parts.append(as_rows(item["video_id"], found["segments"], found["labels"], found["scores"]))
+        (detections,) = model.detect(pairs, [item])
+        parts.append(as_rows(item["video_id"], detections["segments"], detections["labels"], detections["scores"]))
     return split.evaluate(concatenate(parts))
 
 
 def quantised(split: Split, *, beyond: bool = False, **grid: Any) -> EvaluationResult:
-    """Every event moved to the nearest snippet borders: classes may overlap, instances may be long.
+    """mAP of the ground truth with every event moved to the nearest snippet borders. Classes may overlap, and events
+    may be longer than a window.
 
     Args:
-        beyond: also where there are no features any more (but not past the annotated duration).
+        beyond: keep events after the end of the features (up to the annotated duration).
     """
     parts = []
     for item in split.items(**grid):
@@ -139,7 +141,7 @@ def quantised(split: Split, *, beyond: bool = False, **grid: Any) -> EvaluationR
 
 
 def fixed_windows(split: Split, scores: dict[str, dict[str, float]] | None) -> EvaluationResult:
-    """Nine windows per video and class; no learning about time."""
+    """mAP of nine fixed windows per video and class, without learning."""
     ids = split.annotations.label_ids
     parts = []
     for video in split.videos:
@@ -258,13 +260,13 @@ def describe(record: dict[str, Any]) -> str:
     windowed, rescaled = (list(ceilings.values())[k]["per_class"] for k in (1, 2))
     kinds = ("inference", "quantised", "quantised_beyond_features")
     reached = [
-        [name, *(f"{found[kind]['average_mAP']:.2f}" if found[kind] else "" for kind in kinds)]
-        for name, found in ceilings.items()
+        [name, *(f"{of_case[kind]['average_mAP']:.2f}" if of_case[kind] else "" for kind in kinds)]
+        for name, of_case in ceilings.items()
     ]
     classes = [
         [name, *(f"{ap:.2f}" for ap in (*windowed[name], *rescaled[name]))]
         for name in windowed
-        if any(abs(found[name][0] - found[name][1]) >= 0.005 for found in (windowed, rescaled))
+        if any(abs(per_class[name][0] - per_class[name][1]) >= 0.005 for per_class in (windowed, rescaled))
     ]
     control = ["true video labels", *(f"{score:.2f}" for score in (windows["average_mAP"], *windows["mAP"].values()))]
     speeds = record["speed"]
