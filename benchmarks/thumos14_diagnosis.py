@@ -60,11 +60,11 @@ def describe(diagnosis: DiagnosisNumbers) -> str:
     scores = [*diagnosis["mAP"], float(np.mean(diagnosis["mAP"]))]
     lines = [
         "# Errors of the released ActionFormer detections on THUMOS14", "",
-        f"{diagnosis['detections']:,} detections in the 212 test videos, {diagnosis['events']:,} events. The kinds of error "
-        f"are those of `libs/evaluation/diagnosis.py`, in the manner of DETAD (Alwassel et al., ECCV 2018): they part "
-        f"all false positives, and a detection that overlaps no event by {LOW:g} is background. At each threshold "
-        f"the errors at that threshold are counted and fixed. `python benchmarks/thumos14_diagnosis.py --data DATA` "
-        f"makes this page; all numbers are in `thumos14_diagnosis.json`.", "",
+        f"{diagnosis['detections']:,} detections in the 212 test videos, {diagnosis['events']:,} events. "
+        f"The kinds of error are those of `libs/evaluation/diagnosis.py`, in the manner of DETAD (Alwassel et al., "
+        f"ECCV 2018): they part all false positives, and a detection that overlaps no event by {LOW:g} is background. "
+        f"At each threshold the errors at that threshold are counted and fixed. "
+        f"`python benchmarks/thumos14_diagnosis.py --data DATA` makes this page; all numbers are in `thumos14_diagnosis.json`.", "",
         "## Gain in mAP from fixing one kind", "",
         "mAP in percent and, below it, the points that it would gain without the false positives of one kind.", "",
         markdown_table(
