@@ -1,10 +1,10 @@
-"""Training beside a busy process, by how OpenMP's threads wait.
+"""Speed of training beside a busy process, depending on how OpenMP's threads wait.
 
     python benchmarks/busy_machine.py [--steps 40] [--rounds 5]
 
 Writes docs/benchmarks/busy_machine.{md,json}. A process trains the detector of `configs/demo.yaml` on random features
-for some steps and says how many it did in a second; policies alternate within a round, first on an idle machine, then
-beside one process that does nothing but count.
+and reports its steps per second. The policies alternate within a round, first on an idle machine, then beside one
+process in an endless loop.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from models import OUT, ROOT, machine
 from libs.core.markdown import markdown_table
 
 POLICIES = {
-    "spinning (torch's default)": {
-        "KMP_LIBRARY": "throughput"
-    },  # for other runtimes; here it only tells libs to stay away
+    # KMP_LIBRARY does nothing in GNU's OpenMP; it only makes `choose_waiting` keep torch's default.
+    "spinning (torch's default)": {"KMP_LIBRARY": "throughput"},
     "as this project chooses": {},
     "sleeping": {"OMP_WAIT_POLICY": "PASSIVE"},
     "one thread": {"OMP_NUM_THREADS": "1"},
@@ -32,7 +31,7 @@ POLICIES = {
 
 
 def work(steps: int) -> None:
-    """What a worker does: trains, and prints steps a second."""
+    """The worker: trains, and prints its steps per second."""
     from libs.core import load_config  # the first import of libs sets how threads wait
 
     import torch  # isort: skip
@@ -64,7 +63,7 @@ def work(steps: int) -> None:
 
 
 def measure(policy: dict[str, str], steps: int) -> float:
-    """Steps a second of a worker under this policy."""
+    """Steps per second of a worker under this policy."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
     environment |= policy | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, __file__, "--work", "--steps", str(steps)]
@@ -93,11 +92,11 @@ def main() -> None:
                 other.kill()
     first = rates[next(iter(POLICIES))]
     rows = []
-    for name, found in rates.items():
+    for name, of_policy in rates.items():
         cells = []
         for place in ("idle", "busy"):
-            ratio = statistics.median(a / b for a, b in zip(found[place], first[place], strict=True))
-            cells.append(f"{statistics.median(found[place]):.2f} ({ratio:.2f})")
+            ratio = statistics.median(a / b for a, b in zip(of_policy[place], first[place], strict=True))
+            cells.append(f"{statistics.median(of_policy[place]):.2f} ({ratio:.2f})")
         rows.append([name, *cells])
     lines = [
         "# Training beside a busy process",

@@ -1,4 +1,4 @@
-"""An epoch of reading training videos from disk, no network: this project against the peer, alternating in one run.
+"""Time of reading an epoch of training videos from disk, without a network: this project and the peer, in turn.
 
     python benchmarks/data_path.py --annotations thumos14.json --lengths i3d_feature_lengths.json [--videos 100]
 
@@ -55,7 +55,7 @@ def evict(folder: Path) -> None:
 
 
 def epochs(side: str, kind: str, workers: int, cache_mib: int) -> dict[str, float]:
-    """Seconds of a cold epoch and of the one after it, in a process of its own."""
+    """Seconds of a cold epoch and of the warm epoch after it, in a new process."""
     python = sys.executable if side == "ours" else str(peer_python())
     command = [python, __file__, "--worker", side, kind, str(workers), str(cache_mib)]
     environment = os.environ | {"PYTHONPATH": str(ROOT) if side == "ours" else ""}
@@ -78,14 +78,14 @@ def work(side: str, kind: str, workers: int, cache_mib: int) -> None:
     loader = datasets.make_data_loader(
         dataset, True, torch.Generator().manual_seed(0), batch_size=2, num_workers=workers
     )
-    found = {}
+    seconds = {}
     for name in ("cold", "warm"):
         if name == "cold":
             evict(FOLDER / kind)
         start = time.perf_counter()
         steps = sum(video["feats"].shape[1] for batch in loader for video in batch)
-        found[name] = time.perf_counter() - start
-    print(json.dumps(found | {"steps": steps}))
+        seconds[name] = time.perf_counter() - start
+    print(json.dumps(seconds | {"steps": steps}))
 
 
 def main() -> None:
@@ -99,7 +99,9 @@ def main() -> None:
     annotations = json.loads(Path(args.annotations).read_text())
     lengths = json.loads(Path(args.lengths).read_text())
     names = [v for v in sorted(lengths) if annotations["database"].get(v, {}).get("subset", "").lower() == "validation"]
-    chosen = random.Random(0).sample(names, min(args.videos, len(names)))  # of all classes, else the peer stops
+    chosen = random.Random(0).sample(
+        names, min(args.videos, len(names))
+    )  # random, so that all classes occur: the peer requires this
     make_files(annotations, {video: lengths[video] for video in chosen})
 
     runs: dict[tuple, list[dict[str, float]]] = {case: [] for case in CASES}
@@ -107,14 +109,14 @@ def main() -> None:
         for case in CASES:
             runs[case].append(epochs(*case))
     rows = []
-    for case, found in runs.items():
+    for case, of_case in runs.items():
         side, kind, workers, cache_mib = case
         texts = []
         for name in ("cold", "warm"):
-            base = [run[name] for run in runs[CASES[0]]]  # without workers the peer stops
-            own = [run[name] for run in found]
-            ratio = "" if side == "peer" else ratio_text([a / b for a, b in zip(base, own, strict=True)])
-            texts += [f"{statistics.median(own):.2f}", ratio]
+            base = [run[name] for run in runs[CASES[0]]]  # the peer cannot run without workers
+            seconds = [run[name] for run in of_case]
+            ratio = "" if side == "peer" else ratio_text([a / b for a, b in zip(base, seconds, strict=True)])
+            texts += [f"{statistics.median(seconds):.2f}", ratio]
         cache = ", cache" if cache_mib else ""
         rows.append([f"{NAMES[side]}, {kind}{cache}", workers, *texts])
     write(
@@ -130,7 +132,7 @@ def main() -> None:
             "Made by `python benchmarks/data_path.py --annotations thumos14.json --lengths i3d_feature_lengths.json "
             f"--videos {args.videos} --repeats {args.repeats}`.",
         ],
-        {"machine": machine(1), "runs": [{"case": case, "epochs": found} for case, found in runs.items()]},
+        {"machine": machine(1), "runs": [{"case": case, "epochs": of_case} for case, of_case in runs.items()]},
     )
 
 

@@ -3,10 +3,10 @@
     python benchmarks/evaluate.py --annotations A.json --results R.json --split test [--repeats 5] [--scale 1 22]
         [--many-classes B.json]
 
-Writes docs/benchmarks/evaluate.{md,json}. Times include reading nothing: both evaluators are built before, and get the
-same columns. `--scale` repeats the videos that many times under new names, to show how the time grows; `--many-classes`
-draws 200 detections (events moved about, half of them of another class) for each validation video of ActivityNet's
-annotations, and evaluates 212 videos and all.
+Writes docs/benchmarks/evaluate.{md,json}. Times exclude reading: both evaluators are built before and get the same
+columns. `--scale` repeats the videos that many times under new names, to show how the time grows. `--many-classes`
+draws 200 detections (jittered events, half of them of another class) for each validation video of ActivityNet's
+annotations, and evaluates 212 videos and all videos.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ for _ in sys.stdin:
 
 
 def repeat_videos(truth: GroundTruth, detections: Detections, times: int) -> tuple[GroundTruth, Detections]:
-    """The same split several times over, under new names."""
+    """The same split repeated `times` times, under new names."""
 
     def rename(ids: np.ndarray) -> np.ndarray:
         return np.concatenate([np.array([f"{i}-{name}" for name in ids], dtype=object) for i in range(times)])
@@ -61,7 +61,7 @@ def repeat_videos(truth: GroundTruth, detections: Detections, times: int) -> tup
 
 
 def draw_detections(videos: list[Video], *, per_video: int = 200, seed: int = 0) -> Detections:
-    """Events of a video, moved about, half of them of another class."""
+    """Random detections: jittered events of each video, half of them with another class."""
     rng = np.random.default_rng(seed)
     classes = 1 + max(event.label_id for video in videos for event in video.events)
     columns = []
@@ -78,7 +78,7 @@ def draw_detections(videos: list[Video], *, per_video: int = 200, seed: int = 0)
 
 
 def seconds_of(truth: GroundTruth, detections: Detections, tiou: np.ndarray) -> float:
-    """Median of three."""
+    """Seconds of an evaluation, the median of three."""
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
@@ -122,7 +122,7 @@ def against_peer(ours: ANETdetection, detections: Detections, args: argparse.Nam
 def growth_of(
     ours: ANETdetection, detections: Detections, args: argparse.Namespace
 ) -> list[tuple[str, int, int, float]]:
-    """(what, videos, detections, seconds): the split several times over, and many classes."""
+    """(title, videos, detections, seconds) for the repeated split and for many classes."""
     growth = []
     for times in args.scale:
         truth, many = repeat_videos(ours.ground_truth, detections, times)

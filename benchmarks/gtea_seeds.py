@@ -2,8 +2,8 @@
 
     python benchmarks/gtea_seeds.py --data GTEA --seeds 0 1 2 3 4 --work runs/gtea
 
-The raw weights do not depend on the averaging, so one run per seed with `ema_ramp: true` measures both. A seed whose
-result is already in the work folder is not run again.
+Averaging does not change the raw weights, so one run per seed with `ema_ramp: true` measures both. A seed with a result
+in the work folder is not run again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OUT = ROOT / "docs" / "benchmarks"
 
 
 def run_seed(data: Path, seed: int, work: Path) -> dict[str, list[float]]:
-    """mAP per tIoU in percent of one seed's raw and averaged weights."""
+    """mAP per tIoU in percent of the raw and the averaged weights of one seed."""
     result_file = work / f"seed{seed}.json"
     if result_file.is_file():
         return json.loads(result_file.read_text())
@@ -38,9 +38,9 @@ def run_seed(data: Path, seed: int, work: Path) -> dict[str, list[float]]:
     folder = engine.train(config, work / f"seed{seed}", overwrite=True, ckpt_freq=0)
     result = {}
     for weights in ("raw", "ema"):
-        found = evaluation.evaluate(config, folder, weights=weights).result
-        assert found is not None  # it was not asked to save alone
-        result[weights] = (100 * found.mAP).tolist()
+        metrics = evaluation.evaluate(config, folder, weights=weights).result
+        assert metrics is not None  # None only with save_only
+        result[weights] = (100 * metrics.mAP).tolist()
     result_file.write_text(json.dumps(result))
     return result
 

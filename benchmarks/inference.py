@@ -31,14 +31,14 @@ from libs.core.markdown import markdown_table
 
 
 def one_by_one(side: str, lengths: list[int], threads: int) -> list[dict]:
-    """Each length in a process of its own, so that its peak memory is known."""
-    found = []
+    """Runs each length in a new process, to measure its peak memory."""
+    runs = []
     for length in lengths:
         worker = Worker(side, threads=threads)
-        found.append(worker.run("infer", [length]) | {"steps": length})
+        runs.append(worker.run("infer", [length]) | {"steps": length})
         worker.close()
-        print(side, found[-1], flush=True)
-    return found
+        print(side, runs[-1], flush=True)
+    return runs
 
 
 def main() -> None:
@@ -64,8 +64,8 @@ def main() -> None:
         assert abs(a - b) <= 1e-3 * abs(a), (length, a, b)  # sums of the scores
     for worker in workers.values():
         worker.close()
-    seconds = {side: [run["seconds"] for run in found] for side, found in runs.items()}
-    total = {side: sum(found) for side, found in seconds.items()}
+    seconds = {side: [run["seconds"] for run in of_side] for side, of_side in runs.items()}
+    total = {side: sum(of_side) for side, of_side in seconds.items()}
     share = network_operations(sum(lengths)) / total["ours"] / rate
 
     growth = {
@@ -79,8 +79,8 @@ def main() -> None:
             config.write_text(CONFIG.read_text().replace("num_classes: 20", f"num_classes: {count}"))
             for side in ("peer", "ours"):
                 worker = Worker(side, threads=args.threads, config=config)
-                found = [worker.run("infer", [1159])["seconds"] for _ in range(4)][1:]
-                by_classes.setdefault(count, {})[side] = statistics.median(found)
+                repeats = [worker.run("infer", [1159])["seconds"] for _ in range(4)][1:]  # the first one warms up
+                by_classes.setdefault(count, {})[side] = statistics.median(repeats)
                 worker.close()
 
     record = {
@@ -104,7 +104,7 @@ def describe(record: dict[str, Any], made_by: str) -> list[str]:
         return format(peer_growth[length][key], form) if length in peer_growth else ""
 
     steps, operations = sum(lengths), network_operations(sum(lengths))
-    total = {side: sum(found) for side, found in seconds.items()}
+    total = {side: sum(of_side) for side, of_side in seconds.items()}
     ratios = [a / b for a, b in zip(seconds["peer"], seconds["ours"], strict=True)]
     rates = [
         (NAMES[side], f"{steps / total[side]:,.0f}", f"{100 * operations / total[side] / rate:.0f} %") for side in NAMES
@@ -131,7 +131,7 @@ def describe(record: dict[str, Any], made_by: str) -> list[str]:
         ), "",
         markdown_table(
             ["classes", f"{NAMES['peer']}, s for 1,159 steps", f"{NAMES['ours']}, s"],
-            [(count, f"{found['peer']:.2f}", f"{found['ours']:.2f}") for count, found in record["classes"].items()],
+            [(count, f"{median['peer']:.2f}", f"{median['ours']:.2f}") for count, median in record["classes"].items()],
         ), "",
         f"Made by {made_by}.",
     ]  # fmt: skip

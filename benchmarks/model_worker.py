@@ -1,5 +1,5 @@
-"""Runs the network of this project (`libs`) or of the peer (`actionformer`): one job per line on stdin, its result on
-stdout, both JSON. Both packages have the names used here.
+"""Runs the network of this project (`libs`) or of the peer (`actionformer`), which have the same functions. Reads one
+job per line from stdin and writes its result to stdout, both as JSON.
 
     python model_worker.py PACKAGE CONFIG THREADS
 """
@@ -23,7 +23,7 @@ def seeded_weights(model: Any) -> None:
     for name, value in state.items():
         seed = int(hashlib.sha256(name.removeprefix("module.").encode()).hexdigest()[:8], 16)
         noise = torch.randn(value.shape, generator=torch.Generator().manual_seed(seed))
-        if value.dim() == 3 and value.shape[1] > 1 and value.shape[0] > 1:  # convolutions and matrices
+        if value.dim() == 3 and value.shape[1] > 1 and value.shape[0] > 1:  # weights of convolutions and linear layers
             value.copy_(noise / (value.shape[1] * value.shape[2]) ** 0.5)
     model.load_state_dict(state)
 

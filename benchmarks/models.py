@@ -1,4 +1,5 @@
-"""What the benchmarks of the network share: workers of both packages, real lengths, and the count of operations."""
+"""Shared by the benchmarks of the network: workers of both packages, lengths of real videos, and the count of
+operations."""
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ class Worker:
 
 
 def read_lengths(path: str, split: str) -> list[int]:
-    """Steps of the videos of "test" or "validation"."""
+    """Number of steps of each "test" or "validation" video."""
     return [steps for name, steps in sorted(json.loads(Path(path).read_text()).items()) if split in name]
 
 
@@ -62,9 +63,9 @@ def sample(lengths: list[int], count: int) -> list[int]:
 
 
 def network_operations(steps: int) -> float:
-    """Floating-point operations of the network of `thumos_i3d.yaml` on so many steps, without padding, with direct
-    convolutions: embedding, 2 + 5 blocks (12 matrices of 512 x 512 a step, 3 convolutions a channel, a window of 19),
-    and two heads on all levels."""
+    """Floating-point operations of the network of `thumos_i3d.yaml` on `steps` steps, without padding, with direct
+    convolutions: embedding, 2 + 5 blocks (12 matrices of 512 x 512 per step, 3 convolutions per channel, a window of
+    19), and two heads on all levels."""
     d, levels = 512, sum(2.0**-level for level in range(6))
     embedding = 3 * 2048 * d + 3 * d * d
     blocks = (1 + levels) * (12 * d * d + 3 * 3 * d + 2 * 19 * d)

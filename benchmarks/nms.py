@@ -1,9 +1,9 @@
-"""Speed of NMS against the compiled NMS of the peer, on the same inputs, alternating in one run.
+"""Speed of NMS against the compiled NMS of the peer, on the same inputs, in turn.
 
     python benchmarks/nms.py [--lengths i3d_feature_lengths.json] [--repeats 9]
 
 Writes docs/benchmarks/nms.{md,json}. `--lengths` (video -> steps of its feature sequence) adds a batch of videos with
-the candidates that a pyramid over those lengths gives; without it this part is left out, and the table says so.
+the candidates of a pyramid over these lengths; without it this part is left out, which the table mentions.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ for line in sys.stdin:
 
 
 def candidates(rng: np.random.Generator, n: int, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Candidates as a detector gives them: clusters around events, most with low scores."""
+    """Random candidates that resemble a detector's: clusters around events, most with low scores."""
     events = rng.uniform(0, 2304, (max(n // 100, 1), 1))
     length = rng.lognormal(2.5, 0.9, n)
     centre = events[rng.integers(0, len(events), n), 0] + rng.normal(0, 6, n)
@@ -64,7 +64,7 @@ def candidates(rng: np.random.Generator, n: int, classes: int) -> tuple[np.ndarr
 
 
 def pyramid_candidates(rng: np.random.Generator, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """At most 2,000 candidates on each of six levels, four of every point."""
+    """At most 2,000 candidates on each of six pyramid levels, at most four per point."""
     parts = []
     for level in range(6):
         points = -(-steps // 2**level)
@@ -82,20 +82,20 @@ def pyramid_candidates(rng: np.random.Generator, steps: int) -> tuple[np.ndarray
 
 def cases(lengths: Path | None) -> list[dict]:
     rng = np.random.default_rng(0)
-    found = []
+    all_cases = []
     for n, classes in ((2000, 20), (8000, 20), (12000, 20), (5000, 200)):
         data = [candidates(rng, n, classes)]
         for soft in (True, False):
             for multiclass in (True, False):
                 kind = ("soft" if soft else "hard") + (", per class" if multiclass else ", agnostic with voting")
-                found.append(dict(name=f"{n:,} x {classes}, {kind}", data=data, soft=soft, multiclass=multiclass))
+                all_cases.append(dict(name=f"{n:,} x {classes}, {kind}", data=data, soft=soft, multiclass=multiclass))
     if lengths is not None:
         steps = [t for video, t in json.loads(lengths.read_text()).items() if "test" in video]
         data = [pyramid_candidates(rng, t) for t in steps]
         total = sum(len(d[1]) for d in data)
         name = f"{len(data)} videos of THUMOS14's test lengths, {total:,} candidates, soft, per class"
-        found.append(dict(name=name, data=data, soft=True, multiclass=True))
-    return found
+        all_cases.append(dict(name=name, data=data, soft=True, multiclass=True))
+    return all_cases
 
 
 def run_ours(case: dict, device: str) -> tuple[float, float, int]:
@@ -106,14 +106,14 @@ def run_ours(case: dict, device: str) -> tuple[float, float, int]:
     if device != "cpu":
         torch.cuda.synchronize()
     began = time.perf_counter()
-    found = nms_videos(
+    results = nms_videos(
         videos, **OPTIONS, method="gaussian" if case["soft"] else "hard", multiclass=case["multiclass"],
         voting_thresh=VOTING,
     )  # fmt: skip
     if device != "cpu":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - began
-    return seconds, float(sum(f.scores.double().sum() for f in found)), sum(len(f.scores) for f in found)
+    return seconds, float(sum(f.scores.double().sum() for f in results)), sum(len(f.scores) for f in results)
 
 
 def measure(case: dict, threads: int, repeats: int, peer: subprocess.Popen, folder: str) -> dict:
@@ -130,7 +130,7 @@ def measure(case: dict, threads: int, repeats: int, peer: subprocess.Popen, fold
     torch.set_num_threads(threads)
     theirs, ours, cuda = [], [], []
     assert peer.stdin is not None and peer.stdout is not None
-    for _ in range(repeats + 1):  # the first is for warming up
+    for _ in range(repeats + 1):  # the first one warms up
         peer.stdin.write(json.dumps(job) + "\n")
         peer.stdin.flush()
         seconds, total, count = json.loads(peer.stdout.readline())
@@ -162,7 +162,8 @@ def median_ms(function: Callable[[], object], repeats: int = 31) -> float:
 
 
 def where_time_goes(n: int, classes: int, multiclass: bool) -> dict:
-    """Milliseconds of the parts of one call on one thread, and of the kernel without its two ideas."""
+    """Milliseconds of the parts of one call on one thread, and of the kernel without lazy decay and without the voting
+    grid."""
     torch.set_num_threads(1)
     segs, scores, labels = (torch.from_numpy(x) for x in candidates(np.random.default_rng(0), n, classes))
     run: dict[str, Any] = dict(**OPTIONS, multiclass=multiclass, voting_thresh=VOTING)

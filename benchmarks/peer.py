@@ -1,6 +1,6 @@
 """The peer of the benchmarks: the PyPI package `actionformer`, in a virtual environment of its own.
 
-It is installed there when a benchmark first needs it, never into this project's environment.
+It is installed when a benchmark first needs it, never into this project's environment.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FOLDER = ROOT / ".bench" / "peer"
 
 
 def peer_python() -> Path:
-    """The Python of the peer's environment, made if it is not there."""
+    """The Python interpreter of the peer's environment, which is created if it does not exist."""
     python = FOLDER / "bin" / "python"
     done = FOLDER / ".installed"
     if done.is_file():

@@ -1,4 +1,4 @@
-"""What SPOT's representation can reach at most, and what fixed windows reach without any learning.
+"""Upper bounds of the mAP that SPOT's representation can reach, and the mAP of fixed windows without learning.
 
     python benchmarks/spot_ceilings.py --data DATA [--scores FILE | --speed VIDEOS]
 
@@ -40,8 +40,10 @@ from libs.training.run_folder import source_commit
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "results"
-SURE = 40.0  # logit of what is certain
+SURE = 40.0  # logit of a certain prediction
 WINDOWS = [(0, 1), (0.05, 0.95), (0.1, 0.9), (0, 0.8), (0.2, 1), (0.2, 0.8), (0, 0.5), (0.5, 1), (0.25, 0.75)]
+WAYS = ["windows", "windows, on the grid", "rescaled", "rescaled, on the grid"]
+SPEED_COLUMNS = ["seconds", "peak memory after a tenth of the videos", "after all"]
 WEIGHTS = [1, 0.9, 0.8, 0.7, 0.7, 0.6, 0.5, 0.5, 0.4]
 
 INTRODUCTION = """Class scores (one-hot per snippet) and masks are made from the ground truth and go through the whole
@@ -63,7 +65,7 @@ reach 33.5. `--scores FILE` evaluates any file of class scores per video under t
 
 
 class Split:
-    """Annotations of a split as the data set would give them, on a grid."""
+    """The videos of a split, with events on the grid of their features."""
 
     def __init__(self, annotations: Annotations, subset: str, preset: str) -> None:
         self.annotations, self.subset, self.tiou = annotations, subset, PRESETS[preset].tiou
@@ -74,7 +76,8 @@ class Split:
         """Videos like those of the data set; `feats` is (1, L) without content.
 
         Args:
-            rescale_to: all videos to this length; lengths: steps of I3D features, 16 frames every 4 at 30 fps.
+            rescale_to: length of all videos in steps.
+            lengths: video id -> steps of I3D features, 16 frames every 4 at 30 fps; used without `rescale_to`.
         """
         for video in self.videos:
             assert video.duration is not None
@@ -111,7 +114,7 @@ def make_model(num_classes: int, num_steps: int, sigma: float) -> Spot:
 
 @torch.no_grad()
 def oracle(split: Split, model: Spot, **grid: Any) -> EvaluationResult:
-    """Class and mask scores from the ground truth, through the whole inference."""
+    """mAP of class and mask scores made from the ground truth, through the whole inference."""
     parts = []
     for item in split.items(**grid):
         pairs = []
@@ -120,16 +123,17 @@ def oracle(split: Split, model: Spot, **grid: Any) -> EvaluationResult:
             logits = SURE * torch.nn.functional.one_hot(targets.classes, model.num_classes + 1).float()
             masks = SURE * (2 * targets.masks.float() - 1)
             pairs.append((batch, SpotOutput(logits, masks, batch.feats.transpose(1, 2), batch.mask[:, 0])))
-        (found,) = model.detect(pairs, [item])
-        parts.append(as_rows(item["video_id"], found["segments"], found["labels"], found["scores"]))
+        (detections,) = model.detect(pairs, [item])
+        parts.append(as_rows(item["video_id"], detections["segments"], detections["labels"], detections["scores"]))
     return split.evaluate(concatenate(parts))
 
 
 def quantised(split: Split, *, beyond: bool = False, **grid: Any) -> EvaluationResult:
-    """Every event moved to the nearest snippet borders: classes may overlap, instances may be long.
+    """mAP of the ground truth with every event moved to the nearest snippet borders. Classes may overlap, and events
+    may be longer than a window.
 
     Args:
-        beyond: also where there are no features any more (but not past the annotated duration).
+        beyond: keep events after the end of the features (up to the annotated duration).
     """
     parts = []
     for item in split.items(**grid):
@@ -143,7 +147,7 @@ def quantised(split: Split, *, beyond: bool = False, **grid: Any) -> EvaluationR
 
 
 def fixed_windows(split: Split, scores: dict[str, dict[str, float]] | None) -> EvaluationResult:
-    """Nine windows per video and class; no learning about time."""
+    """mAP of nine fixed windows per video and class, without learning."""
     ids = split.annotations.label_ids
     parts = []
     for video in split.videos:
@@ -219,9 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT / "data", help="folder that holds anet13/ and thumos14/")
     parser.add_argument("--scores", type=Path, help="JSON: video -> class name -> score, for the fixed windows")
-    parser.add_argument(
-        "--speed", type=int, metavar="VIDEOS", help="only print how long the post-processing takes, and its memory"
-    )
+    parser.add_argument("--speed", type=int, metavar="VIDEOS", help="only print time and memory of the post-processing")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     if args.speed:
@@ -233,7 +235,6 @@ def main() -> None:
         return
     thumos = Split(read_annotations(args.data / "thumos14/annotations/thumos14.json"), "test", "thumos")
     lengths = load_json(args.data / "thumos14/annotations/i3d_feature_lengths.json")
-
     cases = {
         "ActivityNet 1.3 validation, T = 100": (anet, make_model(200, 100, 0.6), {"rescale_to": 100}),
         "THUMOS14 test, windows of T = 256, 50 % overlap": (thumos, make_model(20, 256, 0.4), {"lengths": lengths}),
@@ -264,13 +265,13 @@ def describe(record: dict[str, Any]) -> str:
     windowed, rescaled = (list(ceilings.values())[k]["per_class"] for k in (1, 2))
     kinds = ("inference", "quantised", "quantised_beyond_features")
     reached = [
-        [name, *(f"{found[kind]['average_mAP']:.2f}" if found[kind] else "" for kind in kinds)]
-        for name, found in ceilings.items()
+        [name, *(f"{of_case[kind]['average_mAP']:.2f}" if of_case[kind] else "" for kind in kinds)]
+        for name, of_case in ceilings.items()
     ]
     classes = [
         [name, *(f"{ap:.2f}" for ap in (*windowed[name], *rescaled[name]))]
         for name in windowed
-        if any(abs(found[name][0] - found[name][1]) >= 0.005 for found in (windowed, rescaled))
+        if any(abs(per_class[name][0] - per_class[name][1]) >= 0.005 for per_class in (windowed, rescaled))
     ]
     control = ["true video labels", *(f"{score:.2f}" for score in (windows["average_mAP"], *windows["mAP"].values()))]
     speeds = record["speed"]
@@ -284,16 +285,12 @@ def describe(record: dict[str, Any]) -> str:
             ["average mAP", "through the inference", "ground truth on the grid", "the same, also past the features"],
             reached,
         ), "", EXPLANATION, "",
-        markdown_table(
-            ["AP of the class", "windows", "windows, on the grid", "rescaled", "rescaled, on the grid"], classes
-        ), "",
+        markdown_table(["AP of the class", *WAYS], classes), "",
         "## No learning", "", CONTROL, "", markdown_table(["", "average", *windows["mAP"]], [control]), "",
         "## Speed", "",
         f"Inference after the network, 100 x 100 masks, 200 classes, one video at a time, {speeds['threads']} threads, "
         f"{speeds['videos']:,} videos:", "",
-        markdown_table(
-            ["random scores", "seconds", "peak memory after a tenth of the videos", "after all"], seconds
-        ), "",
+        markdown_table(["random scores", *SPEED_COLUMNS], seconds), "",
         "Made by `python benchmarks/spot_ceilings.py --data DATA`; all figures are in `spot_ceilings.json`.", "",
     ])  # fmt: skip
 

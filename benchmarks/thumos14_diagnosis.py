@@ -24,7 +24,7 @@ from libs.training.run_folder import source_commit
 ROOT = Path(__file__).resolve().parent.parent
 TIOU = np.linspace(0.3, 0.7, 5)
 SIZES = ("XS", "S", "M", "L", "XL")
-AT = 2  # number of the threshold that is shown in detail
+AT = 2  # index of the threshold that is shown in detail
 
 
 def main() -> None:
@@ -36,35 +36,36 @@ def main() -> None:
     evaluator = ANETdetection(annotations.path, "test", TIOU, annotations=annotations)
     detections = read_results(args.data / "thumos14/predictions/actionformer_thumos14_i3d.json", annotations.label_ids)
     durations = {video.id: video.duration for video in annotations.videos}
-    found = diagnosis_to_dict(
+    diagnosis = diagnosis_to_dict(
         diagnose(evaluator.ground_truth, detections, tiou=TIOU, durations=durations, bins=BINS["thumos"])
     )
     args.out.mkdir(parents=True, exist_ok=True)
-    record = {"commit": source_commit(), "diagnosis": found}
+    record = {"commit": source_commit(), "diagnosis": diagnosis}
     (args.out / "thumos14_diagnosis.json").write_text(json.dumps(record, indent=1) + "\n")
-    (args.out / "thumos14_diagnosis.md").write_text(describe(found))
+    (args.out / "thumos14_diagnosis.md").write_text(describe(diagnosis))
 
 
-def describe(found: DiagnosisNumbers) -> str:
-    thresholds = [f"{t:.1f}" for t in found["tiou"]]
-    wrong = np.array([row["count"] for row in found["false_positives"]])  # (kinds, T)
-    gain = np.array([row["gain"] for row in found["false_positives"]])
-    missed = np.array([row["count"] for row in found["misses"]])
-    top = np.array(found["profile"])[AT]  # (PROFILE, kinds and correct)
-    kinds = [row["kind"] for row in found["false_positives"]]
+def describe(diagnosis: DiagnosisNumbers) -> str:
+    thresholds = [f"{t:.1f}" for t in diagnosis["tiou"]]
+    wrong = np.array([row["count"] for row in diagnosis["false_positives"]])  # (kinds, T)
+    gain = np.array([row["gain"] for row in diagnosis["false_positives"]])
+    missed = np.array([row["count"] for row in diagnosis["misses"]])
+    top = np.array(diagnosis["profile"])[AT]  # (PROFILE, kinds + 1); last: correct
+    kinds = [row["kind"] for row in diagnosis["false_positives"]]
 
     def rows(names: list[str], values: np.ndarray, form: str) -> list[list[str]]:
         return [[name, *map(form.format, row)] for name, row in zip(names, values, strict=True)]
 
     gains = np.column_stack([gain, gain.mean(axis=1)])
-    scores = [*found["mAP"], float(np.mean(found["mAP"]))]
+    scores = [*diagnosis["mAP"], float(np.mean(diagnosis["mAP"]))]
     lines = [
         "# Errors of the released ActionFormer detections on THUMOS14", "",
-        f"{found['detections']:,} detections in the 212 test videos, {found['events']:,} events. The kinds of error "
-        f"are those of `libs/evaluation/diagnosis.py`, in the manner of DETAD (Alwassel et al., ECCV 2018): they part "
-        f"all false positives, and a detection that overlaps no event by {LOW:g} is background. At each threshold "
-        f"the errors at that threshold are counted and fixed. `python benchmarks/thumos14_diagnosis.py --data DATA` "
-        f"makes this page; all numbers are in `thumos14_diagnosis.json`.", "",
+        f"{diagnosis['detections']:,} detections in the 212 test videos, {diagnosis['events']:,} events. "
+        f"The kinds of error are those of `libs/evaluation/diagnosis.py`, in the manner of DETAD (Alwassel et al., "
+        f"ECCV 2018): they part all false positives, and a detection that overlaps no event by {LOW:g} is background. "
+        f"At each threshold the errors at that threshold are counted and fixed. "
+        f"`python benchmarks/thumos14_diagnosis.py --data DATA` makes this page; all numbers are in "
+        f"`thumos14_diagnosis.json`.", "",
         "## Gain in mAP from fixing one kind", "",
         "mAP in percent and, below it, the points that it would gain without the false positives of one kind.", "",
         markdown_table(
@@ -79,16 +80,16 @@ def describe(found: DiagnosisNumbers) -> str:
             rows([str(k + 1) for k in range(PROFILE)], 100 * top / top.sum(axis=1, keepdims=True), "{:.1f}"),
         ), "",
         "## Missed events", "",
-        markdown_table(["tIoU", *thresholds], rows([row["kind"] for row in found["misses"]], missed, "{:,}")), "",
+        markdown_table(["tIoU", *thresholds], rows([row["kind"] for row in diagnosis["misses"]], missed, "{:,}")), "",
         f"In percent of the events of a range, at tIoU {thresholds[AT]} and, in the last column, at {thresholds[-1]}; "
         "`length` in seconds, `coverage` the share of the video, `instances` the events of the class in the video:", "",
-        markdown_table(["", "range", "events", "missed", "missed at the highest tIoU"], by_range(found["groups"])),
+        markdown_table(["", "range", "events", "missed", "missed at the highest tIoU"], by_range(diagnosis["groups"])),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
 def by_range(groups: dict[str, list[RangeOfEvents]]) -> list[list[str]]:
-    """Rows: events of each range of each property, and the share of them that is missed."""
+    """One row per range of each property: number of events, and share of missed events."""
     rows = []
     for name, ranges in groups.items():
         for size, row in zip(SIZES, ranges, strict=False):

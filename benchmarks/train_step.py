@@ -2,9 +2,9 @@
 
     python benchmarks/train_step.py --lengths i3d_feature_lengths.json [--steps 8] [--batch-size 2] [--threads 1]
 
-Writes docs/benchmarks/train_step.{md,json}. A step is what an iteration of `thumos_i3d.yaml` does: losses, gradients,
-clipping, AdamW, moving average; features are random. "bucketing" puts videos of similar length into one batch, which
-only helps where a batch is padded to its longest video.
+Writes docs/benchmarks/train_step.{md,json}. A step is one iteration of `thumos_i3d.yaml`: losses, gradients, clipping,
+AdamW, moving average; features are random. "bucketing" puts videos of similar length into one batch, which helps only
+if a batch is padded to its longest video.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
 
-    longest = 2304  # of a training sample; longer videos are cropped to it
+    longest = 2304  # longest training sample; longer videos are cropped to it
     lengths = sample(read_lengths(args.lengths, "validation"), args.steps * args.batch_size)
     lengths = [min(steps, longest) for steps in lengths]
     size = args.batch_size
@@ -53,12 +53,12 @@ def main() -> None:
         for batch in batches:
             for side, worker in workers.items():
                 runs[side].append(worker.run("train", batch))
-        seconds = {side: [run["seconds"] for run in found] for side, found in runs.items()}
+        seconds = {side: [run["seconds"] for run in of_side] for side, of_side in runs.items()}
         ratios = [a / b for a, b in zip(seconds["peer"], seconds["ours"], strict=True)]
-        total = {side: sum(found) for side, found in seconds.items()}
+        total = {side: sum(of_side) for side, of_side in seconds.items()}
         share = 3 * network_operations(sum(ordered)) / total["ours"] / rate
         record[order] = {"seconds": seconds, "operations_of_peak": share, "throughput": total["peer"] / total["ours"]}
-        median = {side: f"{statistics.median(found):.2f}" for side, found in seconds.items()}
+        median = {side: f"{statistics.median(of_side):.2f}" for side, of_side in seconds.items()}
         throughput = f"{total['peer'] / total['ours']:.2f}"
         rows.append((order, median["peer"], median["ours"], ratio_text(ratios), throughput, f"{100 * share:.0f} %"))
     memory = {side: worker.run("train", [longest] * size)["mib"] for side, worker in workers.items()}

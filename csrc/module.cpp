@@ -1,4 +1,4 @@
-// The Python module. Importing it runs the registrations of the other file of its library.
+// The Python module. Importing it loads the library, whose other source file registers the operators.
 #include <Python.h>
 
 #ifndef MODULE_NAME

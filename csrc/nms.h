@@ -1,14 +1,14 @@
 // Greedy non-maximum suppression of 1-D segments, hard and soft, and segment voting. The same source compiles for the
 // host and for CUDA.
 //
-// Candidates come in groups (a class of a video), each a contiguous range. Every group repeats: take the candidate with
-// the highest score (the lowest index among equals), decay the scores of the others by their overlap with it, drop
-// those that fall below `min_score`. Two ways to compute this:
+// Candidates come in groups (a class of a video), each a contiguous range. In every group, repeat: pick the candidate
+// with the highest score (of equal scores the lowest index), decay the scores of the others by their overlap with the
+// pick, drop candidates whose scores fall below `min_score`. Two implementations:
 //
-//   greedy_group   as it stands, by a team of threads: what the CUDA kernel runs.
-//   LazyGroup      one pick at a time, on the host. Scores only ever fall, so a score from earlier picks is an upper
-//                  bound: a candidate's decays are made up for only when it comes to the top of a heap. Decays are
-//                  applied in the same order, hence the same bits.
+//   greedy_group   runs these steps with a team of threads; used by the CUDA kernel.
+//   LazyGroup      yields one pick at a time, on the host. Scores only fall, so an outdated score is an upper bound:
+//                  the pending decays of a candidate are applied only when it reaches the top of a heap. Decays are
+//                  applied in the same order as in greedy_group, so the results are equal bit for bit.
 #pragma once
 
 #include <cmath>
@@ -33,7 +33,7 @@ enum class Method : int64_t { kHard = 0, kLinear = 1, kGaussian = 2 };
 template <typename T>
 struct Rule {
   Method method;
-  T iou_threshold;  // hard and linear: from this overlap on
+  T iou_threshold;  // hard and linear: lowest IoU that has an effect
   T sigma;          // Gaussian: exp(-iou^2 / sigma)
   T min_score;      // soft: decayed scores below are dropped (never the first pick); hard: needs a higher score
 };
@@ -46,7 +46,7 @@ struct Segment {
 
 constexpr double kLengthEpsilon = 1e-6;  // added to every length, as in ActionFormer
 template <typename T>
-constexpr T kDropped = -std::numeric_limits<T>::infinity();  // score of a candidate that is out
+constexpr T kDropped = -std::numeric_limits<T>::infinity();  // score of a dropped candidate
 constexpr int64_t kNoIndex = std::numeric_limits<int64_t>::max();
 
 template <typename T>
@@ -80,7 +80,7 @@ NMS_FUNCTION T decayed(Rule<T> rule, Segment<T> pick, Segment<T> other, T score)
   return rule.method != Method::kHard && score < rule.min_score ? kDropped<T> : score;
 }
 
-// Score with which a candidate enters; -infinity: not at all.
+// Initial score of a candidate; -infinity: dropped.
 template <typename T>
 NMS_FUNCTION T initial(Rule<T> rule, T score) {
   const bool out = rule.method == Method::kHard && rule.min_score > T(0) && !(score > rule.min_score);
@@ -92,17 +92,17 @@ struct Best {
   T score;
   int64_t index;
 
-  // Whether this one is picked before `other`.
+  // Whether this candidate is picked before `other`.
   NMS_FUNCTION bool before(Best other) const {
     return score > other.score || (score == other.score && index < other.index);
   }
 };
 
-// One group, by all threads of `team`: `rank()`, `size()` and `best(mine)`, which returns the best of all threads'
-// candidates to each and lets no thread go on before all have called it.
+// NMS of one group by all threads of `team`. A team has `rank()`, `size()` and `best(mine)`, a barrier that returns the
+// best of all threads' candidates to every thread.
 //
-// segs, scores: the group's n candidates; live: n scores of scratch. Writes picked indices (within the group) and
-// their scores, at most `cap` (<= 0: all), and returns how many.
+// segs, scores: the group's n candidates; live: scratch for n scores. Writes picked indices (within the group) and
+// their scores, at most `cap` (<= 0: all), and returns their number.
 template <typename T, typename Team>
 NMS_FUNCTION int64_t greedy_group(Team& team, Rule<T> rule, const Segment<T>* segs, const T* scores, int64_t n,
                                   int64_t cap, T* live, int64_t* picked, T* picked_score) {
@@ -133,7 +133,7 @@ NMS_FUNCTION int64_t greedy_group(Team& team, Rule<T> rule, const Segment<T>* se
   return count;
 }
 
-// A team of one.
+// A team of one thread.
 template <typename T>
 struct SerialTeam {
   int64_t rank() const { return 0; }
@@ -141,10 +141,10 @@ struct SerialTeam {
   Best<T> best(Best<T> mine) const { return mine; }
 };
 
-// Place of pick number `k` of `group` among the picks of all groups of its video: by falling score, then by group, then
-// by order of picking. The scores of a group fall.
+// Rank of pick `k` of `group` among the picks of all groups of its video, sorted by falling score, then by group, then by
+// order of picking. Within a group, `score` must not rise.
 //
-// group_start: first slot of each group in `score`; group_count: picks of each group.
+// group_start: first slot of each group in `score`; group_count: number of picks of each group.
 template <typename T>
 NMS_FUNCTION int64_t merged_rank(int64_t group, int64_t k, int64_t first_group, int64_t end_group,
                                  const int64_t* group_start, const int64_t* group_count, const T* score) {
@@ -152,7 +152,7 @@ NMS_FUNCTION int64_t merged_rank(int64_t group, int64_t k, int64_t first_group, 
   int64_t rank = k;
   for (int64_t g = first_group; g < end_group; ++g) {
     if (g == group) continue;
-    int64_t low = 0, high = group_count[g];  // picks of g before this one: higher scores, and equal ones of groups < group
+    int64_t low = 0, high = group_count[g];  // binary search for the number of picks of g before this pick
     while (low < high) {
       const int64_t middle = (low + high) / 2;
       const T other = score[group_start[g] + middle];
@@ -167,8 +167,8 @@ NMS_FUNCTION int64_t merged_rank(int64_t group, int64_t k, int64_t first_group, 
   return rank;
 }
 
-// Segment voting replaces `kept` by the mean of the candidates whose IoU with it (without the epsilon, as in
-// ActionFormer) is at least the threshold, weighted by score times IoU. This is a candidate's weight.
+// Weight of a candidate in segment voting. Voting replaces `kept` by the mean of the candidates whose IoU with `kept`
+// (without the epsilon, as in ActionFormer) is at least the threshold, weighted by score times IoU.
 template <typename T>
 NMS_FUNCTION T vote_weight(Segment<T> kept, Segment<T> other, T score, T iou_threshold) {
   const T inter = overlap(kept, other);
@@ -177,7 +177,7 @@ NMS_FUNCTION T vote_weight(Segment<T> kept, Segment<T> other, T score, T iou_thr
   return iou >= iou_threshold ? score * iou : T(0);
 }
 
-// The mean from its sums. A segment without support, which only one of no length lacks, stays as it is.
+// The weighted mean from its sums; `kept` if the total weight is 0, as for a segment of zero length.
 template <typename T>
 NMS_FUNCTION Segment<T> voted(Segment<T> kept, double total, double start, double end) {
   return total > 0.0 ? Segment<T>{static_cast<T>(start / total), static_cast<T>(end / total)} : kept;
@@ -185,7 +185,7 @@ NMS_FUNCTION Segment<T> voted(Segment<T> kept, double total, double start, doubl
 
 #ifndef __CUDACC__
 
-// The picks of one group, one after another.
+// Yields the picks of one group, one at a time.
 template <typename T>
 class LazyGroup {
  public:
@@ -198,12 +198,12 @@ class LazyGroup {
     for (size_t i = heap_.size() / 2; i-- > 0;) sift_down(i);
   }
 
-  // Brings the next pick to the top and returns whether there is one.
+  // Moves the next pick to the top of the heap; false if there is none.
   bool ready() {
     while (!heap_.empty()) {
       Entry& top = heap_.front();
       if (!picks_.empty() && rule_.method != Method::kHard && top.best.score < rule_.min_score) {
-        heap_.clear();  // every other score is lower still
+        heap_.clear();  // all other scores are lower
         break;
       }
       const T bound = second_score();
@@ -234,7 +234,7 @@ class LazyGroup {
  private:
   struct Entry {
     Best<T> best;    // upper bound of the score, and the index within the group
-    size_t applied;  // picks whose decay the score includes
+    size_t applied;  // number of picks whose decay the score includes
   };
 
   T second_score() const {
@@ -265,8 +265,8 @@ class LazyGroup {
   std::vector<Segment<T>> picks_;
 };
 
-// Candidates by their start, for voting: a segment reaches an IoU of t only with those that start less than
-// (1 / t - 1) of its length before it and less than (1 - t) of it after. A grid over the starts, filled in one pass.
+// A grid over the starts of candidates, which limits voting to near candidates: an IoU of t with a segment of length L
+// needs a start less than (1 / t - 1) L before and less than (1 - t) L after the segment's start.
 template <typename T>
 class StartGrid {
  public:
@@ -288,7 +288,7 @@ class StartGrid {
   Segment<T> vote(Segment<T> kept, const T* scores, T iou_threshold) const {
     const double t = std::min(static_cast<double>(iou_threshold), 1.0), length = static_cast<double>(kept.end) - kept.start;
     int64_t first = 0, last = static_cast<int64_t>(order_.size());
-    if (t > 0.0) {  // one cell more on both sides, for rounding
+    if (t > 0.0) {  // one extra cell on both sides against rounding errors
       first = cells_[std::max<int64_t>(cell(kept.start - length * (1.0 / t - 1.0)) - 1, 0)];
       last = cells_[std::min<int64_t>(cell(kept.start + length * (1.0 - t)) + 2, cells_.size() - 1)];
     }

@@ -1,11 +1,11 @@
-// CPU kernels: videos run in parallel, and each result depends on its own inputs alone, so that the number of threads
-// changes nothing.
+// CPU kernels, parallel over videos. The result of a video depends on its own inputs alone, so the number of threads
+// does not matter.
 #include "nms_ops.h"
 
 namespace nms {
 namespace {
 
-// Offsets that rise from 0 to `end`: anything else would make the kernels read outside their arrays.
+// Checks that offsets rise from 0 to `end`; with others the kernels would read outside their arrays.
 void check_ranges(const int64_t* offsets, int64_t num_ranges, int64_t end, const char* name) {
   bool good = offsets[0] == 0 && offsets[num_ranges] == end;
   for (int64_t i = 0; good && i < num_ranges; ++i) good = offsets[i] <= offsets[i + 1];
@@ -17,7 +17,7 @@ void run_lazy(const Inputs<T>& in, const Outputs<T>& out, int64_t video) {
   const int64_t first = in.video_groups[video], end = in.video_groups[video + 1];
   std::vector<LazyGroup<T>> groups;
   groups.reserve(end - first);
-  std::vector<Best<T>> heads;  // next pick of each group; index: the group
+  std::vector<Best<T>> heads;  // score of each group's next pick, and index of the group
   const auto after = [](const Best<T>& a, const Best<T>& b) { return b.before(a); };  // std heaps keep the largest first
   for (int64_t g = first; g < end; ++g) {
     const int64_t begin = in.group_offsets[g];
@@ -45,7 +45,7 @@ void run_lazy(const Inputs<T>& in, const Outputs<T>& out, int64_t video) {
   out.count[video] = count;
 }
 
-// The algorithm of the CUDA kernels, by a team of one: group after group, then the merge by rank.
+// The algorithm of the CUDA kernels with a team of one thread: NMS of each group, then the merge by rank.
 template <typename T>
 void run_greedy(const Inputs<T>& in, const Outputs<T>& out, int64_t video) {
   const int64_t first = in.video_groups[video], end = in.video_groups[video + 1];

@@ -1,12 +1,12 @@
-// CUDA kernels: a block per group of candidates (the class of a video), then a merge of each video's groups; a block per
-// segment for voting. No atomics: the same input gives the same bits.
+// CUDA kernels: one block per group of candidates (a class of a video), then a merge of each video's groups; for
+// voting, one block per segment. There are no atomics, so equal inputs give equal bits.
 #include <cuda_runtime.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 
 #include "nms_ops.h"
 
-// Declared here because the header hides it where torch itself was built without CUDA.
+// Declared here, since the header hides this function if torch was built without CUDA.
 extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** ret_stream);
 
 namespace nms {
@@ -25,7 +25,7 @@ cudaStream_t current_stream(const Tensor& tensor) {
   return static_cast<cudaStream_t>(stream);
 }
 
-// The threads of a block.
+// A team of all threads of a block.
 template <typename T>
 class BlockTeam {
  public:
@@ -60,7 +60,7 @@ class BlockTeam {
   Memory& memory_;
 };
 
-// Scratch of the first kernel: picks of each group, from the group's first slot on.
+// Output of pick_kernel: the picks of each group, from the group's first slot on.
 template <typename T>
 struct Picks {
   T* live;         // (N)
@@ -86,6 +86,7 @@ __global__ void clear_kernel(Inputs<T> in, Outputs<T> out) {
   if (i < in.num_candidates) out.clear(i, i + 1);
 }
 
+// Index of the range that contains `position`, by binary search.
 __device__ int64_t range_of(const int64_t* offsets, int64_t num_ranges, int64_t position) {
   int64_t low = 0, high = num_ranges - 1;
   while (low < high) {
@@ -154,7 +155,7 @@ std::tuple<Tensor, Tensor, Tensor> nms_cuda(Tensor segs, Tensor scores, Tensor g
 // One block per kept segment; partial sums of the threads are added in a fixed order.
 template <typename T>
 __global__ void vote_kernel(VoteInputs<T> in, Segment<T>* out, T iou_threshold) {
-  __shared__ double total[kThreads], start[kThreads], end[kThreads];  // long sums
+  __shared__ double total[kThreads], start[kThreads], end[kThreads];  // float64, since the sums have many terms
   const int64_t k = blockIdx.x;
   const int me = threadIdx.x;
   const int64_t video = range_of(in.kept_offsets, in.num_videos, k);

@@ -1,4 +1,4 @@
-// From tensors to typed pointers, the same for CPU and CUDA. Only the stable ABI of libtorch (2.10) is used.
+// Checks tensors and converts them to typed pointers, for CPU and CUDA. Uses only the stable ABI of libtorch (2.10).
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -29,7 +29,7 @@ struct Inputs {
   int64_t cap;  // picks per group and per video; <= 0: all
 };
 
-// Picks of video v, best first, from slot group_offsets[video_groups[v]] on; slots left over hold -1 and 0.
+// Picks of video v, best first, from slot group_offsets[video_groups[v]] on; unused slots hold -1 and 0.
 template <typename T>
 struct Outputs {
   int64_t* index;  // (N) rows of the input

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Builds the CPU wheel once, on the newest torch of the list, and runs the NMS tests on every torch and Python given, with
-# that very wheel. Then looks at the symbols that the library asks for.
+# Builds the CPU wheel once, on torch BUILD_TORCH, and runs the NMS tests with this wheel on every given torch and
+# Python. Then checks that the library needs no symbols beyond the stable ABI and the C/C++ runtime.
 #
 #   tools/check_abi.sh [WORK]
 #
-#   TORCH   versions, default "2.10.0 2.13.0 2.14.1"; the wheel is built on BUILD_TORCH, default 2.13.0
-#   PYTHONS interpreters, default "python3"; versions that have no torch wheel for an interpreter are named and left out
+#   TORCH       versions of torch, default "2.10.0 2.13.0 2.14.1"
+#   BUILD_TORCH default 2.13.0
+#   PYTHONS     interpreters, default "python3"; a torch that cannot be installed for one of them is reported and fails
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=${1:-$(mktemp -d)}

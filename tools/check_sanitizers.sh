@@ -12,6 +12,6 @@ cd "$work"
 NMS_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1" FORCE_CUDA=0 \
     "$python" setup.py --quiet build_ext --inplace
 runtime="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so) $(gcc -print-file-name=libstdc++.so)"
-# Python and torch keep memory to the end of the process, which is no leak of the kernels.
+# No leak check: Python and torch hold memory until the process ends, which is not a leak of the kernels.
 LD_PRELOAD=$runtime ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH="$work" \
     "$python" -m pytest -p no:cacheprovider tests/nms/test_suppress.py

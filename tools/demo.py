@@ -1,4 +1,4 @@
-"""The demonstration of `make demo`: a supervised detector, and on synthetic data learning from few labels.
+"""The demonstration of `make demo`: trains a supervised detector and, on synthetic data, learns from few labels.
 
 python tools/demo.py [--data FOLDER_OF_GTEA] [--head spot]
 """
@@ -49,16 +49,16 @@ def run(args: argparse.Namespace) -> None:
 def supervised(name: str, config: Config) -> None:
     folder = run_folder.folder_of_run(config, name, "supervised")
     engine.train(config, folder, overwrite=True, ckpt_freq=0)
-    found = evaluation.evaluate(config, folder)
+    results = evaluation.evaluate(config, folder)
     print(f"\ncheckpoint:  {find_checkpoint(folder)}")
     print(f"TensorBoard: tensorboard --logdir {folder / 'logs'}")
     print(f"config:      {folder / 'config.yaml'}")
-    for what, path in found.files.items():
-        print(f"{what + ':':12} {path}")
+    for kind, path in results.files.items():
+        print(f"{kind + ':':12} {path}")
 
 
 def few_labels(name: str) -> None:
-    """4 of 40 labeled videos: labels only, and the same with the other 36 videos unlabeled."""
+    """Trains with 4 of 40 training videos labeled: without the other 36 videos, and with them as unlabeled videos."""
     content = splits.make_splits(
         read_annotations(DATA / "annotations.json"), ["training"], kind="stratified", ratios=[0.1]
     )
@@ -71,7 +71,7 @@ def few_labels(name: str) -> None:
         semi_run.train(config, folder, overwrite=True)
         burn_in = str(folder / semi_run.BURN_IN)
         result = semi_run.evaluate(config, folder)["student"].result
-        assert result is not None  # it was not asked to save alone
+        assert result is not None  # None only with save_only
         scores[method] = result.average_mAP
     print("\nwith 4 of the 40 training videos labeled, average mAP on the (synthetic) test videos:")
     print(f"  labeled videos only:                                    {100 * scores['labeled_only']:.2f}")

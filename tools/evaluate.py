@@ -1,4 +1,4 @@
-"""The benchmark evaluation on its own: python tools/evaluate.py RESULTS.json --annotations A.json --split test."""
+"""Evaluates a result file: python tools/evaluate.py RESULTS.json --annotations A.json --split test."""
 
 import sys
 

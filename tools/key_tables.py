@@ -1,7 +1,7 @@
 """Writes the tables of configuration keys into README.md and docs/: python tools/key_tables.py.
 
-A table stands between the lines `<!-- keys: NAME -->` and `<!-- end -->`, NAME being one of `TABLES`. It says what the
-schema says: types, bounds and defaults, and as the meaning of a key the docstring below its field.
+A table stands between the lines `<!-- keys: NAME -->` and `<!-- end -->`; NAME is a key of `TABLES`. Types, bounds and
+defaults are taken from the schema; the meaning of a key is the docstring below its field.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ NAMES = {
     Any: "anything",
     object: "anything",
 }
-SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}  # attributes of the marks behind pydantic's Field(gt=...)
-OURS = "Ours. "  # begins the meaning of a key that ActionFormer does not have
+SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}  # attribute of pydantic's constraint, as in Field(gt=...) -> sign
+OURS = "Ours. "  # prefix of the docstring of keys that ActionFormer does not have
 
 Row = tuple[str, str, str, str]  # key, type, default, meaning
 
 
 def key_rows(section: type[Section], prefix: str = "", seen: dict[type, str] | None = None) -> Iterator[Row]:
-    """A row for every key of a section and, below it, of the sections within. Keys of a section that was there before
-    under another key are not repeated."""
+    """A row for every key of a section, each followed by the keys of its subsection. A type of section is expanded only
+    once; `seen`: section -> key under which it was expanded."""
     seen = {} if seen is None else seen
     hints = get_type_hints(section, include_extras=True)
     for name, field in section.model_fields.items():
@@ -57,7 +57,7 @@ def key_rows(section: type[Section], prefix: str = "", seen: dict[type, str] | N
 
 
 def type_text(annotation: Any) -> str:
-    """A field's type with its bounds, as a reader of YAML calls it."""
+    """A field's type with its bounds, in the words of YAML."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         marks = [mark for item in arguments[1:] for mark in getattr(item, "metadata", [item])]
@@ -78,7 +78,7 @@ def type_text(annotation: Any) -> str:
 
 
 def _section_in(annotation: Any) -> type[Section] | None:
-    """The section that a field is, or may be."""
+    """The section type in an annotation, if there is one."""
     for part in (annotation, *get_args(annotation)):
         if isinstance(part, type) and issubclass(part, Section):
             return part
@@ -86,7 +86,7 @@ def _section_in(annotation: Any) -> type[Section] | None:
 
 
 def _default_text(field: FieldInfo) -> str:
-    """The default as YAML; of a section what it changes in the defaults of its keys."""
+    """The default as YAML; for a section, only the values that differ from the defaults of its keys."""
     if field.is_required():
         return "required"
     default = field.default
@@ -97,7 +97,7 @@ def _default_text(field: FieldInfo) -> str:
     if isinstance(default, tuple):
         default = list(default)
     text = yaml.safe_dump(default, default_flow_style=True, width=1000, sort_keys=False)
-    text = text.strip().removesuffix("\n...")  # the end of a document, which follows a lone value
+    text = text.strip().removesuffix("\n...")  # YAML's end of document, which follows a scalar
     return f"`{text}`"
 
 
@@ -117,10 +117,10 @@ TABLES = {
 
 
 def with_tables(page: str) -> str:
-    """The text of a page with its tables as the schemas have them now.
+    """The text of a page with its tables generated from the current schemas.
 
     Raises:
-        KeyError: there is no table of that name.
+        KeyError: a table name that is not in `TABLES`.
     """
 
     def table(match: re.Match[str]) -> str:

@@ -1,9 +1,11 @@
-"""The commands of `actionformer-nt`, one module each: its docstring is the help, `EXAMPLE` a call of it,
-`add_arguments(parser)` says what it takes, and `run(args)` does it and returns an exit status, or None for 0.
-`SEVERAL_PROCESSES`: torchrun may start it.
+"""The commands of `actionformer-nt`, one module each.
 
-Modules are imported to build the parser, so that heavy imports (torch, pandas, libs) belong into `run`. A new command
-is a module here and its name in `COMMANDS`; an underscore becomes a hyphen.
+A module's docstring is the help text and `EXAMPLE` a sample call; `add_arguments(parser)` adds the arguments, and
+`run(args)` executes the command and returns the exit status (None: 0). torchrun may start a command whose module sets
+`SEVERAL_PROCESSES`.
+
+All modules are imported to build the parser, so heavy imports (torch, pandas, libs) belong into `run`. To add a
+command, add a module and its name to `COMMANDS`; an underscore becomes a hyphen.
 """
 
 COMMANDS = (

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def shipped() -> Path:
-    """The folder of configurations: within an installed package, or beside the package in a checkout."""
+    """The folder of configurations: in the installed package, or beside the package in a source checkout."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "configs", package.parent / "configs"):
         if folder.is_dir():

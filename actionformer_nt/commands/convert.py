@@ -10,7 +10,7 @@ import logging
 import os
 
 EXAMPLE = "actionformer-nt convert moments_train.json moments_val.json data/ego4d/annotations/ego4d.json"
-PLACES = 3  # of a reason that are shown
+PLACES = 3  # shown for each reason
 
 logger = logging.getLogger(__name__)
 

@@ -30,9 +30,9 @@ def run(args: argparse.Namespace) -> None:
     from libs.core import load_config
     from libs.evaluation.run import evaluate
 
-    found = evaluate(
+    evaluation = evaluate(
         load_config(args.config, overrides=args.set), args.ckpt, epoch=args.epoch, topk=args.topk, weights=args.weights,
         save_only=args.saveonly, absent_labels=args.absent_labels, progress=not args.quiet,
     )  # fmt: skip
-    for what, path in found.files.items():
-        print(f"{what}: {path}")
+    for kind, path in evaluation.files.items():
+        print(f"{kind}: {path}")

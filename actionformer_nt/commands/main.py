@@ -1,4 +1,4 @@
-"""The command `actionformer-nt`: builds the parser from `commands/`, sets up logging, turns errors into exit codes."""
+"""The command `actionformer-nt`: builds the parser from `commands/`, sets up logging, maps errors to exit codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from . import COMMANDS
 
-USER_ERRORS = (ValueError, OSError)  # a mistake in what was given: one line, exit status 2
+USER_ERRORS = (ValueError, OSError)  # mistakes of the user: printed as one line, exit status 2
 MISTAKE, STOPPED, INTERRUPTED = 2, 3, 130
 EXIT_CODES = (
     "exit status: 0 done; 2 a mistake in what was given; 3 training stopped, the loss was not finite, or runs of a "
@@ -71,12 +71,13 @@ def _add_verbosity(parser: argparse.ArgumentParser, *, default: Any) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; see `EXIT_CODES` for what is returned."""
+    """Runs a command and returns its exit status, see `EXIT_CODES`."""
     return call(build_parser(), argv)
 
 
 def tool(module: Any) -> int:
-    """What a script in `tools/` is: one command on its own. `module`: of the shape of those in `commands/`."""
+    """Runs one command as a script of `tools/`. `module`: a module with the attributes that `commands/__init__.py`
+    describes."""
     parser = argparse.ArgumentParser(
         description=module.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter, epilog=EXIT_CODES
     )
@@ -85,19 +86,20 @@ def tool(module: Any) -> int:
 
 
 def call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
-    for stream in (sys.stdout, sys.stderr):  # names of classes must not end a command where the locale lacks a letter
+    """Parses the arguments, runs the command and returns its exit status."""
+    for stream in (sys.stdout, sys.stderr):  # print class names even if the locale cannot encode them
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     args = parser.parse_args(argv)
     set_up_logging(quiet=args.quiet, verbose=args.verbose)
     run: Callable[[argparse.Namespace], int | None] = args.run
-    if "" not in sys.path and os.getcwd() not in sys.path:  # plug-ins and methods of the user, as with python -m
+    if "" not in sys.path and os.getcwd() not in sys.path:  # find the user's plug-ins there, as with python -m
         sys.path.append(os.getcwd())
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # set by torchrun
             _join_processes(args)
         return run(args) or 0
-    except BrokenPipeError:  # whoever reads our output has seen enough
+    except BrokenPipeError:  # the reader of our output has closed the pipe
         sys.stderr.close()
         return 0
     except USER_ERRORS as error:
@@ -119,6 +121,7 @@ def call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
 
 
 def _join_processes(args: argparse.Namespace) -> None:
+    """Joins the processes that torchrun started; raises ValueError if the command supports only one."""
     if not args.several_processes:
         raise ValueError("this command runs in one process; torchrun is for train and eval")
     from libs.core import distributed
@@ -127,7 +130,7 @@ def _join_processes(args: argparse.Namespace) -> None:
 
 
 class _Console(logging.StreamHandler):
-    """Writes between the progress bars instead of into them."""
+    """Writes log messages above progress bars instead of into them."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
@@ -136,7 +139,7 @@ class _Console(logging.StreamHandler):
 
 
 def set_up_logging(*, quiet: bool = False, verbose: bool = False) -> None:
-    """Messages of the packages go to the terminal, as plain lines."""
+    """Sends the messages of this project's packages to the terminal, as plain lines."""
     level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
     console = _Console()
     console.setLevel(level)
@@ -148,7 +151,7 @@ def set_up_logging(*, quiet: bool = False, verbose: bool = False) -> None:
 
 
 def _message(error: Exception) -> str:
-    """The error's text; of one that a loader's worker passed on, without the worker's traceback."""
+    """The error's text; for an error from a loader worker, without the worker's traceback."""
     text = str(error).rstrip()
     return text.splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
 

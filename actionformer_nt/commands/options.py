@@ -1,4 +1,4 @@
-"""Options that several commands have, and values that they parse."""
+"""Options and parsers that several commands share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add_absent_labels(parser: argparse.ArgumentParser) -> None:
 
 
 def positive(text: str) -> int:
-    """A type of options: whole numbers from 1 on."""
+    """Argument type: a whole number from 1 on."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 on")
     return int(text)
@@ -36,7 +36,7 @@ def parse_numbers(text: str, option: str) -> list[float]:
 
 
 def parse_tiou(text: str) -> list[float]:
-    """ "0.3:0.7:0.1" (end included) or "0.3,0.5" -> thresholds."""
+    """ "0.3:0.7:0.1" (end included) or "0.3,0.5" -> list of tIoU thresholds."""
     try:
         if ":" not in text:
             return [float(part) for part in text.split(",")]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "actionformer-nt predict configs/demo.yaml demo/runs/demo_supervised my_video.npy --fps 30 --threshold auto"
 FORMATS = ("json", "csv", "srt", "png")
-WRITTEN = ".written.json"  # names of the files of the last call, in its output folder
+WRITTEN = ".written.json"  # in the output folder: names of the files that the last call wrote
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
         chosen = {"weights": args.weights, "split": args.labeled_split}
         thresholds = stored_thresholds(config, checkpoint, **chosen)
         if thresholds is None:
-            annotations, video_ids = _visible(config, checkpoint.parent, args.labeled_split)
+            annotations, video_ids = _videos_for_thresholds(config, checkpoint.parent, args.labeled_split)
             thresholds = choose_thresholds(
                 config,
                 checkpoint,
@@ -99,9 +99,9 @@ def run(args: argparse.Namespace) -> None:
         checkpoint, config=config, weights=args.weights, topk=args.top_k, thresholds=thresholds
     )
     timing = Timing(args.fps, args.duration, args.feat_stride, args.num_frames)
-    videos, found = predictor.detect(args.features, timing, more_folders=args.also_from, progress=not args.quiet)
-    kept = predictor.keep(found, args.threshold)
-    print(f"{len(kept.score)} of {len(found.score)} detections in {len(videos)} videos")
+    videos, detections = predictor.detect(args.features, timing, more_folders=args.also_from, progress=not args.quiet)
+    kept = predictor.keep(detections, args.threshold)
+    print(f"{len(kept.score)} of {len(detections.score)} detections in {len(videos)} videos")
     _write(args, videos, kept, to_table(kept, predictor.names), predictor.names, checkpoint)
 
 
@@ -113,6 +113,7 @@ def _write(
     names: dict[int, str],
     checkpoint: Path,
 ) -> None:
+    """Writes result file and table of all videos, and subtitles and timeline of each."""
     from tqdm import tqdm
 
     from libs.evaluation.detections import write_results
@@ -121,43 +122,43 @@ def _write(
     out, formats = args.out, args.formats
     out.mkdir(parents=True, exist_ok=True)
     _remove_earlier(out)
-    each = [kind for kind in ("srt", "png") if kind in formats]
-    place = {video: _inside(video) for video in videos}
+    per_video = [kind for kind in ("srt", "png") if kind in formats]
+    stems = {video: _inside(video) for video in videos}
     files = [f"predictions.{kind}" for kind in ("json", "csv") if kind in formats]
-    _remember(out, [*files, *(f"{place[video]}.{kind}" for video in videos for kind in each)])
+    _record_files(out, [*files, *(f"{stems[video]}.{kind}" for video in videos for kind in per_video)])
     if "json" in formats:
         provenance = {"checkpoint": str(checkpoint), "weights": args.weights, "threshold": args.threshold}
         write_results(out / "predictions.json", kept, names, videos=list(videos), provenance=provenance)
     if "csv" in formats:
         table.to_csv(out / "predictions.csv", index=False, float_format="%.4f", encoding="utf-8")
-    if each:
-        own = dict(iter(table.groupby("video", sort=False)))
+    if per_video:
+        tables = dict(iter(table.groupby("video", sort=False)))
         for video in tqdm(videos, desc="writing", unit="video", leave=False, disable=True if args.quiet else None):
-            rows = own.get(video, table.iloc[:0])
-            (out / place[video]).parent.mkdir(parents=True, exist_ok=True)
-            if "srt" in each:
-                (out / f"{place[video]}.srt").write_text(to_srt(rows), encoding="utf-8")
-            if "png" in each:
+            rows = tables.get(video, table.iloc[:0])
+            (out / stems[video]).parent.mkdir(parents=True, exist_ok=True)
+            if "srt" in per_video:
+                (out / f"{stems[video]}.srt").write_text(to_srt(rows), encoding="utf-8")
+            if "png" in per_video:
                 from libs.inference.timeline import save_timeline
 
-                save_timeline(out / f"{place[video]}.png", rows, title=video, duration=videos[video])
-    print(f"{out}: {', '.join(files + [f'*.{kind}' for kind in each])}")
+                save_timeline(out / f"{stems[video]}.png", rows, title=video, duration=videos[video])
+    print(f"{out}: {', '.join(files + [f'*.{kind}' for kind in per_video])}")
 
 
 def _inside(video: str) -> str:
-    """The id of a video as a path that does not lead out of a folder."""
+    """The id of a video as a relative path that cannot lead out of a folder."""
     return "/".join(part for part in video.split("/") if part not in ("", ".", "..")) or "video"
 
 
-def _remember(out: Path, files: list[str]) -> None:
-    """Notes what is going to be written, so that the next call can remove it."""
+def _record_files(out: Path, files: list[str]) -> None:
+    """Records the files that will be written, so that the next call can remove them."""
     from libs.core.files import write_text
 
     write_text(out / WRITTEN, json.dumps(files) + "\n")
 
 
 def _remove_earlier(out: Path) -> None:
-    """Removes what an earlier call has written here: files of other videos must not stand beside the new ones."""
+    """Removes the files of the last call, so that files of other videos do not remain beside the new ones."""
     from libs.core.files import load_json
 
     if not (out / WRITTEN).is_file():
@@ -173,9 +174,11 @@ def _remove_earlier(out: Path) -> None:
             folder.rmdir()
 
 
-def _visible(config: Config, folder: Path, split: list[str] | None) -> tuple[Annotations | None, frozenset[str] | None]:
-    """Annotations and ids of the videos that thresholds may be chosen on. Of a semi-supervised configuration these are
-    the videos whose labels training was shown, and those of other subsets; None: whatever the configuration names."""
+def _videos_for_thresholds(
+    config: Config, folder: Path, split: list[str] | None
+) -> tuple[Annotations | None, frozenset[str] | None]:
+    """Annotations and ids of the videos on which thresholds may be chosen. For a semi-supervised configuration, these
+    are the videos whose labels training saw, and the videos of other subsets. (None, None): no restriction."""
     if "semi_cfg" not in config:
         return None, None
     from actionformer_nt.protocol.splits import read_hidden, read_split

@@ -36,5 +36,5 @@ def run(args: argparse.Namespace) -> None:
         print_freq=args.print_freq, ckpt_freq=args.ckpt_freq, progress=not args.quiet,
     )  # fmt: skip
     if "semi_cfg" in config:
-        for name, found in evaluate(config, folder, progress=not args.quiet).items():
-            print(f"{name}: " + ", ".join(str(path) for path in found.files.values()))
+        for name, evaluation in evaluate(config, folder, progress=not args.quiet).items():
+            print(f"{name}: " + ", ".join(str(path) for path in evaluation.files.values()))

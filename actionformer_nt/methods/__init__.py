@@ -1,8 +1,8 @@
 """Semi-supervised methods, one file each: `class_targets(probs, options) -> (Y, W)`.
 
-A method deals with classes alone. Adding one is a file here and its name in `METHODS`, or a module anywhere, named in
-the configuration with a dot (`method: my_methods.even`). docs/add-a-method.md has an example. Names can be listed and
-checked without importing torch.
+A method computes class targets only. To add a method, add a file here and its name to `METHODS`, or name any module in
+the configuration by its dotted path (`method: my_methods.even`); docs/add-a-method.md has an example. Names can be
+listed and checked without importing torch.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ __all__ = [
     "list_methods",
 ]
 
-LABELED_ONLY = "labeled_only"  # no pseudo labels at all: the baseline
-ORACLE = "oracle_class"  # uses hidden labels: a diagnostic
+LABELED_ONLY = "labeled_only"  # baseline without pseudo labels
+ORACLE = "oracle_class"  # diagnostic that uses hidden labels
 PARTITIONING = ("nt_negative", "nt")  # learn from non-target classes
 METHODS = (LABELED_ONLY, "target", "nt_negative", "nt", "soft", "complementary", ORACLE)
 
 
 def check_method(name: str) -> None:
-    """Raises ValueError, which lists the known methods, on any other name that is not that of a module (with a dot)."""
+    """Raises ValueError if `name` is neither a known method, which the message lists, nor the dotted path of a
+    module."""
     if "." in name:
         try:
-            found = importlib.util.find_spec(name)
+            spec = importlib.util.find_spec(name)
         except ImportError:
-            found = None
-        if found is None:
+            spec = None
+        if spec is None:
             raise ValueError(f"method '{name}': there is no such module; its folder must be on PYTHONPATH, or current")
     elif name not in METHODS:
         close = difflib.get_close_matches(name, METHODS, n=1)
@@ -50,12 +51,13 @@ def check_method(name: str) -> None:
 
 
 def list_methods() -> list[str]:
-    """Names that `semi_cfg.method` may have, beside modules of your own."""
+    """Names that `semi_cfg.method` may have, besides modules of the user."""
     return list(METHODS)
 
 
 def get_method(name: str) -> Method | None:
-    """The method of this name; None for `labeled_only`. Raises ValueError on an unknown name; lists the known."""
+    """The method of this name; None for `labeled_only`. Raises ValueError as `check_method`, or if the module has no
+    `class_targets`."""
     check_method(name)
     if name == LABELED_ONLY:
         return None

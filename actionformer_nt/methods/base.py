@@ -1,4 +1,4 @@
-"""What every method is: a function from a teacher's class distribution to class targets and weights."""
+"""The interface of methods: a function from a teacher's class distribution to class targets and weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from libs.modeling.class_form import ClassForm
 
 
 class ClassTargets(NamedTuple):
-    """Y in [0, 1] and W >= 0 (0: the class is ignored), both of the shape of the distribution (..., K)."""
+    """Targets Y in [0, 1] and weights W >= 0 (0: the class is ignored), both (..., K) like the distribution."""
 
     target: Tensor
     weight: Tensor
@@ -21,15 +21,15 @@ class ClassTargets(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What methods may depend on beside the distribution.
+    """Parameters of methods.
 
     Attributes:
-        form: loss form of the head; equal to "sigmoid" or "softmax", and may be given as such.
+        form: loss form of the classification head, "sigmoid" or "softmax".
         lam: lambda of the partition.
-        positive: with the sigmoid form, "split" (Y = 1/|S| on target and positives) or "hard" (Y = 1).
-        positive_reduction: "sum" over the positives as in the paper, or "mean".
-        generator: of methods that draw.
-        true_class: (...,) indices, for the diagnostic oracle only.
+        positive: with the sigmoid form, "split" (Y = 1/|S| on target and positive classes) or "hard" (Y = 1).
+        positive_reduction: "sum" over the positive classes as in the paper, or "mean".
+        generator: random numbers of methods that draw.
+        true_class: (...,) class indices, for the diagnostic oracle only.
     """
 
     form: ClassForm = ClassForm.SIGMOID
@@ -47,6 +47,6 @@ Method = Callable[[Tensor, Options], ClassTargets]
 
 
 def one_hot_targets(target: Tensor, options: Options) -> ClassTargets:
-    """Self-training on the boolean mask `target` (..., K) alone."""
+    """Targets of self-training on the classes of the boolean mask `target` (..., K) alone."""
     y = target.float()
     return ClassTargets(y, options.form.self_training_weight(y))

@@ -13,17 +13,17 @@ class Partition(NamedTuple):
 
     target: Tensor  # the most probable class
     positive: Tensor  # almost as probable
-    negative: Tensor  # together no more probable than the target
-    ambiguous: Tensor  # the rest, from which nothing is learned
+    negative: Tensor  # their probabilities sum to at most the target's
+    ambiguous: Tensor  # all other classes; ignored in training
 
 
 def partition(probs: Tensor, lam: float = 0.85) -> Partition:
-    """Splits the classes of each distribution.
+    """Partitions the classes of each distribution.
 
-    Target: the class of the highest probability, the lowest index on a tie. Positive (Eq. 10): other classes with
-    p >= lam * max p. Negative (Eq. 8): classes c for which the probabilities of all classes no more probable than c,
-    c among them, add up to at most max p; a class that is positive too is positive. Equally probable classes move
-    together, so that the order of the classes matters for the tie of the target only.
+    Target: the class of the highest probability; of several, the one with the lowest index. Positive (Eq. 10): other
+    classes with p >= lam * max p. Negative (Eq. 8): classes c such that the probabilities of all classes at most as
+    probable as c, including c, sum to at most max p; a class that meets both conditions is positive. Equally probable
+    classes get the same part, so that the order of the classes matters only for ties of the target.
 
     Args:
         probs: (..., K) probabilities, K >= 1; sums are taken in float64.
@@ -44,7 +44,7 @@ def partition(probs: Tensor, lam: float = 0.85) -> Partition:
     positive = (p >= lam * highest) & ~target
 
     ascending = p.sort(dim=-1).values
-    up_to = ascending.cumsum(dim=-1)
-    last_equal = torch.searchsorted(ascending, p, right=True) - 1  # of the classes as probable as c, the last in order
-    negative = (up_to.gather(-1, last_equal) <= highest) & ~target & ~positive
+    sums = ascending.cumsum(dim=-1)
+    last_equal = torch.searchsorted(ascending, p, right=True) - 1  # last index of p(c) in `ascending`
+    negative = (sums.gather(-1, last_equal) <= highest) & ~target & ~positive
     return Partition(target, positive, negative, ~(target | positive | negative))

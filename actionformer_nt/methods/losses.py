@@ -1,7 +1,7 @@
-"""Learning from target, negative and positive classes (Eq. 5, 9, 11 and 12).
+"""Losses of target, negative and positive classes (Eq. 5, 9, 11 and 12 of the paper).
 
-All losses are per point and unreduced: (..., K) logits -> (...). Logarithms come from logits, never from clamped
-probabilities, so that they are finite wherever the loss is.
+All losses are per point and unreduced: (..., K) logits -> (...). Log probabilities are computed from logits, never from
+clamped probabilities, so that they are finite.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def positive_loss(logits: Tensor, mask: Tensor, *, reduction: str = "sum") -> Te
 def hybrid_loss(logits: Tensor, parts: Partition, *, labeled: bool, positive_reduction: str = "sum") -> Tensor:
     """The classification part of Eq. 12.
 
-    Labeled points: target and negative loss, every class but the targets being negative. Unlabeled points: target,
-    negative and positive loss of the teacher's partition.
+    Labeled points: target loss, and negative loss of all other classes. Unlabeled points: target, negative and positive
+    loss of the teacher's partition.
     """
     if labeled:
         return target_loss(logits, parts.target) + negative_loss(logits, ~parts.target)

@@ -12,9 +12,9 @@ def class_targets(probs: Tensor, options: Options) -> ClassTargets:
     parts = partition(probs, options.lam)
     supported = parts.target | parts.positive  # S
     num_positive = parts.positive.sum(-1, keepdim=True)
-    if options.form is ClassForm.SOFTMAX:  # its minimum settles at 1/|S| each
-        each = 1.0 / num_positive.clamp(min=1) if options.positive_reduction == "mean" else 1.0
-        weight = (parts.target | parts.negative).float() + parts.positive.float() * each
+    if options.form is ClassForm.SOFTMAX:  # the loss is minimal at p = 1/|S| for each class in S
+        positive_weight = 1.0 / num_positive.clamp(min=1) if options.positive_reduction == "mean" else 1.0
+        weight = (parts.target | parts.negative).float() + parts.positive.float() * positive_weight
         return ClassTargets(supported.float(), weight)
     if options.positive == "hard":
         return ClassTargets(supported.float(), (supported | parts.negative).float())

@@ -1,5 +1,5 @@
-"""`oracle_class`: the true classes on the teacher's segments. A diagnostic of how much any method that only corrects
-classes could gain; it uses hidden labels and is refused outside `study --diagnostic`."""
+"""`oracle_class`: the true classes on the teacher's segments. A diagnostic: it bounds the gain of methods that correct
+only classes. It uses hidden labels and is refused outside `study --diagnostic`."""
 
 import torch
 from torch import Tensor
@@ -10,8 +10,7 @@ from .base import ClassTargets, Options, one_hot_targets
 def class_targets(probs: Tensor, options: Options) -> ClassTargets:
     if options.true_class is None:
         raise ValueError("method oracle_class needs the true classes")
-    known = options.true_class >= 0  # -1: no event there
+    known = options.true_class >= 0  # -1: the segment matches no event
     index = options.true_class.clamp(min=0)[..., None]
     target = torch.zeros(probs.shape, dtype=torch.bool, device=probs.device).scatter_(-1, index, True)
-    found = one_hot_targets(target & known[..., None], options)
-    return found
+    return one_hot_targets(target & known[..., None], options)

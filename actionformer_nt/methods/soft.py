@@ -1,4 +1,4 @@
-"""`soft`: soft pseudo labels, the teacher's distribution as it is."""
+"""`soft`: soft pseudo labels, the teacher's unchanged distribution."""
 
 import torch
 from torch import Tensor

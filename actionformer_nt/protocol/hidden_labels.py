@@ -1,7 +1,6 @@
-"""What the hidden labels of unlabeled videos say about pseudo labels: for curves only, never for training.
+"""The hidden labels of unlabeled videos, which measure the quality of pseudo labels and feed the diagnostic oracle.
 
-Nothing here is called unless `semi_cfg.log_hidden` or the diagnostic method asks for it, and nothing draws random
-numbers.
+This module is used only if `semi_cfg.log_hidden` or the diagnostic method asks for it. It draws no random numbers.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ MATCH_IOU = 0.5
 
 
 class HiddenLabels:
-    """The events of unlabeled videos, on the grids of their features. Of videos marked `"labeled": false` nobody knows
-    any: they are left out."""
+    """The events of unlabeled videos, in steps of their features. Videos marked `"labeled": false` are left out, since
+    their events are unknown."""
 
     def __init__(self, config: Config, split: Split) -> None:
         annotations = read_annotations(
@@ -37,7 +36,7 @@ class HiddenLabels:
         self.events = {video.id: dataset.events(i) for i, video in enumerate(dataset.videos) if video.labeled}
 
     def of(self, video: VideoItem) -> tuple[Tensor, Tensor]:
-        """Segments (N, 2) in steps of a sample's features, and labels (N,)."""
+        """Segments (N, 2) in steps of a sample's features, and labels (N,), of the events that overlap the sample."""
         if video["video_id"] not in self.events:
             return torch.zeros(0, 2), torch.zeros(0, dtype=torch.long)
         segments, labels = self.events[video["video_id"]]
@@ -46,11 +45,11 @@ class HiddenLabels:
         inside = (moved[:, 1] > 0) & (moved[:, 0] < length)
         return torch.from_numpy(moved[inside]), torch.from_numpy(labels[inside])
 
-    def true_class(self, video: VideoItem, found: Tensor) -> Tensor:
-        """(N,) class of the event that each segment (N, 2), in steps of the sample, overlaps most; -1 where it overlaps
-        none by half."""
-        segments, labels = self.of(video)
-        if not len(segments) or not len(found):
-            return torch.full((len(found),), -1)
-        overlap, event = iou_matrix(found.cpu(), segments).max(dim=1)
-        return torch.where(overlap >= MATCH_IOU, labels[event], -1)
+    def true_class(self, video: VideoItem, segments: Tensor) -> Tensor:
+        """(N,) class of the event with the largest IoU with each segment (N, 2), in steps of the sample; -1 if the IoU
+        is below `MATCH_IOU`."""
+        events, labels = self.of(video)
+        if not len(events) or not len(segments):
+            return torch.full((len(segments),), -1)
+        iou, best = iou_matrix(segments.cpu(), events).max(dim=1)
+        return torch.where(iou >= MATCH_IOU, labels[best], -1)

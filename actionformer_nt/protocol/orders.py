@@ -1,4 +1,4 @@
-"""The order in which the videos of a fold are given labels."""
+"""The order in which the videos of a fold receive labels."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ def uniform_order(videos: Sequence[Video], count: int, rng: random.Random) -> li
 
 
 def stratified_order(videos: Sequence[Video], count: int, rng: random.Random) -> list[str]:
-    """Ids of `count` videos, drawn such that the least covered class comes next; videos without events count as one."""
-    members: dict[int, list[str]] = {}  # class -> its videos, shuffled; -1: videos without events
+    """Ids of `count` videos, drawn so that the next video is always one of the class with the smallest labeled share.
+    Videos without events count as one class."""
+    members: dict[int, list[str]] = {}  # class -> ids of its videos, shuffled; -1: videos without events
     classes: dict[str, set[int]] = {}
     for video in videos:
         classes[video.id] = {event.label_id for event in video.events} or {-1}
         for label in classes[video.id]:
             members.setdefault(label, []).append(video.id)
-    total = {label: len(found) for label, found in members.items()}
+    total = {label: len(ids) for label, ids in members.items()}
     for label in sorted(members):
         rng.shuffle(members[label])
     taken = dict.fromkeys(sorted(members), 0)

@@ -1,8 +1,8 @@
 """Label splits: which training videos may show their labels.
 
-A split file holds, for every fold, the order in which videos are given labels; a ratio takes the first of them. So
-the labeled videos of a small ratio are among those of a larger one. The label map is frozen in the file. Making a split
-is the only place where the labels of all training videos are read.
+For every fold, a split file holds the order in which videos receive labels; a ratio labels the first videos of this
+order. A larger ratio therefore keeps all labeled videos of a smaller ratio. The file also holds the map from class
+names to ids. Making a split is the only place where the labels of all training videos are read.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class SplitFile(TypedDict):
 
     format: str
     kind: str  # see `KINDS`
-    annotations: str  # name of the file
+    annotations: str  # name of the annotation file
     subsets: list[str]  # lower case
     seed: int | None  # None: nothing was drawn
     ratios: list[float]
     label_ids: dict[str, int]  # class name -> id
     videos: list[str]
-    orders: list[list[str]]  # of each fold: the videos in the order in which they are given labels
-    hash: str  # of everything else
+    orders: list[list[str]]  # for each fold, the videos in the order in which they receive labels
+    hash: str  # hash of all other keys
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Split:
     unlabeled: tuple[str, ...]
     label_ids: dict[str, int]
     source: str  # file, ratio and fold, for messages
-    hash: str  # of the file's content
+    hash: str  # `SplitFile.hash`
 
 
 def make_splits(
@@ -63,41 +63,47 @@ def make_splits(
     folds: int = 5,
     seed: int = 0,
 ) -> SplitFile:
-    """The content of a split file.
+    """Draws the content of a split file.
 
     Args:
-        kind: "stratified": videos are taken such that the least covered class comes next (videos without events count
-            as a class); "uniform": at random.
+        kind: "stratified": the next video is always one of the class with the smallest labeled share (videos without
+            events count as a class); "uniform": at random.
+        ratios: shares of labeled videos that must be possible.
 
     Raises:
-        ValueError: a ratio that leaves no labeled video, or asks for more than are not marked `"labeled": false`.
+        ValueError: a ratio that gives no labeled video, or more than there are without the mark `"labeled": false`.
     """
     if kind not in ("stratified", "uniform"):
         raise ValueError(f"split kind '{kind}' is neither 'stratified' nor 'uniform'")
     videos = annotations.of_subsets(subsets)
-    able = [video for video in videos if video.labeled]
+    allowed = [video for video in videos if video.labeled]
     for ratio in ratios:
         if not 0 < ratio <= 1 or round(ratio * len(videos)) < 1:
             raise ValueError(
                 f"ratio {ratio} leaves no labeled video of {len(videos)}; the smallest is {0.5 / len(videos):.4f}"
             )
-        if round(ratio * len(videos)) > len(able):
+        if round(ratio * len(videos)) > len(allowed):
             raise ValueError(
                 f"ratio {ratio} asks for {round(ratio * len(videos))} labeled videos of {len(videos)}, but only "
-                f"{len(able)} are not marked labeled: false; the largest ratio is {len(able) / len(videos):.4g}"
+                f"{len(allowed)} are not marked labeled: false; the largest ratio is {len(allowed) / len(videos):.4g}"
             )
     longest = round(max(ratios) * len(videos))
     order = stratified_order if kind == "stratified" else uniform_order
-    orders = [order(able, longest, random.Random(derive_seed(seed, fold, kind))) for fold in range(folds)]
+    orders = [order(allowed, longest, random.Random(derive_seed(seed, fold, kind))) for fold in range(folds)]
     return _content(kind, annotations, subsets, videos, orders, ratios=list(ratios), seed=seed)
 
 
 def published_split(annotations: Annotations, subsets: Sequence[str], listing: object, name: str) -> SplitFile:
-    """A split file of one fold and ratio from a published list {"labeled": [ids], "unlabeled": [ids]}; a prefix `v_`
-    of its ids is dropped where the annotations have none. Without "unlabeled" it is all other videos of the subsets.
+    """A split file of one fold and ratio from a published list {"labeled": [ids], "unlabeled": [ids]}. Without
+    "unlabeled", all other videos of the subsets are unlabeled. A prefix `v_` of an id is dropped if the annotations
+    have the id without it.
+
+    Args:
+        listing: content of the list.
+        name: file of the list, for messages.
 
     Raises:
-        ValueError: ids that the annotations do not have, that stand twice, or that are in both lists; a labeled video
+        ValueError: ids that the annotations do not have, that occur twice, or that are in both lists; a labeled video
             that is marked `"labeled": false`.
     """
     videos = annotations.of_subsets(subsets)
@@ -126,11 +132,11 @@ def published_split(annotations: Annotations, subsets: Sequence[str], listing: o
 
 
 def marked_split(annotations: Annotations, subsets: Sequence[str]) -> SplitFile:
-    """A split file of one fold and ratio from the marks in the annotation file: the videos that are not marked
-    `"labeled": false` are labeled.
+    """A split file of one fold and ratio from the marks in the annotation file: videos marked `"labeled": false` are
+    unlabeled, all others labeled.
 
     Raises:
-        ValueError: all of them are marked, or none.
+        ValueError: all videos are marked, or none.
     """
     videos = annotations.of_subsets(subsets)
     labeled = [video.id for video in videos if video.labeled]
@@ -144,7 +150,7 @@ def marked_split(annotations: Annotations, subsets: Sequence[str]) -> SplitFile:
 
 
 def write_splits(path: str | os.PathLike, content: SplitFile) -> None:
-    """Writes what `make_splits` or `published_split` made, one value a line."""
+    """Writes a split file, one value per line."""
     write_text(path, json.dumps(content, indent=0, separators=(",", ":")) + "\n")
 
 
@@ -152,10 +158,11 @@ def read_split(path: str | os.PathLike, ratio: float | None, fold: int = 0) -> S
     """One ratio and fold of a split file.
 
     Args:
-        ratio: None: the one ratio of a published split.
+        ratio: share of labeled videos; None: the only ratio of a published split.
 
     Raises:
-        FileNotFoundError, ValueError: not a split file, changed since it was written, or it has no such fold or ratio.
+        FileNotFoundError: no such file.
+        ValueError: not a split file, changed since it was written, or without this fold or ratio.
     """
     content = load_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -196,8 +203,8 @@ def read_split(path: str | os.PathLike, ratio: float | None, fold: int = 0) -> S
 
 
 def read_hidden(json_file: str, split: Split) -> Annotations:
-    """The annotations as training may see them: the events of unlabeled videos are dropped before anything else reads
-    them, and the label map is the split's.
+    """The annotations that training may see: the events of unlabeled videos are dropped before any code reads them, and
+    the label map is the split's.
 
     Raises:
         ValueError: the split names videos that the file does not have.
@@ -222,8 +229,8 @@ def read_hidden(json_file: str, split: Split) -> Annotations:
 
 
 def check_split(config: Config, annotations: Annotations, split: Split) -> None:
-    """Raises ValueError where a split names videos outside `train_split`, which would be left out without a word, or
-    all its videos are labeled while the method learns from the others."""
+    """Raises ValueError if the split names videos outside `train_split`, which would silently be ignored, or if it has
+    no unlabeled video although the method learns from these."""
     inside = {video.id for video in annotations.of_subsets(config["train_split"])}
     if outside := [video for video in (*split.labeled, *split.unlabeled) if video not in inside]:
         raise ValueError(
@@ -239,7 +246,7 @@ def check_split(config: Config, annotations: Annotations, split: Split) -> None:
 
 
 def unlabeled_classes(annotations: Annotations, split: Split) -> list[str]:
-    """Names of the classes that no labeled video has."""
+    """Names of the classes that no labeled video contains."""
     labeled = set(split.labeled)
     present = {event.label_id for video in annotations.videos if video.id in labeled for event in video.events}
     return sorted(name for name, i in split.label_ids.items() if i not in present)

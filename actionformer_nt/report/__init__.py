@@ -1,6 +1,7 @@
-"""`actionformer-nt report`: run folders -> one page that needs nothing else.
+"""`actionformer-nt report`: makes one self-contained HTML page from run folders.
 
-`runs.py` reads a folder, `evaluations.py` and `timelines.py` what is in it, `page.py` puts it all into `web/`.
+`runs.py` reads a run folder, `evaluations.py` and `timelines.py` its evaluations and detections; `page.py` fills the
+templates in `web/`.
 """
 
 from .page import write_report

@@ -1,4 +1,4 @@
-"""What detections and ground truth say beyond the numbers that an evaluation has written."""
+"""Precision-recall curves and error diagnosis of an evaluation, from its detections and ground truth."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from libs.evaluation.diagnosis import LOW, diagnose
 from libs.evaluation.matching import matched_mask
 from libs.evaluation.tables import DiagnosisNumbers, diagnosis_to_dict
 
-LEVELS = np.linspace(0, 1, 41)  # of recall
-SAME = 1e-6  # mAP that two evaluations of the same detections may differ
+LEVELS = np.linspace(0, 1, 41)  # recalls at which curves are sampled
+SAME = 1e-6  # largest difference in mAP between two evaluations of the same detections
 
 
 def read_detections(path: Path) -> tuple[Detections, dict[int, str]]:
-    """A result file, with the class names that it uses by id."""
-    entries = [entry for found in load_json(path).get("results", {}).values() for entry in found]
+    """The detections of a result file, and its map from class id to name."""
+    entries = [entry for rows in load_json(path).get("results", {}).values() for entry in rows]
     ids = {str(entry["label"]): int(entry["label_id"]) for entry in entries}
     return read_results(path, ids), names_of(ids)
 
 
 class Metrics(TypedDict):
-    """What the report reads of an evaluation's file of metrics; the page shows further keys of it."""
+    """The keys of a metrics file that the report needs; the page shows further keys."""
 
     tiou: list[float]  # (T,)
     average_mAP: float
@@ -53,7 +53,7 @@ class Description(TypedDict):
 
 
 def read_metrics(path: Path) -> Metrics:
-    """Raises ValueError where a file is not an evaluation's; names it."""
+    """The content of a metrics file. Raises ValueError if the file is not one; names the file."""
     content = load_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("tiou"), list) or "average_mAP" not in content:
         raise ValueError(f"{path}: not the metrics of an evaluation: expected 'tiou' and 'average_mAP' in it")
@@ -63,35 +63,41 @@ def read_metrics(path: Path) -> Metrics:
 def describe_evaluation(
     path: Path, metrics: Metrics, detections: Detections, annotations: Annotations | None
 ) -> Description:
-    """The numbers of `path` (`metrics`) and, where there is ground truth, precision-recall curves and the diagnosis.
+    """The metrics of an evaluation and, if there is ground truth, its precision-recall curves and diagnosis.
+
+    Args:
+        path: the metrics file, for messages.
+        metrics: its content.
+        detections: the evaluated detections.
+        annotations: the ground truth; None: not known.
 
     Raises:
         ValueError: detections and ground truth do not give the mAP in `metrics`.
     """
-    found: Description = {"metrics": metrics, "curves": None, "diagnosis": None}
+    description: Description = {"metrics": metrics, "curves": None, "diagnosis": None}
     if annotations is None:
-        return found
+        return description
     truth, tiou = ground_truth(annotations.videos), metrics["tiou"]
     absent = str(metrics.get("provenance", {}).get("absent_labels", "reference"))
-    again = evaluate_detections(truth, detections, tiou=tiou, absent_labels=absent)
-    if abs(again.average_mAP - metrics["average_mAP"]) > SAME:
+    repeated = evaluate_detections(truth, detections, tiou=tiou, absent_labels=absent)
+    if abs(repeated.average_mAP - metrics["average_mAP"]) > SAME:
         raise ValueError(
             f"{path}: average mAP {metrics['average_mAP']:.6f}, but the detections and the ground truth beside it give "
-            f"{again.average_mAP:.6f}: they are of different evaluations; evaluate again"
+            f"{repeated.average_mAP:.6f}: they are of different evaluations; evaluate again"
         )
-    found["curves"] = precision_recall(truth, detections, tiou, absent)
+    description["curves"] = precision_recall(truth, detections, tiou, absent)
     usable = [t for t in tiou if t >= LOW]
     if usable:
         durations = {video.id: video.duration for video in annotations.videos}
-        found["diagnosis"] = diagnosis_to_dict(
+        description["diagnosis"] = diagnosis_to_dict(
             diagnose(truth, detections, tiou=usable, durations=durations, absent_labels=absent)
         )
-    return found
+    return description
 
 
 def precision_recall(truth: GroundTruth, detections: Detections, tiou: list[float], absent: str) -> Curves:
-    """Interpolated precision (the highest at this recall or beyond) in thousandths: `mean` over the classes (T, 41)
-    and `classes` (T, K, 41), at the recalls of LEVELS."""
+    """Interpolated precision (the highest at this recall or a larger one) in thousandths, at the recalls of
+    `LEVELS`."""
     ranked = rank_detections(truth, detections, tiou=tiou, absent_labels=absent)
     curves = np.stack([_curves(ranked, t) for t in tiou])  # (T, K, 41)
     return {
@@ -102,7 +108,7 @@ def precision_recall(truth: GroundTruth, detections: Detections, tiou: list[floa
 
 
 def _curves(ranked: Ranked, threshold: float) -> np.ndarray:
-    """(K, 41)"""
+    """(K, 41) interpolated precision of each class at the recalls of `LEVELS`."""
     matched = matched_mask(ranked.match(threshold), len(ranked.row))
     curves = np.zeros((len(ranked.classes), len(LEVELS)))
     for c, rows in enumerate(ranked.of_class()):

@@ -1,4 +1,4 @@
-"""One HTML file: template, style, scripts and data together, without anything from outside."""
+"""Renders the report as one HTML file that contains template, style, scripts and data and loads nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCRIPTS = ("dom.js", "charts.js", "scores.js", "errors.js", "training.js", "samp
 
 
 def write_report(folders: Sequence[str | Path], out: str | Path, *, videos: int = 200) -> Path:
-    """Reads run folders and writes the page; see `gather`."""
+    """Reads run folders (see `gather`) and writes the page; returns its path."""
     out = Path(out)
     page = render(gather(folders, videos=videos))
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -28,14 +28,14 @@ def write_report(folders: Sequence[str | Path], out: str | Path, *, videos: int 
 
 
 def render(content: dict[str, Any]) -> str:
-    """The page for what `gather` returns."""
-    # The parts are put in as they are: HTML escapes would break CSS, JavaScript and JSON, which HTML does not unescape
-    # within <style> and <script>.
+    """The page with the content that `gather` returns."""
+    # No autoescape: browsers do not unescape HTML within <style> and <script>, so escapes would break CSS, JavaScript
+    # and JSON.
     environment = Environment(
         loader=FileSystemLoader(WEB), autoescape=False, undefined=StrictUndefined, keep_trailing_newline=True
     )
-    # A name such as "</script>" in the data would end the script element that holds them. "\u003c" is "<" to a JSON
-    # parser, but not to an HTML parser.
+    # A name such as "</script>" in the data would end the script element. JSON parsers read "\u003c" as "<", HTML
+    # parsers do not.
     data = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return environment.get_template("page.html").render(
         style=(WEB / "style.css").read_text(encoding="utf-8"),

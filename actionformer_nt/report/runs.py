@@ -1,4 +1,4 @@
-"""What the report says of run folders, as one object of plain numbers for the page."""
+"""Reads run folders and collects the report's content as plain values for JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .timelines import Timelines
 
 logger = logging.getLogger(__name__)
 
-MAX_RECORDS = 400  # of the training curves
+MAX_RECORDS = 400  # points of a training curve
 NAMES = {True: {"raw": "student", "ema": "teacher"}, False: {"raw": "raw weights", "ema": "averaged weights"}}
 
 
@@ -30,11 +30,12 @@ def gather(folders: Sequence[str | Path], *, videos: int = 200) -> dict[str, obj
     """The content of the report, ready for JSON.
 
     Args:
-        folders: of runs.
-        videos: at most so many of each subset get a timeline, evenly chosen.
+        folders: run folders.
+        videos: largest number of timelines per run and subset, evenly chosen.
 
     Raises:
-        FileNotFoundError, ValueError: not a run folder, or files in it that do not belong together (names them).
+        FileNotFoundError: not a run folder.
+        ValueError: files in it that do not belong together; names them.
     """
     paths = [Path(folder) for folder in folders]
     if not paths:
@@ -43,7 +44,7 @@ def gather(folders: Sequence[str | Path], *, videos: int = 200) -> dict[str, obj
 
 
 def run_names(paths: Sequence[Path]) -> list[str]:
-    """The last part of each path, or as many parts as tell them apart."""
+    """The last part of each path, or as many parts as distinguish the paths."""
     parts = [path.resolve().parts for path in paths]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-count:]) for part in parts]
@@ -58,25 +59,25 @@ def _run(folder: Path, name: str, videos: int) -> dict[str, object]:
     config: Config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     truth = _ground_truth(folder)
     timelines = Timelines(truth, subset=_subsets(truth))
-    others = []  # of evaluations on other data than the run's
+    other_timelines = []  # of evaluations on data other than the run's
     evaluations = []
-    found = sorted(folder.glob("*_metrics.json"))
-    checkpoints = {parts_of(path)[0] for path in found}
-    for path in found:
+    metrics_files = sorted(folder.glob("*_metrics.json"))
+    checkpoints = {parts_of(path)[0] for path in metrics_files}
+    for path in metrics_files:
         detections, names = read_detections(path.with_name(path.name.replace("_metrics.json", "_detections.json")))
         metrics = read_metrics(path)
         label = evaluation_name(path, metrics, semi="semi_cfg" in config, several=len(checkpoints) > 1)
-        own = path.with_name(path.name.replace("_metrics.json", f"_{GROUND_TRUTH}"))
-        there = read_annotations(own) if own.is_file() else truth
-        evaluations.append({"name": label} | describe_evaluation(path, metrics, detections, there))
-        if own.is_file():
-            others.append(Timelines(there, subset=f"{_subsets(there)} ({parts_of(path)[2]})"))
-        (others[-1] if own.is_file() else timelines).add(label, detections, names)
+        truth_file = path.with_name(path.name.replace("_metrics.json", f"_{GROUND_TRUTH}"))
+        local_truth = read_annotations(truth_file) if truth_file.is_file() else truth
+        evaluations.append({"name": label} | describe_evaluation(path, metrics, detections, local_truth))
+        if truth_file.is_file():
+            other_timelines.append(Timelines(local_truth, subset=f"{_subsets(local_truth)} ({parts_of(path)[2]})"))
+        (other_timelines[-1] if truth_file.is_file() else timelines).add(label, detections, names)
     if not evaluations:
         logger.warning("%s: no evaluation in it; `actionformer-nt eval` makes one", folder)
     samples = read_samples(folder / SAMPLES)
     unlabeled = sample_timelines(folder / SAMPLES, samples)
-    shown = [t for t in (timelines, *others, unlabeled) if t is not None]
+    shown = [t for t in (timelines, *other_timelines, unlabeled) if t is not None]
     return {
         "name": name,
         "classes": all_classes(folder, shown, samples["embeddings"]),
@@ -93,11 +94,11 @@ def _subsets(truth: Annotations | None) -> str:
 
 
 def all_classes(folder: Path, timelines: Sequence[Timelines], embeddings: Embeddings | None) -> dict[int, str]:
-    """Id -> name of every class of the run, whether or not it occurs in what the page shows."""
-    found = {} if embeddings is None else {int(i): name for i, name in embeddings["labels"].items()}
+    """Class id -> name of all classes of the run, including classes that the page does not show."""
+    names = {} if embeddings is None else {int(i): name for i, name in embeddings["labels"].items()}
     for part in timelines:
-        found |= part.names
-    return dict(sorted((found | (read_classes(folder) or {})).items()))
+        names |= part.names
+    return dict(sorted((names | (read_classes(folder) or {})).items()))
 
 
 def _ground_truth(folder: Path) -> Annotations | None:
@@ -109,16 +110,15 @@ def _ground_truth(folder: Path) -> Annotations | None:
 
 
 def parts_of(path: Path) -> tuple[str, str, str]:
-    """Checkpoint, weights and other data (empty: the run's) in the name of a file of metrics, see
+    """Checkpoint, weights and other data (empty: the run's data) in the name of a metrics file, see
     `run_folder.stem_of_results`."""
     stem = path.name.removesuffix("_metrics.json")
-    found = re.fullmatch(r"(.+?)_(ema|raw)(?:_(.+))?", stem)
-    return (found[1], found[2], found[3] or "") if found else (stem, "", "")
+    match = re.fullmatch(r"(.+?)_(ema|raw)(?:_(.+))?", stem)
+    return (match[1], match[2], match[3] or "") if match else (stem, "", "")
 
 
 def evaluation_name(path: Path, metrics: Metrics, *, semi: bool, several: bool) -> str:
-    """Whose weights they are; where the numbers are of other data than the run's, or rest on external scores, the name
-    says so."""
+    """Name of an evaluation: the weights and, if they apply, checkpoint, other data and external scores."""
     checkpoint, weights, data = parts_of(path)
     name = NAMES[semi].get(weights, weights)
     if several:
@@ -129,7 +129,7 @@ def evaluation_name(path: Path, metrics: Metrics, *, semi: bool, several: bool) 
 
 
 def about(config: Config, folder: Path) -> list[list[str]]:
-    """Pairs of what a reader asks first."""
+    """Rows [name, value] of the overview of a run."""
     starts = load_json(folder / "run.json") if (folder / "run.json").is_file() else []
     rows = [["detector", config["model_name"]], ["annotations", Path(config["dataset"]["json_file"]).name]]
     if semi := config.get("semi_cfg"):
@@ -161,14 +161,14 @@ class TrainingCurves(TypedDict):
 
 
 def read_curves(path: Path) -> TrainingCurves | None:
-    """`metrics.jsonl` -> `key` ("epoch" or "iteration"), `x` and, by name, columns of the same length."""
+    """Reads `metrics.jsonl` as columns, thinned to at most `MAX_RECORDS` records; None if there is no record."""
     if not path.is_file():
         return None
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     if not records:
         return None
     step = -(-len(records) // MAX_RECORDS)
-    records = records[::-1][::step][::-1]  # the last one is kept
+    records = records[::-1][::step][::-1]  # keeps the last record
     key = "iteration" if "iteration" in records[0] else "epoch"
     names = sorted({name for record in records for name in record} - {key, "seconds"})
     series = {name: [_short(record.get(name)) for record in records] for name in names}
@@ -180,7 +180,7 @@ def _short(value: float | None) -> float | None:
 
 
 class Moment(TypedDict):
-    """Class distributions of pseudo labels at one moment of training, see `snapshots`."""
+    """Class distributions of pseudo labels at one iteration, see `snapshots`."""
 
     iteration: int
     lam: float
@@ -189,20 +189,20 @@ class Moment(TypedDict):
 
 
 class Embeddings(TypedDict):
-    """What the report reads of `embeddings.json`; the page shows further keys of it."""
+    """The key of `embeddings.json` that the report needs; the page shows further keys."""
 
     labels: dict[str, str]  # class id -> name
 
 
 class Samples(TypedDict):
-    """What a semi-supervised run has sampled; empty and None of any other run."""
+    """Snapshots of a semi-supervised run; empty and None for other runs."""
 
     moments: list[Moment]
     embeddings: Embeddings | None
 
 
 def read_samples(folder: Path) -> Samples:
-    """Class distributions by moment, and embeddings, of a semi-supervised run."""
+    """Reads the snapshots of a semi-supervised run."""
     moments: list[Moment] = []
     for path in sorted(folder.glob("iteration_*.json")):
         content = load_json(path)
@@ -217,8 +217,8 @@ def read_samples(folder: Path) -> Samples:
 
 
 def sample_timelines(folder: Path, samples: Samples) -> Timelines | None:
-    """The unlabeled videos: pseudo labels at each moment and the student's detections at the end; the hidden labels
-    only where the run has logged them."""
+    """Timelines of the unlabeled videos: pseudo labels at each snapshot, the student's final detections, and hidden
+    labels if the run logged them. None without snapshots."""
     if not samples["moments"]:
         return None
     hidden = folder / "hidden_labels.json"

@@ -1,7 +1,7 @@
 """One run of a study, in a process of its own: `python -m actionformer_nt.study.job`.
 
-The first line of its standard input describes the run as JSON; at the end of the input, the study is gone and the run
-ends, too.
+The first line of standard input describes the run as JSON. When standard input closes, the study has ended, and the run
+ends too.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from .plan import RawConfig
 
 
 def _end_with_parent() -> None:
-    """Ends this process, by way of a checkpoint, when the study that has started it is gone."""
+    """Waits until standard input closes, then sends SIGTERM to this process, which writes a checkpoint and ends."""
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Job(TypedDict):
-    """What the runner tells the process of a run."""
+    """The description of a run that the runner sends to the run's process."""
 
     config: RawConfig
-    folder: str  # of the run
+    folder: str  # run folder
     run: dict[str, object]  # the fields of `plan.Run`
-    result: str  # file to write
+    result: str  # result file to write
     diagnostic: bool
-    hash: str  # of the raw configuration
-    own_gpu: bool  # whether the process sees one GPU alone
+    hash: str  # hash of the raw configuration
+    own_gpu: bool  # whether CUDA_VISIBLE_DEVICES names a GPU for this run alone
 
 
 def run_job(job: Job) -> None:
-    """One run, in a process of its own: trains or goes on, evaluates, writes the result."""
+    """Trains or resumes a run, evaluates it and writes the result file."""
     from actionformer_nt import run as semi_run
     from libs.training import run_folder
 
@@ -49,17 +49,17 @@ def run_job(job: Job) -> None:
     folder = Path(job["folder"])
     config = resolve_config(job["config"], source=job["folder"])
     if job["own_gpu"] and config["devices"][0].startswith("cuda"):
-        config["devices"] = ["cuda:0"]  # the only one that it sees
+        config["devices"] = ["cuda:0"]  # the only visible GPU
     resume = folder if (folder / run_folder.LAST).is_file() else None
     semi_run.train(config, folder, resume=resume, diagnostic=job["diagnostic"], progress=False)
     result: dict[str, object] = {"run": job["run"], "config_hash": job["hash"], "commit": run_folder.source_commit()}
     for name, evaluation in semi_run.evaluate(config, folder, progress=False).items():
-        found = evaluation.result
-        assert found is not None  # it was not asked to save alone
+        numbers = evaluation.result
+        assert numbers is not None  # None only with save_only
         result[name] = {
-            "average_mAP": found.average_mAP,
-            "mAP": found.mAP.tolist(),
-            "tiou": found.tiou.tolist(),
+            "average_mAP": numbers.average_mAP,
+            "mAP": numbers.mAP.tolist(),
+            "tiou": numbers.tiou.tolist(),
         }
     last = json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     result |= {"last_metrics": last, "seconds": round(time.perf_counter() - began, 1), "config": job["config"]}

@@ -1,6 +1,6 @@
-"""What a study is: the same training for a grid of methods, ratios, folds, seeds and values of one parameter.
+"""A study: the same training over a grid of methods, ratios, folds, seeds and values of one parameter.
 
-`runner.py` makes its runs, each by `job.py` in a process of its own; `table.py` compares their results.
+`runner.py` starts the runs, `job.py` executes a run in a process of its own, `table.py` compares the results.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RawConfig: TypeAlias = dict[str, Any]  # a configuration as YAML has it: not che
 
 
 class Parameter(Section):
-    """A key of which every value is a run of every method."""
+    """A key of the configuration that the study varies."""
 
     name: str
     """Dotted key of the configuration."""
@@ -61,13 +61,13 @@ class StudyFile(Section):
 
 @dataclass(frozen=True)
 class Run:
-    """One training run and its evaluation; `name` is that of its folder and of its result file."""
+    """One training run and its evaluation; the run folder and the result file are called `name`."""
 
     method: str
     ratio: float
     fold: int
     seed: int
-    value: object = None  # of the parameter
+    value: object = None  # value of the parameter
 
     @property
     def name(self) -> str:
@@ -88,7 +88,7 @@ class Study:
         return Path(self.file.output)
 
     def runs(self) -> list[Run]:
-        """All runs; `labeled_only` first, since it makes the burn-in of the others."""
+        """All runs. The `labeled_only` runs come first, since they make the burn-in of the others."""
         grid = [(r, f, s) for r in self.file.ratios for f in self.file.folds for s in self.file.seeds]
         values = self.file.parameter.values if self.file.parameter else [None]
         first = [Run(LABELED_ONLY, *key) for key in grid]
@@ -116,10 +116,13 @@ class Study:
 
 
 def load_study(path: str | os.PathLike, *, overrides: Sequence[str] = ()) -> Study:
-    """Reads a study file; `overrides` are KEY=VALUE strings for the base configuration.
+    """Reads a study file.
+
+    Args:
+        overrides: KEY=VALUE strings for the base configuration.
 
     Raises:
-        ValueError: names the key that is wrong, in the study or in the configuration.
+        ValueError: names the wrong key, in the study or in the configuration.
     """
     try:
         file = StudyFile.model_validate(read_yaml(path))
@@ -131,10 +134,10 @@ def load_study(path: str | os.PathLike, *, overrides: Sequence[str] = ()) -> Stu
     if file.report not in ("student", "teacher"):
         raise ValueError(f"{path}: report: '{file.report}' is neither 'student' nor 'teacher'")
     raw = read_yaml(file.base)
-    own = {"init_rand_seed", "semi_cfg.method", "semi_cfg.split.ratio", "semi_cfg.split.fold"}
-    own |= {"semi_cfg.burn_in_checkpoint"} | ({file.parameter.name} if file.parameter else set())
+    reserved = {"init_rand_seed", "semi_cfg.method", "semi_cfg.split.ratio", "semi_cfg.split.fold"}
+    reserved |= {"semi_cfg.burn_in_checkpoint"} | ({file.parameter.name} if file.parameter else set())
     for key in [*file.set, *(text.split("=", 1)[0] for text in overrides)]:
-        if key in own:
+        if key in reserved:
             raise ValueError(f"{path}: '{key}' cannot be overridden, the study itself sets it for every run")
     for key, value in file.set.items():
         set_key(raw, key, value)

@@ -1,7 +1,7 @@
-"""Makes the runs of a study that have no result yet, several at a time.
+"""Executes the runs of a study that have no result yet, several at a time.
 
-Every run leaves one JSON file under `<output>/results`; a run that has one is not made again, and one that was
-interrupted goes on. Runs of one ratio, fold and seed share their burn-in, which the `labeled_only` run makes.
+Every run writes one JSON file under `<output>/results`. Runs with a result are not repeated, interrupted runs are
+resumed. Runs of one ratio, fold and seed share their burn-in, which the `labeled_only` run makes.
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ from .plan import RawConfig, Run, Study
 
 logger = logging.getLogger(__name__)
 
-POLL = 0.1  # seconds from one look at the runs to the next
+POLL = 0.1  # seconds between checks of the running processes
 
 
 class RunsFailedError(RuntimeError):
-    """Some runs of a study ended with an error; the others are done."""
+    """Some runs of a study failed; the other runs are done."""
 
 
 def run_missing(study: Study, *, processes: int = 1, diagnostic: bool = False, progress: bool = True) -> None:
-    """Runs what has no result yet, `processes` at a time, the cores and the GPUs divided among them. When the study is
-    ended, its runs write a checkpoint and end, too; the next call goes on with them.
+    """Executes the runs without a result, `processes` at a time; these share the cores and the GPUs. If the study is
+    stopped, its runs write a checkpoint and end; the next call resumes them.
 
     Raises:
-        RunsFailedError: some runs failed; names them, their last words and their logs. The others are finished first.
+        RunsFailedError: some runs failed; names them, their logs and the last line of each log. All other runs are
+            finished first.
         ValueError: another study runs in the output folder.
     """
     if ORACLE in study.file.methods and not diagnostic:
         raise ValueError(f"method {ORACLE} uses hidden labels: run the study with --diagnostic")
     _check_splits(study)
-    missing = _to_run(study)
+    missing = _runs_to_execute(study)
     logger.info("study %s: %d of %d runs are to be made", study.path, len(missing), len(study.runs()))
     if not missing:
         return
@@ -59,7 +60,7 @@ def run_missing(study: Study, *, processes: int = 1, diagnostic: bool = False, p
 
 
 def _check_splits(study: Study) -> None:
-    """Raises ValueError or FileNotFoundError where the annotations or the split lack what some run asks for."""
+    """Raises ValueError or FileNotFoundError if the annotations or the split lack something that a run needs."""
     for run in study.runs():
         raw = study.config(run)
         split = raw["semi_cfg"]["split"]
@@ -71,46 +72,49 @@ def _check_splits(study: Study) -> None:
 def _run_all(
     study: Study, missing: list[Run], slots: Slots, stop: StopRequest, *, diagnostic: bool, progress: bool
 ) -> None:
-    makers = {(run.ratio, run.fold, run.seed) for run in missing if run.method == LABELED_ONLY}
-    waiting = [run for run in missing if run.method != LABELED_ONLY and (run.ratio, run.fold, run.seed) in makers]
+    """Executes `missing`. A run whose `labeled_only` run is also missing waits for its burn-in."""
+    burn_ins = {(run.ratio, run.fold, run.seed) for run in missing if run.method == LABELED_ONLY}
+    waiting = [run for run in missing if run.method != LABELED_ONLY and (run.ratio, run.fold, run.seed) in burn_ins]
     ready = [run for run in missing if run not in waiting]
     failed: list[str] = []
     dropped = 0
-    going: dict[subprocess.Popen, tuple[Run, int]] = {}
+    active: dict[subprocess.Popen, tuple[Run, int]] = {}
     with tqdm(total=len(missing), unit="run", leave=False, disable=None if progress else True) as bar:
         try:
-            while (ready or going) and not stop:
+            while (ready or active) and not stop:
                 while ready and slots.free:
                     run, slot = ready.pop(0), slots.free.pop(0)
-                    going[_start(study, run, slots.environment(slot), diagnostic)] = run, slot
+                    active[_start(study, run, slots.environment(slot), diagnostic)] = run, slot
                 time.sleep(POLL)
-                for process in [p for p in going if p.poll() is not None]:
-                    run, slot = going.pop(process)
+                for process in [p for p in active if p.poll() is not None]:
+                    run, slot = active.pop(process)
                     slots.free.append(slot)
                     bar.update()
                     followers = [r for r in waiting if (r.ratio, r.fold, r.seed) == (run.ratio, run.fold, run.seed)]
-                    if run.method == LABELED_ONLY and process.returncode == 0:  # its burn-in is there: finish this fold
+                    if (
+                        run.method == LABELED_ONLY and process.returncode == 0
+                    ):  # the burn-in exists: run its followers next
                         ready = followers + ready
                     if process.returncode != 0:
                         status = f"exit status {process.returncode}"
-                        failed.append(f"{_log_file(study, run)} ({status}): {_last_words(study, run)}")
+                        failed.append(f"{_log_file(study, run)} ({status}): {_last_line(study, run)}")
                         dropped += len(followers) if run.method == LABELED_ONLY else 0
         finally:
-            _end(list(going))
+            _end(list(active))
     if stop:
         logger.warning("study stopped; the same call goes on")
         raise stop.exception()
     if failed:
-        more = f"; {dropped} runs that start from their burn-in were not made" if dropped else ""
-        raise RunsFailedError("\n  ".join([f"{len(failed)} of {len(missing)} runs failed{more}", *failed]))
+        suffix = f"; {dropped} runs that start from their burn-in were not made" if dropped else ""
+        raise RunsFailedError("\n  ".join([f"{len(failed)} of {len(missing)} runs failed{suffix}", *failed]))
 
 
 class Slots:
-    """What each of the runs at a time may use: its share of the cores and, where the study trains on GPUs, a GPU of its
-    own, as far as there are enough.
+    """The resources of parallel runs: each slot has a share of the cores and, if the study trains on GPUs, a GPU of its
+    own as far as there are enough.
 
     Attributes:
-        free: numbers of the slots that no run has.
+        free: indices of unused slots.
     """
 
     def __init__(self, study: Study, processes: int) -> None:
@@ -120,7 +124,7 @@ class Slots:
         self.gpus = visible_gpus() if device.startswith("cuda") and processes > 1 else []
 
     def environment(self, slot: int) -> dict[str, str]:
-        """Variables of a run; what the user has set of the threads holds."""
+        """Environment variables of a run. Numbers of threads that the user has set are kept."""
         threads = str(self.threads)
         environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} | os.environ
         if self.gpus:
@@ -142,13 +146,14 @@ def _log_file(study: Study, run: Run) -> Path:
     return study.output / "runs" / f"{run.name}.log"
 
 
-def _last_words(study: Study, run: Run) -> str:
+def _last_line(study: Study, run: Run) -> str:
+    """The last line of a run's log."""
     lines = _log_file(study, run).read_text(encoding="utf-8", errors="replace").splitlines()
     return lines[-1] if lines else "no output"
 
 
-def _to_run(study: Study) -> list[Run]:
-    """Runs without a result, and those `labeled_only` ones whose burn-in such a run needs and does not find."""
+def _runs_to_execute(study: Study) -> list[Run]:
+    """The runs without a result, and the `labeled_only` runs whose burn-in file these need and which is missing."""
     missing = [run for run in study.runs() if not _is_done(study, run)]
     need = {
         (run.ratio, run.fold, run.seed)
@@ -163,11 +168,12 @@ def _to_run(study: Study) -> list[Run]:
 
 
 def _digest(raw: RawConfig) -> str:
+    """Hash of a raw configuration."""
     return hashlib.sha256(json.dumps(raw, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _is_done(study: Study, run: Run) -> bool:
-    """Raises where a result was made with another configuration."""
+    """Whether a run has a result. Raises ValueError if the result is of another configuration."""
     path = study.result_file(run)
     if not path.is_file():
         return False
@@ -179,8 +185,8 @@ def _is_done(study: Study, run: Run) -> bool:
 
 
 def _start(study: Study, run: Run, environment: dict[str, str], diagnostic: bool) -> subprocess.Popen:
-    """Starts a run in a process of its own. Its standard input stays open as long as this process lives, by which it
-    notices the end of the study, whatever ends it; the terminal's Ctrl-C does not reach it."""
+    """Starts a run in a process of its own. The process gets no Ctrl-C from the terminal; it notices the end of this
+    process because its standard input closes then."""
     job: Job = {
         "config": study.config(run), "folder": str(study.output / "runs" / run.name), "run": asdict(run),
         "result": str(study.result_file(run)), "diagnostic": diagnostic, "hash": _digest(study.config(run)),
@@ -201,7 +207,7 @@ def _start(study: Study, run: Run, environment: dict[str, str], diagnostic: bool
 
 
 def _end(processes: list[subprocess.Popen]) -> None:
-    """Asks runs to write a checkpoint and end, and waits for them."""
+    """Makes processes write a checkpoint and end, and waits for them."""
     for process in processes:
         process.terminate()
     for process in processes:

@@ -1,7 +1,8 @@
-"""Paired comparisons: the t interval of a mean difference, and what difference a number of pairs can find.
+"""Paired comparisons: the t interval of a mean difference, and the smallest difference that a number of pairs can
+detect.
 
-All of it takes the differences as independent draws of one normal distribution. Seeds of one fold share its labels and
-are not independent, so that more seeds do not replace more folds.
+All functions assume that the differences are independent draws from one normal distribution. Seeds of one fold share
+its labels and are not independent, so that more seeds do not replace more folds.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import TypeVar
 import numpy as np
 from scipy import optimize, stats
 
-LEVEL = 0.05  # of the two-sided test; the interval covers 1 - LEVEL
-POWER = 0.8  # with which a detectable effect is found
+LEVEL = 0.05  # level of the two-sided test; the interval covers 1 - LEVEL
+POWER = 0.8  # probability of finding a detectable effect
 INTERVAL = "95 % t interval"
 DETECTABLE = (
     "the true mean difference that a two-sided paired t test at 5 % finds with 80 % power, if the true standard "
@@ -26,17 +27,18 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Differences of pairs, in the unit of the scores; None: there are too few pairs."""
+    """Differences of pairs, in the unit of the scores; None: too few pairs."""
 
     pairs: int
     mean: float | None
-    std: float | None  # of the differences, with n - 1; from two pairs on, like the two below
+    std: float | None  # sample standard deviation (n - 1); needs two pairs, as the next two values
     interval: tuple[float, float] | None  # t interval of the mean
     detectable_effect: float | None
 
 
 def paired_difference(scores: Mapping[Key, float], baseline: Mapping[Key, float]) -> PairedDifference:
-    """Scores minus baseline over the keys (runs) that both have: mean, deviation, interval and detectable effect."""
+    """Mean, deviation, interval and detectable effect of `scores` minus `baseline`, over the keys (runs) that both
+    have."""
     keys = [key for key in scores if key in baseline]
     values = np.array([scores[key] - baseline[key] for key in keys])  # (pairs,)
     if len(values) < 2:
@@ -73,10 +75,10 @@ def power(effect: float, *, std: float, pairs: int) -> float:
         return LEVEL
     if std == 0:
         return 1.0
-    # Under the effect t is noncentral t. Its square is noncentral F, which has both tails in one; scipy's noncentral t
-    # can give NaN for the far tail.
+    # With a true effect, t follows a noncentral t distribution and t^2 a noncentral F distribution, whose upper tail
+    # holds both tails of t. scipy's noncentral t can give NaN for the far tail.
     square = stats.t.ppf(1 - LEVEL / 2, pairs - 1) ** 2
-    with np.errstate(divide="ignore"):  # a warning of older versions of scipy, whose value is right
+    with np.errstate(divide="ignore"):  # older versions of scipy warn, but the value is right
         return float(stats.ncf.sf(square, 1, pairs - 1, pairs * (effect / std) ** 2))
 
 
@@ -94,6 +96,7 @@ def detectable_effect(*, std: float, pairs: int) -> float:
 
 
 def _check(pairs: int, *, std: float = 0.0) -> None:
+    """Raises ValueError if there are fewer than two pairs or the deviation is negative."""
     if pairs < 2:
         raise ValueError(f"{pairs} paired differences: a standard deviation, and so a t interval, needs at least 2")
     if not std >= 0:

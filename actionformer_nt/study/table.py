@@ -1,4 +1,4 @@
-"""The table of a study: means over folds and seeds, paired differences to the baseline, and what they can show."""
+"""The table of a study: means over folds and seeds, and paired differences to the baseline."""
 
 from __future__ import annotations
 
@@ -19,50 +19,54 @@ from .statistics import DETECTABLE, INTERVAL, paired_difference
 
 
 def collect(study: Study) -> dict[tuple[str, object, float], dict[tuple[int, int], float]]:
-    """(method, parameter value, ratio) -> (fold, seed) -> average mAP in percent, of the runs that are there."""
-    found: dict[tuple[str, object, float], dict[tuple[int, int], float]] = {}
+    """(method, parameter value, ratio) -> (fold, seed) -> average mAP in percent, of the finished runs."""
+    scores: dict[tuple[str, object, float], dict[tuple[int, int], float]] = {}
     for run in study.runs():
         path = study.result_file(run)
         if path.is_file() and (run.method in study.file.methods):
             score = 100 * load_json(path)[study.file.report]["average_mAP"]
-            found.setdefault((run.method, run.value, run.ratio), {})[run.fold, run.seed] = score
-    return found
+            scores.setdefault((run.method, run.value, run.ratio), {})[run.fold, run.seed] = score
+    return scores
 
 
 class Row(TypedDict):
-    """The runs of one method, value of the parameter and ratio; average mAP in percent."""
+    """All runs of one method, parameter value and ratio; average mAP in percent."""
 
     method: str
-    value: object  # of the parameter; None: the study has none
+    value: object  # value of the parameter; None: no parameter
     ratio: float
     runs: int
     mean: float
-    std: float | None  # None: of one run
-    scores: dict[str, float]  # by fold and seed
+    std: float | None  # None: only one run
+    scores: dict[str, float]  # fold and seed -> score
     difference: NotRequired[dict[str, object]]  # `PairedDifference` to the baseline; absent: the baseline itself
 
 
 def _rows(study: Study) -> Iterator[Row]:
-    found = collect(study)
-    for (method, value, ratio), scores in found.items():
+    """The rows of the table, with the difference to the baseline at the same parameter value, or without a
+    parameter."""
+    collected = collect(study)
+    for (method, value, ratio), scores in collected.items():
         numbers = np.array(list(scores.values()))
         row: Row = {
             "method": method, "value": value, "ratio": ratio, "runs": len(numbers), "mean": float(numbers.mean()),
             "std": float(numbers.std(ddof=1)) if len(numbers) > 1 else None,
             "scores": {f"fold {f}, seed {s}": score for (f, s), score in scores.items()},
         }  # fmt: skip
-        baseline = found.get((study.file.baseline, value, ratio)) or found.get((study.file.baseline, None, ratio))
+        baseline = collected.get((study.file.baseline, value, ratio)) or collected.get(
+            (study.file.baseline, None, ratio)
+        )
         if baseline and method != study.file.baseline:
             difference = paired_difference(scores, baseline)
-            if difference.pairs < study.file.min_pairs:  # from two pairs on there could be an interval
+            if difference.pairs < study.file.min_pairs:  # too few pairs for a trustworthy interval
                 difference = replace(difference, interval=None)
             row["difference"] = asdict(difference)
         yield row
 
 
 def write_table(study: Study) -> str:
-    """Writes a table as JSON and Markdown into the output folder, named like the study file, and returns the text of
-    the latter. Studies that share an output folder share its runs."""
+    """Writes the table as JSON and Markdown into the output folder, under the name of the study file, and returns the
+    Markdown. Studies with the same output folder share runs."""
     rows = list(_rows(study))
     total = len(study.runs())
     done = sum(study.result_file(run).is_file() for run in study.runs())
@@ -95,7 +99,7 @@ def write_table(study: Study) -> str:
 
 
 def _difference_cells(difference: dict[str, Any] | None) -> list[str]:
-    """The cells difference, pairs, sd and detectable; empty where there is no baseline, or too few pairs."""
+    """The cells difference, pairs, sd and detectable; empty without a baseline or with too few pairs."""
     if difference is None:
         return ["", "", "", ""]
     mean, interval = difference["mean"], difference["interval"]

@@ -1,4 +1,4 @@
-"""Reading and writing small text files: always UTF-8, whatever the locale, and never a key that stands twice."""
+"""Reading and writing small text and JSON files, always as UTF-8. JSON objects with repeated keys are refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class RepeatedKeysError(ValueError):
-    """A JSON object in which keys stand more than once: `keys`."""
+    """A JSON object repeats the keys in `keys`."""
 
     def __init__(self, message: str, keys: list[str]) -> None:
         super().__init__(message)
@@ -17,12 +17,12 @@ class RepeatedKeysError(ValueError):
 
 
 def load_json(path: str | os.PathLike) -> Any:
-    """The content of a JSON file, with or without a byte-order mark.
+    """Reads a JSON file, with or without a byte-order mark.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not JSON, or an object in which a key stands twice, of which JSON readers keep the last in silence;
-            names the file and the keys.
+        ValueError: not JSON, or an object repeats a key (Python's reader would silently keep the last value); names the
+            file and the keys.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"file not found: {os.fspath(path)}")
@@ -35,12 +35,12 @@ def load_json(path: str | os.PathLike) -> Any:
         ) from None
     except RecursionError:
         raise ValueError(f"{os.fspath(path)}: broken JSON: nested too deeply") from None
-    except (ValueError, UnicodeDecodeError) as error:  # also numbers of too many digits
+    except (ValueError, UnicodeDecodeError) as error:  # ValueError: broken JSON, or an integer with too many digits
         raise ValueError(f"{os.fspath(path)}: broken JSON: {error}") from error
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes a file in one go; a crash in between leaves the old one."""
+    """Writes a file atomically: after a crash, `path` still holds the old content."""
     path = Path(path)
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
@@ -48,11 +48,12 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    """The dict of a JSON object; raises RepeatedKeysError if it repeats a key."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
         repeated = sorted({key for key in keys if keys.count(key) > 1})
         named = ", ".join(repr(key) for key in repeated[:5]) + (", ..." if len(repeated) > 5 else "")
         plural = len(repeated) > 1
         raise RepeatedKeysError(f"the key{'s' * plural} {named} stand{'' if plural else 's'}", repeated)
-    return found
+    return content

@@ -1,4 +1,4 @@
-"""Ending a run on purpose: Ctrl-C and SIGTERM let the step in progress finish, so that a checkpoint can be written."""
+"""Graceful stop on Ctrl-C or SIGTERM: the current training step finishes, so that a checkpoint can be written."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ logger = logging.getLogger(__name__)
 
 
 class TerminatedError(KeyboardInterrupt):
-    """SIGTERM ended the run; like Ctrl-C it is no error."""
+    """SIGTERM stopped the run. Like KeyboardInterrupt, this is not an error of the program."""
 
     exit_status = 128 + signal.SIGTERM
 
 
 class StopRequest:
-    """Whether somebody has asked the process to stop.
+    """Whether the process was asked to stop.
 
     Attributes:
-        signal: the number of the signal; None: nobody has.
+        signal: number of the received signal; None if no stop was requested.
     """
 
     def __init__(self) -> None:
@@ -32,37 +32,37 @@ class StopRequest:
         return self.signal is not None
 
     def exception(self) -> KeyboardInterrupt:
-        """What to raise once everything is saved."""
+        """The exception to raise after the checkpoint is written."""
         return TerminatedError() if self.signal == signal.SIGTERM else KeyboardInterrupt()
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Within this context the first SIGINT or SIGTERM is only noted, and the second acts as usual. Outside the main
-    thread, where Python handles no signals, nothing changes."""
+    """Records the first SIGINT or SIGTERM in the yielded request; a second signal gets its original handler. Outside
+    the main thread, where Python handles no signals, the context does nothing."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
 
-    def note(number: int, _frame: FrameType | None) -> None:
+    def record(number: int, _frame: FrameType | None) -> None:
         request.signal = number
-        for name, handler in before.items():  # a second signal does what it always did
+        for name, handler in original.items():  # a second signal gets the original handler
             signal.signal(name, handler)
-        if hasattr(signal, "SIGCHLD"):  # workers may have got the signal too: their end must not interrupt a step
+        if hasattr(signal, "SIGCHLD"):  # loader workers may get the signal too; their exit must not interrupt a step
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         logger.warning("stopping after this step; a second signal stops at once, without a checkpoint")
 
-    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
-    for name in before:
-        signal.signal(name, note)
+    original = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    for name in original:
+        signal.signal(name, record)
     try:
         yield request
     finally:
-        for name, handler in before.items():
+        for name, handler in original.items():
             signal.signal(name, handler)
 
 
 def ignore_interrupts(_worker: int = 0) -> None:
-    """For the workers of a loader: Ctrl-C reaches them too, but only the main process decides when to stop."""
+    """Makes a data loader worker ignore Ctrl-C, since only the main process decides when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

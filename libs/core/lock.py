@@ -1,4 +1,4 @@
-"""One process at a time in a folder. The system frees a lock when its process ends, however it ends."""
+"""A lock that admits one process per folder. The operating system frees it when the process ends, even by a crash."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from filelock import FileLock, Timeout
 
 @contextlib.contextmanager
 def locked(folder: Path, name: str) -> Iterator[None]:
-    """Makes a folder if need be, and keeps every other process from training in it.
+    """Creates `folder` if it does not exist, and holds its lock within the context.
 
     Raises:
-        ValueError: another process does (names the folder).
+        ValueError: another process holds the lock; names the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / name, thread_local=False)

@@ -1,4 +1,4 @@
-"""Tables for pages in Markdown."""
+"""Tables in Markdown."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pandas as pd
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as GitHub reads it, a line per row and without a newline at its end.
+    """A table in GitHub's Markdown, one line per row, without a trailing newline.
 
     Args:
-        columns: titles, of which some may be empty or equal.
+        columns: titles; they may be empty or repeated.
         rows: one cell per column. A cell is written as `str(cell)` with "|" escaped; numbers are not rounded.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Threads on a CPU: how many there may be, and how they wait for each other."""
+"""CPU threads: the number of usable cores, and whether OpenMP's waiting threads spin or sleep."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import sys
 import time
 from collections.abc import Collection, MutableMapping
 
-# GNU's OpenMP, in the torch wheels for Linux, obeys the first; LLVM's and Intel's, for macOS and Windows, the second.
+# GNU's OpenMP (torch wheels for Linux) reads the first variable, LLVM's and Intel's (macOS, Windows) the second.
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
-CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")  # the user has decided if one is set
-SAMPLES, PAUSE = 5, 0.01  # looks at the number of running processes, and seconds between them
+CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")  # if the user has set one, it is kept
+SAMPLES, PAUSE = 5, 0.01  # samples of the number of running processes, and seconds between them
 
 
 def choose_waiting(environment: MutableMapping[str, str] = os.environ, modules: Collection[str] = sys.modules) -> None:
-    """Lets OpenMP's threads sleep while they wait, instead of spinning, if other processes need the cores.
+    """Makes OpenMP's threads sleep instead of spin while they wait, if other processes need the cores.
 
-    Spinning threads hold the cores that another process, or their own late sibling, needs: beside one busy process
-    training ran 4 times slower than with sleeping ones. On an idle machine it is the other way round, since waking a
-    thread takes its time. The runtime reads these variables when torch is loaded, so this has to come first; it does
-    nothing once torch is there, or where the user has set one of `CHOICES`.
+    Spinning threads occupy cores: beside one busy process, training with spinning threads was 4 times slower than with
+    sleeping ones. On an idle machine spinning is faster, because waking a thread takes time. OpenMP reads the variables
+    when torch is loaded, so call this function before importing torch. It does nothing if torch is already loaded or
+    the user has set one of `CHOICES`.
     """
     if "torch" in modules or any(name in environment for name in CHOICES):
         return
@@ -29,12 +29,12 @@ def choose_waiting(environment: MutableMapping[str, str] = os.environ, modules: 
 
 
 def running_processes() -> int:
-    """Processes and threads, beside this one, that run or want to run now, as far as the system tells."""
+    """Number of other processes and threads that are running or ready to run; 0 if the system does not tell."""
     try:
         counts = []
         for sample in range(SAMPLES):
             time.sleep(PAUSE if sample else 0)
-            with open("/proc/loadavg", encoding="ascii") as file:  # "0.20 0.18 0.12 1/80 11206": 1 runs now
+            with open("/proc/loadavg", encoding="ascii") as file:  # "0.20 0.18 0.12 1/80 11206": 1 process runs
                 counts.append(int(file.read().split()[3].split("/")[0]) - 1)
         return round(statistics.median(counts))
     except (OSError, ValueError, IndexError):
@@ -42,7 +42,7 @@ def running_processes() -> int:
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

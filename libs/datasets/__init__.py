@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""Data sets by name: the benchmarks of `presets.py` and data sets of plug-ins."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ __all__ = ["Preset", "TALDataset", "make_data_loader", "make_dataset", "register
 
 
 def register_dataset(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator: registers a class or function `(is_training, split, **dataset_section)` as `dataset_name`."""
+    """Decorator: registers a class or function as the data set `name`. It is called with `(is_training, split,
+    **dataset_section)` if the configuration has `dataset_name: name`. Raises ValueError if the name is taken."""
 
     def decorate(factory: Callable[..., Any]) -> Callable[..., Any]:
         if name in PRESETS:
@@ -27,7 +28,15 @@ def register_dataset(name: str) -> Callable[[Callable[..., Any]], Callable[..., 
 
 
 def make_dataset(name: str, is_training: bool, split: Sequence[str], **kwargs: Any) -> Any:
-    """The data set `name` with the keys of the `dataset` section."""
+    """Builds the data set `name`.
+
+    Args:
+        split: subsets of the annotation file.
+        kwargs: keys of the `dataset` section of a configuration.
+
+    Raises:
+        ValueError: unknown name; lists the known ones.
+    """
     if name in PRESETS:
         return TALDataset(PRESETS[name], is_training, split, **kwargs)
     if name in DATASETS.names():

@@ -5,7 +5,7 @@
 
 Segments and durations are in seconds. `label_id` may be missing when `label` names the class: ids are then
 given in the order of the file's top-level list `classes` or, without one, in alphabetical order. A video with
-`"labeled": false` is one that nobody has annotated, which is not the same as one in which nothing happens.
+`"labeled": false` was never annotated, whereas a labeled video without events contains only background.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from .event_labels import EventLabels
 logger = logging.getLogger(__name__)
 
 EVENTS = "annotations"  # the key of a video's events
-KEYS = ("subset", "duration", "fps", "labeled")  # that are read beside them
-MIN_DURATION = 1e-3  # seconds; shorter events are duplicates' kin: dropped by the duplicate rule
-PAST_END = 0.5  # seconds; events that end this much after their video are counted in a warning
-SAME_TIME = 1e-3  # seconds; both ends within this: the same event
+KEYS = ("subset", "duration", "fps", "labeled")  # further keys of a video that are read
+MIN_DURATION = 1e-3  # seconds; `duplicate_mask` drops shorter events
+PAST_END = 0.5  # seconds; events that end later than this after their video are counted in a warning
+SAME_TIME = 1e-3  # seconds; tolerance at both ends within which two events are duplicates
 
 
 class Event(NamedTuple):
@@ -41,15 +41,15 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class Video:
-    """One video of an annotation file; `events` is empty where nothing is annotated."""
+    """One video of an annotation file."""
 
     id: str
     subset: str  # lower case
     duration: float | None  # seconds
     fps: float | None
     events: tuple[Event, ...]
-    labeled: bool = True  # False: nobody has annotated it, and `events` is empty
-    extra: dict[str, object] = field(default_factory=dict)  # unread keys of the video
+    labeled: bool = True  # False: never annotated, `events` is empty
+    extra: dict[str, object] = field(default_factory=dict)  # keys of the video that this reader does not use
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ class Annotations:
     path: str
     videos: tuple[Video, ...]
     label_ids: dict[str, int]  # class name -> id, over all subsets
-    own_ids: bool = True  # whether the ids stand in the file, or were given; False: numbered by their names' order
+    own_ids: bool = True  # ids are from the file or from `label_ids`; False: classes were numbered in order
 
     def of_subsets(self, subsets: Sequence[str]) -> list[Video]:
         """The videos of the given subsets, in the order of the file. Names are compared in lower case.
 
         Raises:
-            ValueError: no video in one of them; names the subsets that the file has.
+            ValueError: a subset has no video; lists the subsets of the file.
         """
         wanted = {subset.lower() for subset in subsets}
         present = {video.subset for video in self.videos}
@@ -82,17 +82,16 @@ def read_annotations(
     """Reads and checks an annotation file.
 
     Args:
-        hidden: videos whose events are dropped before anything looks at them.
-        label_ids: class name -> id, instead of collecting it from the events that are read. The file may lack some of
-            the classes and all ids, but must not contradict the map.
-        source: of `label_ids`, for messages.
+        hidden: ids of videos whose events are removed before any event is read.
+        label_ids: class name -> id; replaces collecting the classes from the events. The file may lack some of the
+            classes and all ids, but must not contradict the map.
+        source: where `label_ids` is from, for messages.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: broken JSON, no `database`, times that are not numbers, a label without an id, events under
-            another key than `annotations`; names the file, the video and the value. An event that ends before it
-            starts is an error; one of no length or outside its video is kept and counted in a warning, since the
-            public files have some.
+        ValueError: broken JSON, no `database`, times that are not numbers, a label without an id, events under another
+            key than `annotations`; names the file, the video and the value. An event with end < start is an error.
+            Events of zero length or outside their video occur in public files: they are kept and counted in a warning.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -122,8 +121,15 @@ def _read(
 
 
 def duplicate_mask(starts: np.ndarray, ends: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """ActionFormer's rule for the events of one video, in the order of the file: an event is kept iff it lasts at
-    least 1 ms and no kept event of its label has both ends within 1 ms. Returns the mask of kept events, (N,)."""
+    """ActionFormer's duplicate rule: an event is kept iff it lasts at least 1 ms and no earlier kept event of its label
+    has both ends within 1 ms.
+
+    Args:
+        starts, ends, labels: (N,) events of one video in file order; times in seconds.
+
+    Returns:
+        (N,) bool, True for kept events.
+    """
     starts, ends, labels = np.asarray(starts, float), np.asarray(ends, float), np.asarray(labels)
     keep = ends - starts >= MIN_DURATION
     for i in np.flatnonzero(keep):
@@ -139,7 +145,7 @@ def _describe(content: object) -> str:
 
 
 def is_unlabeled(path: str, video_id: str, entry: object) -> bool:
-    """Whether a video of a file is marked with `"labeled": false`."""
+    """Whether a video of a file is marked `"labeled": false`."""
     mark = entry.get("labeled", True) if isinstance(entry, dict) else True
     if not isinstance(mark, bool):
         raise ValueError(f"{path}: video '{video_id}': labeled {mark!r}: expected true or false")
@@ -147,14 +153,14 @@ def is_unlabeled(path: str, video_id: str, entry: object) -> bool:
 
 
 def misplaced_events(entry: Mapping[str, object]) -> list[str]:
-    """Keys of a video without anything under `annotations` that hold what look like events."""
+    """For a video without events under `annotations`: its other keys that hold a list of events."""
     if entry.get(EVENTS):
         return []
     return [key for key, value in entry.items() if isinstance(value, list) and any(map(_looks_like_event, value))]
 
 
 def _looks_like_event(entry: object) -> bool:
-    """Something with times and without a score, which proposals and detections have."""
+    """Whether an object has times and no score; proposals and detections have a score."""
     if not isinstance(entry, dict):
         return False
     return ("segment" in entry or {"start", "end"} <= entry.keys()) and "score" not in entry
@@ -176,7 +182,7 @@ def _events(path: str, video_id: str, entry: object) -> list[dict[str, object]]:
 
 
 def _located_events(path: str, video_id: str, entry: object) -> Iterator[tuple[str, dict[str, object]]]:
-    """The events of a video, each with its place for messages."""
+    """Yields (location for error messages, event) for each event of a video."""
     for event in _events(path, video_id, entry):
         yield _place(path, video_id), event
 
@@ -228,17 +234,17 @@ def _warn_about_times(path: str, videos: tuple[Video, ...]) -> None:
     empty = [(v.id, e) for v in videos for e in v.events if e.end - e.start < MIN_DURATION]
     late = [(v.id, e) for v in videos for e in v.events if v.duration and e.end > v.duration + PAST_END]
     early = [(v.id, e) for v in videos for e in v.events if e.start < 0]
-    for problem, found in (
+    for problem, events in (
         ("have no length", empty),
         (f"end more than {PAST_END:g} s past their video", late),
         ("start before their video", early),
     ):
-        if found:
-            video_id, event = found[0]
+        if events:
+            video_id, event = events[0]
             logger.warning(
                 "%s: %d events %s, such as [%g, %g] in '%s'",
                 path,
-                len(found),
+                len(events),
                 problem,
                 event.start,
                 event.end,

@@ -14,7 +14,7 @@ class Crop(NamedTuple):
     start: int  # first step
     length: int  # steps
     segments: np.ndarray  # (N, 2) float32, clipped to the crop and relative to it
-    kept: np.ndarray  # (N',) bool: which of the given segments these are
+    kept: np.ndarray  # (M,) bool: which of the M given segments are in `segments`
 
 
 def random_crop(
@@ -27,14 +27,16 @@ def random_crop(
     trunc_thresh: float,
     crop_ratio: tuple[float, float] | None = None,
 ) -> Crop | None:
-    """Draws the part of a video that a training step sees; None: all of it.
+    """Draws a random crop of a training video; None if the whole video is used.
 
-    A longer video is cropped to `max_seq_len`; a shorter one to a random share between `crop_ratio`, if given.
-    Windows are drawn (at most 200 times) until one holds an event; an event belongs to a window if at least
-    `trunc_thresh` of it lies inside, `offset` steps of tolerance at both ends included.
+    Videos longer than `max_seq_len` are cropped to it, shorter ones to a random share within `crop_ratio`, if given.
+    Windows are drawn until one contains an event, at most `MAX_TRIALS` times; then the last window is used. A window
+    contains an event if at least `trunc_thresh` of the event lies in the window extended by `offset` at both ends.
 
     Args:
-        segments: (N, 2) in grid steps, float32.
+        num_steps: length of the video in grid steps.
+        segments: (M, 2) float32 events in grid steps.
+        offset: half the width of a step, in steps.
     """
     if num_steps > max_seq_len:
         length = max_seq_len

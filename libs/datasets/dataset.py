@@ -1,4 +1,4 @@
-"""One reader for every benchmark and for a user's own data."""
+"""The data set of all benchmarks and of users' own data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 
 
 class SampleKey(int):
-    """The index of a video that also knows the epoch, for what is random; any data set can be indexed with it."""
+    """The index of a video together with the epoch, which seeds the random crop. It is an int, so it can index any data
+    set."""
 
     epoch: int
 
@@ -39,7 +40,7 @@ class SampleKey(int):
 
 
 class Attributes(TypedDict):
-    """What ActionFormer's scripts ask a data set for."""
+    """What `TALDataset.get_attributes` returns, as in ActionFormer."""
 
     dataset_name: str
     tiou_thresholds: np.ndarray  # (T,)
@@ -50,19 +51,20 @@ class TALDataset(Dataset):
     """Features and events of one or more subsets of an annotation file.
 
     Args:
-        preset: what the benchmark's reader does.
+        preset: rules of the benchmark for reading and evaluating.
         is_training: crop randomly, and return segments in grid steps. Videos marked `"labeled": false` are left out
             unless `video_ids` names them.
         split: subsets, in lower case.
-        seed: of the random crops; the crop of a video depends on (seed, epoch, index) only.
-        annotations: instead of reading `json_file`.
-        video_ids: only these videos of the subsets.
+        seed: seed of the random crops; a crop depends only on (seed, epoch, index).
+        annotations: used instead of reading `json_file`.
+        video_ids: restricts the subsets to these videos.
 
     The other arguments are the keys of the `dataset` section of a configuration.
 
     Raises:
-        ValueError: nothing to read, labels that contradict `num_classes`, values that are missing; names the file
-            and the video.
+        FileNotFoundError: annotation or feature files are missing.
+        ValueError: no video to read, labels that contradict `num_classes`, missing values; names the file and the
+            video.
     """
 
     def __init__(
@@ -125,11 +127,12 @@ class TALDataset(Dataset):
         elif is_training:
             videos = self._labeled(videos)
         self.videos = self._present(videos, missing_features or preset.missing_features)
-        for video in self.videos:  # fail now, not in the middle of an epoch
+        for video in self.videos:  # report missing times now, not in the middle of an epoch
             self._fps(video), self._duration(video)
-        self.features.length(self.videos[0].id)  # its shape stands for the others', which are checked when read
+        self.features.length(self.videos[0].id)  # checks one file; the others are checked when they are read
 
     def _labeled(self, videos: list[Video]) -> list[Video]:
+        """The videos that are not marked `labeled: false`; raises ValueError if there are none."""
         labeled = [video for video in videos if video.labeled]
         if not labeled:
             raise ValueError(
@@ -144,7 +147,7 @@ class TALDataset(Dataset):
         return labeled
 
     def _check_labels(self) -> list[int]:
-        """Ids of the configuration that no label has. Raises where labels do not fit `num_classes`."""
+        """Class ids below `num_classes` without a label. Raises ValueError if the labels do not fit `num_classes`."""
         if self.class_agnostic:
             return []
         ids = set(self.label_dict.values())
@@ -155,7 +158,7 @@ class TALDataset(Dataset):
                 f"num_classes must be at least {max(ids) + 1} and ids must not be negative"
             )
         if not ids:
-            return []  # nothing is annotated: training and evaluation say so, and every class may be detected
+            return []  # no annotations: training and evaluation report this, and prediction may use every class
         if self.preset.all_classes and len(ids) != self.num_classes:
             raise ValueError(
                 f"{self.json_file}: {len(ids)} different labels, but dataset.num_classes is {self.num_classes}; set "
@@ -164,6 +167,7 @@ class TALDataset(Dataset):
         return sorted(set(range(self.num_classes)) - ids)
 
     def _present(self, videos: list[Video], policy: str) -> list[Video]:
+        """The videos that have a feature file. `policy` for the others: "skip" or "error"."""
         missing = [video for video in videos if not self.features.exists(video.id)]
         if missing and (policy == "error" or len(missing) == len(videos)):
             raise FileNotFoundError(
@@ -177,16 +181,16 @@ class TALDataset(Dataset):
                 "split %s: %d of %d videos have no feature file and are skipped: %s",
                 list(self.split), len(missing), len(videos), names,
             )  # fmt: skip
-        gone = {video.id for video in missing}
-        return [video for video in videos if video.id not in gone]
+        missing_ids = {video.id for video in missing}
+        return [video for video in videos if video.id not in missing_ids]
 
     @property
     def class_names(self) -> dict[int, str]:
-        """Class id -> name; empty where one class stands for all."""
+        """Class id -> name; empty for a class-agnostic data set."""
         return label_names(self)
 
     def get_attributes(self) -> Attributes:
-        """What ActionFormer's scripts ask a data set for."""
+        """Name, tIoU thresholds and empty classes, as in ActionFormer."""
         return {
             "dataset_name": self.preset.title,
             "tiou_thresholds": self.tiou_thresholds,
@@ -197,12 +201,12 @@ class TALDataset(Dataset):
         return len(self.videos)
 
     def grid(self, index: int) -> Grid:
-        """How the features of a video lie in time (ActivityNet's three cases included)."""
+        """The time grid of a video's features."""
         video = self.videos[index]
         return self.rule.grid(video.id, self.features.length(video.id), self._duration(video) * self._fps(video))
 
     def num_steps(self, index: int) -> int:
-        """Steps that a sample of this video has at most (what bucketing sorts by)."""
+        """Upper bound of the number of steps in a sample of this video; the sort key of bucketing."""
         length = self.grid(index).length
         return min(length, self.max_seq_len) if self.is_training else length
 
@@ -247,7 +251,7 @@ class TALDataset(Dataset):
         return self._events(video, self.grid(index), self._fps(video))
 
     def has_event_on_grid(self, index: int) -> bool:
-        """Whether some event of a video has a length and lies, in part, where there are features."""
+        """Whether an event of non-zero length overlaps the time span of the video's features."""
         segments, _ = self.events(index)
         grid = self.grid(index)
         end = grid.length - 1 + grid.offset
@@ -278,8 +282,8 @@ class TALDataset(Dataset):
         return np.ascontiguousarray(segments, dtype=np.float32), labels
 
     def _clip_to_features(self, segments: np.ndarray, labels: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-        """ActivityNet's training filter: events that start after the last feature, or of which less than
-        `trunc_thresh` lies before it, are dropped, the others cut there."""
+        """ActivityNet's training filter: drops events that start after the last feature or have less than
+        `trunc_thresh` of their length before it, and cuts the others at the last feature."""
         end = np.float32(grid.length + grid.offset)
         inside = np.minimum(segments[:, 1], end) - segments[:, 0]
         whole = segments[:, 1] - segments[:, 0]

@@ -1,4 +1,4 @@
-"""Videos and events as an annotation file that we write has them."""
+"""Types of videos and events in the annotation files that this project writes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ class VideoEntry(TypedDict):
     subset: str
     duration: NotRequired[float]  # seconds
     fps: NotRequired[float]
-    labeled: NotRequired[bool]  # False: nobody has annotated it
+    labeled: NotRequired[bool]  # False: never annotated
     offset: NotRequired[float]  # seconds from the first feature to the start of an Ego4D clip
     annotations: list[EventEntry]

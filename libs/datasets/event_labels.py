@@ -1,4 +1,4 @@
-"""Class ids for the labels of an annotation file's events."""
+"""Class ids of the labels in an annotation file."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from .labels import label_number, label_text, whole_number
 
 
 class EventLabels:
-    """Which class id the label of an event means, over all events of a file.
+    """Maps the labels of a file's events to class ids.
 
     Args:
-        path: of the file, for messages.
-        events: as the file has them, each with its place for messages.
-        classes: the file's list `classes`; None: it has none.
-        given: class name -> id, instead of collecting the classes from the events.
-        source: of `given`, for messages.
+        path: annotation file, for messages.
+        events: (location for messages, event) of all events of the file.
+        classes: the file's list `classes`; None: the file has no such list.
+        given: class name -> id; replaces collecting the classes from the events.
+        source: where `given` is from, for messages.
 
     Attributes:
-        ids: name -> id over all subsets: the given map, or from `label_id`, else from the list `classes`, else in
+        ids: class name -> id over all subsets: `given`; else from `label_id`; else in the order of `classes`; else in
             alphabetical order.
-        own_ids: whether ids were given, in the file or by the map.
+        own_ids: whether the ids are from the file or from `given`.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class EventLabels:
         self.path, self.source, self.frozen = path, source, given is not None
         self.ids: dict[str, int] = dict(given or {})
         self.own_ids = True
-        self.aliases: dict[str, int] = {}  # labels that are class ids
-        unnumbered: dict[str, object] = {}  # name -> label
-        unnamed: dict[int, str] = {}  # id -> place of its first event
+        self.aliases: dict[str, int] = {}  # label -> id, of labels that are class ids themselves, such as "3"
+        unnumbered: dict[str, object] = {}  # name -> label, of events without label_id
+        unnamed: dict[int, str] = {}  # id -> location of its first event, of events without label
         for where, event in events:
             label, number = event.get("label"), event.get("label_id")
             if number is None and label is None:
@@ -54,7 +54,9 @@ class EventLabels:
 
     def _add(self, name: str, number: int, where: str) -> None:
         if self.frozen and name not in self.ids:
-            if self.ids.get(str(number)) != number:  # a class that has a number for a name may get another
+            if (
+                self.ids.get(str(number)) != number
+            ):  # a class without a name is called by its id, "3": the file may name it
                 raise ValueError(f"{where}: label '{name}' (label_id {number}) is not in {self.source}")
             return
         if self.ids.setdefault(name, number) != number:

@@ -1,4 +1,4 @@
-"""Reading feature files, no more of them than is asked for."""
+"""Reads features from files, only the rows that are requested."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ __all__ = ["EXTENSIONS", "FeatureError", "FeatureFiles", "file_format", "files_b
 
 
 class FeatureFiles:
-    """The features of videos: one file each, or one HDF5 file; several folders are concatenated on channels.
+    """Features of videos, in one file per video or in one HDF5 file. Features of several folders are concatenated along
+    the channels.
 
     Args:
-        folders: where the files are; a file `.hdf5` or `.h5` holds a data set per video.
-        prefix, ext: a file is called prefix + video id + ext; the end of ext decides the format. `.npy`, `.npz` (array
-            `feats`, or the only one) and `.pt` (a tensor) hold T x C; `.csv` holds T rows of C numbers, with or
-            without a header row.
-        channels: expected number of channels in each folder, or in all together (one number).
-        cache_bytes: whole videos are kept in memory up to so many bytes, in 16 bits where that loses nothing.
+        folders: folders of feature files; a path that ends in `.hdf5` or `.h5` is a file with one data set per video.
+        prefix, ext: a video's file is named prefix + video id + ext; the last suffix of `ext` decides the format.
+            `.npy`, `.npz` (array `feats`, or the only array) and `.pt` (a tensor) hold T x C; `.csv` holds T rows of C
+            numbers, with or without a header row.
+        channels: expected number of channels, per folder or in total (one number).
+        cache_bytes: memory for caching whole videos, which are stored as float16 if that is exact.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class FeatureFiles:
         return Path(folder) / f"{self.prefix}{video_id}{self.ext}"
 
     def exists(self, video_id: str) -> bool:
-        """Whether every folder has this video."""
+        """Whether every folder has features of this video."""
         for folder in self.folders:
             if is_hdf5(folder):
                 if self.prefix + video_id not in hdf5_keys(folder):
@@ -82,8 +83,8 @@ class FeatureFiles:
         return True
 
     def ids(self) -> list[str]:
-        """Videos that the first folder, or a folder within it, holds a file (or data set) of, sorted. Files without the
-        prefix are left out. An id of a file in a nested folder has the folder's name in it, "day1/camera2"."""
+        """Sorted ids of the videos with features in the first folder or its subfolders. Files without the prefix are
+        ignored. The id of a file in a subfolder includes the subfolder: "day1/camera2"."""
         folder, end = self.folders[0], "" if is_hdf5(self.folders[0]) else self.ext
         names = hdf5_keys(folder) if is_hdf5(folder) else files_below(folder)
         return sorted(
@@ -93,17 +94,17 @@ class FeatureFiles:
         )
 
     def length(self, video_id: str) -> int:
-        """Number of steps T, from the header where the format has one. Files of several folders may differ by a
-        few steps at the end: the shortest counts, at most `MAX_LENGTH_DIFFERENCE` steps are dropped."""
+        """Number of steps T, from the file's header if the format has one. Folders may differ by at most
+        `MAX_LENGTH_DIFFERENCE` steps; the shortest length counts."""
         return self._common_length(video_id, [self._shape(video_id, folder)[0] for folder in self.folders])
 
     def read(self, video_id: str, start: int = 0, stop: int | None = None, step: int = 1) -> np.ndarray:
-        """Rows start:stop:step as float32, (T', C); from the cache they are read-only.
+        """Rows start:stop:step, (T', C) float32; read-only if they are from the cache.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: damaged file, other than two dimensions, a wrong number of channels (says so if T and C
-                look swapped), lengths of the folders that differ, or numbers that are not finite.
+            ValueError: damaged file, not two-dimensional, a wrong number of channels (with a hint if T and C look
+                swapped), folders of different lengths, or values that are not finite.
         """
         if self.cache is None:
             return self._read(video_id, start, stop, step)
@@ -125,7 +126,7 @@ class FeatureFiles:
         return feats
 
     def shape(self, video_id: str) -> tuple[int, int]:
-        """(T, C) over all folders, checked like what `read` returns, from the headers where the format has them."""
+        """(T, C) over all folders, from the headers where possible, with the shape checks of `read`."""
         shapes = [self._shape(video_id, folder) for folder in self.folders]
         channels = sum(shape[1] for shape in shapes)
         self._check_channels(video_id, channels)
@@ -198,7 +199,7 @@ class FeatureFiles:
 
     @contextmanager
     def _array(self, video_id: str, folder: str) -> Iterator[Any]:
-        """Something that can be sliced: a memory map, an array or an HDF5 data set."""
+        """Yields a memory map, an array or an HDF5 data set, all of which can be sliced."""
         path = self.path(video_id, folder)
         if is_hdf5(folder):
             with open_hdf5(folder) as file:
@@ -215,7 +216,7 @@ class FeatureFiles:
 
 
 def _compact(feats: np.ndarray) -> np.ndarray:
-    """In 16 bits where that loses nothing, as with features that were stored so."""
+    """float16 if the conversion is exact, as for features stored in 16 bits; else unchanged."""
     with np.errstate(over="ignore"):
         half = feats.astype(np.float16)
     return half if np.array_equal(half, feats) else feats

@@ -1,4 +1,4 @@
-"""The formats of feature files: which ending means which, and how each is read."""
+"""Formats of feature files: detection by file ending, and reading."""
 
 from __future__ import annotations
 
@@ -19,23 +19,25 @@ PICKLES = (".pkl", ".pickle")
 
 
 class FeatureError(ValueError):
-    """Features that cannot be used. `kind` names the problem in a word."""
+    """Features that cannot be used. `kind` is a short name of the problem, such as "shape"."""
 
-    def __init__(self, message: str, kind: str = "unreadable") -> None:  # a loader passes the message alone
+    def __init__(
+        self, message: str, kind: str = "unreadable"
+    ) -> None:  # default: a loader worker re-raises with the message alone
         super().__init__(message)
         self.kind = kind
 
 
 def is_hdf5(path: str | os.PathLike) -> bool:
-    """Whether this is one HDF5 file with a data set per video, instead of a folder."""
+    """Whether `path` is an HDF5 file with one data set per video rather than a folder."""
     return Path(path).suffix.lower() in HDF5_ENDINGS and not os.path.isdir(path)
 
 
 def file_format(name: str | os.PathLike) -> str:
-    """The ending that decides how a file is read, such as ".npy" of "run.mp4.npy".
+    """The ending that decides how a file is read, such as ".npy" for "run.mp4.npy".
 
     Raises:
-        ValueError: another ending; a pickle, with the line that converts it.
+        ValueError: unknown ending; for a pickle, the message contains a command that converts it.
     """
     ending = Path(f"x{os.fspath(name)}").suffix.lower()
     if ending in PICKLES:
@@ -53,15 +55,15 @@ def file_format(name: str | os.PathLike) -> str:
 
 
 def read_array(path: Path, ending: str) -> Any:
-    """The array of a file, as it stands or as a memory map.
+    """The array in a file, in memory or as a memory map.
 
     Raises:
-        FeatureError: damaged, or of another format than its ending says; several arrays, none called `feats`.
+        FeatureError: damaged file, content that does not match the ending, or several arrays of which none is `feats`.
     """
     try:
         if ending == ".npz":
             with np.load(path) as archive:
-                array = archive[_only(path, list(archive))]
+                array = archive[_array_name(path, list(archive))]
             if not isinstance(array, np.ndarray):
                 raise ValueError("what it holds is not an array")
             return array
@@ -73,7 +75,7 @@ def read_array(path: Path, ending: str) -> Any:
         return array
     except FeatureError:
         raise
-    except Exception as error:  # numpy, zipfile and torch raise many kinds on damaged files
+    except Exception as error:  # numpy, zipfile and torch raise many types of errors on damaged files
         reason = str(error).split("\n")[0] or type(error).__name__
         if "pickle" in reason.lower() or "weights_only" in reason:
             reason = (
@@ -83,26 +85,26 @@ def read_array(path: Path, ending: str) -> Any:
 
 
 def array_shape(path: Path, ending: str) -> tuple[int, ...]:
-    """Shape of the array of a file, from its header where the format has one."""
+    """Shape of the array in a file, from its header if the format has one."""
     return _npz_shape(path) if ending == ".npz" else read_array(path, ending).shape
 
 
 def files_below(folder: str | os.PathLike) -> list[str]:
-    """Files in a folder and the folders within it, as relative paths with "/"."""
-    found: list[str] = []
+    """Paths of all files in a folder and its subfolders, relative to it, with "/" as separator."""
+    paths: list[str] = []
     seen: set[str] = set()
-    for here, folders, names in os.walk(os.fspath(folder), followlinks=True):
-        if os.path.realpath(here) in seen:  # a link to a folder above
+    for current, folders, names in os.walk(os.fspath(folder), followlinks=True):
+        if os.path.realpath(current) in seen:  # a symbolic link to a parent folder
             folders.clear()
             continue
-        seen.add(os.path.realpath(here))
-        inside = os.path.relpath(here, folder).replace(os.sep, "/")
-        found += names if inside == "." else [f"{inside}/{name}" for name in names]
-    return found
+        seen.add(os.path.realpath(current))
+        inside = os.path.relpath(current, folder).replace(os.sep, "/")
+        paths += names if inside == "." else [f"{inside}/{name}" for name in names]
+    return paths
 
 
-def _only(path: Path, names: list[str]) -> str:
-    """The array that holds the features: `feats`, or the only one."""
+def _array_name(path: Path, names: list[str]) -> str:
+    """Name of the array that holds the features: `feats`, or the only array."""
     if NPZ_KEY in names:
         return NPZ_KEY
     if len(names) != 1:
@@ -115,17 +117,17 @@ def _read_tensor(path: Path) -> np.ndarray:
     content = torch.load(path, map_location="cpu", weights_only=True)
     if isinstance(content, dict):
         tensors = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
-        content = tensors[_only(path, list(tensors))]
+        content = tensors[_array_name(path, list(tensors))]
     if not isinstance(content, torch.Tensor):
         raise ValueError(f"it holds a {type(content).__name__}; expected a tensor")
     return content.detach().float().numpy()
 
 
 def _read_csv(path: Path) -> np.ndarray:
-    """A table with or without a header row. A first row of numbers is data, unless it counts the columns from 0 or 1:
-    then it is what pandas or R write over columns without names."""
+    """Reads a table with or without a header row. A first row of numbers is data, unless it is 0, 1, 2, ... or 1, 2, 3,
+    ...: pandas and R write such rows for columns without names."""
     table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    first = pd.to_numeric(table.iloc[0], errors="coerce").to_numpy(np.float64)  # NaN: no number
+    first = pd.to_numeric(table.iloc[0], errors="coerce").to_numpy(np.float64)  # NaN: not a number
     numbers = np.isfinite(first)
     if numbers.any() and not numbers.all():
         raise ValueError(
@@ -139,7 +141,7 @@ def _npz_shape(path: Path) -> tuple[int, ...]:
     """Shape of the array in an .npz, from its header alone."""
     try:
         with zipfile.ZipFile(path) as archive:
-            key = _only(path, [name.removesuffix(".npy") for name in archive.namelist()])
+            key = _array_name(path, [name.removesuffix(".npy") for name in archive.namelist()])
             with archive.open(f"{key}.npy") as file:
                 version = np.lib.format.read_magic(file)
                 read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -152,6 +154,7 @@ def _npz_shape(path: Path) -> tuple[int, ...]:
 
 @lru_cache(maxsize=8)
 def hdf5_keys(path: str) -> frozenset[str]:
+    """Names of all data sets in an HDF5 file."""
     names: list[str] = []
     with open_hdf5(path) as file:
         file.visititems(lambda name, item: names.append(name) if hasattr(item, "shape") else None)
@@ -159,7 +162,12 @@ def hdf5_keys(path: str) -> frozenset[str]:
 
 
 def open_hdf5(path: str) -> Any:
-    """The open file, as h5py gives it."""
+    """Opens an HDF5 file with h5py.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: h5py is not installed, or the file is damaged.
+    """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"dataset.feat_folder: HDF5 file not found: {path}")
     try:

@@ -1,4 +1,4 @@
-"""How feature steps lie in time, and features on that grid."""
+"""The time grid of a feature sequence, and interpolation of features to it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch.nn.functional as F
 
 
 class Grid(NamedTuple):
-    """How feature steps lie in time: step x is centred at (x * stride + num_frames / 2) / fps seconds."""
+    """The time grid of a feature sequence: step x is centred at (x * stride + num_frames / 2) / fps seconds."""
 
-    stride: float  # frames from one step to the next
-    num_frames: float  # frames that one step looks at
-    length: int  # steps
+    stride: float  # frames between consecutive steps
+    num_frames: float  # frames covered by one step
+    length: int  # number of steps
     resize: bool  # whether the features are interpolated to `length`
 
     @property
@@ -26,13 +26,16 @@ class Grid(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class GridRule:
-    """The keys of the `dataset` section that decide the grid, ActivityNet's three cases included.
+    """The keys of the `dataset` section that determine a video's grid.
+
+    There are three cases, as in ActionFormer's ActivityNet reader: features at a fixed stride, features spread over the
+    video's duration (`feat_stride` <= 0), and features interpolated to `max_seq_len` (`force_upsampling`).
 
     Attributes:
-        feat_stride: frames from one feature to the next; <= 0: the features are spread over the video.
-        num_frames: frames that one feature looks at.
+        feat_stride: frames between consecutive features; <= 0: the features are spread over the video.
+        num_frames: frames covered by one feature.
         downsample_rate: every `downsample_rate`-th feature is used.
-        max_seq_len: steps to which `force_upsampling` interpolates.
+        max_seq_len: number of steps to which `force_upsampling` interpolates.
     """
 
     feat_stride: float
@@ -43,18 +46,18 @@ class GridRule:
 
     @property
     def regular(self) -> bool:
-        """Whether features lie every `feat_stride` frames, whatever the video's length."""
+        """Whether features lie at a fixed stride of `feat_stride` frames."""
         return self.feat_stride > 0 and not self.force_upsampling
 
     def grid(self, video_id: str, steps: int, video_frames: float) -> Grid:
         """The grid of a video.
 
         Args:
-            steps: of its feature file.
-            video_frames: its duration in frames; looked at only where features are spread over the video.
+            steps: number of steps in the feature file.
+            video_frames: duration of the video in frames; used only if the features are spread over the video.
 
         Raises:
-            ValueError: more steps than `max_seq_len` where these are spread; names the video.
+            ValueError: features spread over the video have more than `max_seq_len` steps; names the video.
         """
         if self.regular:
             rate = self.downsample_rate
@@ -73,8 +76,8 @@ class GridRule:
 
 
 def resize(feats: np.ndarray, grid: Grid) -> torch.Tensor:
-    """(T, C) features -> (C, T'), interpolated to the length of the grid where it asks for that. They lie by time, as
-    in the file, unless they were interpolated."""
+    """(T, C) features -> (C, T'), interpolated linearly to `grid.length` if `grid.resize`. Without interpolation the
+    result is a transposed view, so that memory stays ordered by time as in the file."""
     by_channel = torch.from_numpy(np.require(feats, requirements=["C", "W"])).T  # (C, T)
     if grid.resize:
         by_channel = F.interpolate(by_channel[None], size=grid.length, mode="linear", align_corners=False)[0]

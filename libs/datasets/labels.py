@@ -1,7 +1,7 @@
-"""What the label of an event or a detection means: a class name, or the id of a class.
+"""Interpretation of labels in files: a label is a class name or a class id.
 
-Files name classes by text ("run", "3") or by number (3, 3.0). A whole number stands for the name without decimals, and
-for a class id only where no class has that name.
+Files give labels as text ("run", "3") or numbers (3, 3.0). A whole number is first looked up as a class name without
+decimals ("3"); it is a class id only if no class has that name.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-LARGEST = 2**53  # ids beyond are not told apart everywhere
+LARGEST = 2**53  # float64 does not represent all larger integers
 WHOLE = re.compile(r"[+-]?[0-9]{1,16}(\.0*)?")
-UNKNOWN_LABEL = -1  # a class that the annotations do not have; no class has a negative id
+UNKNOWN_LABEL = -1  # id of detections whose class the annotations do not have; class ids are not negative
 
 
 def label_text(value: object, where: str) -> str:
-    """The class name that a label in a file gives: 3 and 3.0 give "3".
+    """The class name of a label: 3 and 3.0 give "3".
 
     Raises:
         ValueError: neither text nor a finite number.
@@ -32,7 +32,7 @@ def label_text(value: object, where: str) -> str:
 
 
 def whole_number(value: object) -> int | None:
-    """3 for 3, 3.0 and the texts "3" and "3.0"; None for everything that is not a whole number, or too large an id."""
+    """3 for 3, 3.0 and the texts "3" and "3.0"; None for all other values, and for integers beyond `LARGEST`."""
     if isinstance(value, str):
         value = int(value.split(".")[0]) if WHOLE.fullmatch(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not -LARGEST <= value <= LARGEST:
@@ -41,7 +41,7 @@ def whole_number(value: object) -> int | None:
 
 
 def label_number(value: object, where: str) -> int:
-    """A class id as a file gives it: 3 or 3.0.
+    """The class id of a `label_id`: 3 or 3.0.
 
     Raises:
         ValueError: not a whole number, or negative.
@@ -55,7 +55,7 @@ def label_number(value: object, where: str) -> int:
 
 
 def names_of(label_ids: Mapping[str, int]) -> dict[int, str]:
-    """Class id -> name, in the order given; of several names of one id the first."""
+    """Class id -> name, in the given order; if several names share an id, the first name."""
     names: dict[int, str] = {}
     for name, i in label_ids.items():
         names.setdefault(i, name)
@@ -63,15 +63,16 @@ def names_of(label_ids: Mapping[str, int]) -> dict[int, str]:
 
 
 def label_ids(dataset: Any) -> dict[str, int]:
-    """Class name -> id of a data set, which may be the user's own; empty where one class stands for all."""
+    """Class name -> id of a data set, including data sets of users' own classes; empty if it is class-agnostic."""
     return {} if getattr(dataset, "class_agnostic", False) else dict(getattr(dataset, "label_dict", {}))
 
 
 def label_names(dataset: Any, *, external_scores: bool = False) -> dict[int, str]:
-    """Class id -> name of a data set, which may be the user's own; empty where one class stands for all.
+    """Class id -> name of a data set, including data sets of users' own classes; empty if it is class-agnostic.
 
     Args:
-        external_scores: the detections have labels from external scores, which tell the classes apart in any case.
+        external_scores: whether the labels are from external class scores, so that a class-agnostic data set has names
+            too.
     """
     if getattr(dataset, "class_agnostic", False) and not external_scores:
         return {}
@@ -82,28 +83,28 @@ def find_label(label: object, number: object, label_ids: Mapping[str, int], own_
     """The class id of a detection.
 
     Args:
-        label: a class name or an id; None: only the id is given.
-        number: `label_id` of the detection; None: none is given.
+        label: class name or id; None: only `number` is given.
+        number: `label_id` of the detection; None: not given.
         label_ids: class name -> id.
-        own_ids: whether the annotations have ids of their own, which `number` may mean.
+        own_ids: whether the annotations have their own ids, so that `number` may be one of them.
 
     Returns:
-        The id of the class of that name; else a label that is a whole number itself; else, with `own_ids`, `number`;
-        else `UNKNOWN_LABEL`.
+        The id of the class named `label`; else `label` if it is a whole number; else `number` if `own_ids`; else
+            `UNKNOWN_LABEL`.
 
     Raises:
         ValueError: a label that is neither text nor a number, or an id that is not a whole number.
     """
     if label is None:
-        own = whole_number(number)
-        if own is None:
+        class_id = whole_number(number)
+        if class_id is None:
             raise ValueError(f"{where}: label_id {number!r} is not an integer")
-        return max(own, UNKNOWN_LABEL)
+        return max(class_id, UNKNOWN_LABEL)
     name = label_text(label, where)
     if name in label_ids:
         return label_ids[name]
-    own = whole_number(label)
-    if own is not None:
-        return max(own, UNKNOWN_LABEL)
-    beside = whole_number(number)
-    return max(beside, UNKNOWN_LABEL) if beside is not None and own_ids else UNKNOWN_LABEL
+    class_id = whole_number(label)
+    if class_id is not None:
+        return max(class_id, UNKNOWN_LABEL)
+    given_id = whole_number(number)
+    return max(given_id, UNKNOWN_LABEL) if given_id is not None and own_ids else UNKNOWN_LABEL

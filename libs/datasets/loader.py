@@ -1,4 +1,4 @@
-"""Batches: seeded, resumable, of whole videos."""
+"""Data loaders of whole videos, with a seeded and resumable order."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from .video import VideoItem
 
 
 class EpochBatchSampler(Sampler[list[SampleKey]]):
-    """Shuffled batches whose order is a function of (seed, epoch); the last, smaller batch is dropped.
+    """Shuffled batches whose order depends only on (seed, epoch); the last, incomplete batch is dropped.
 
-    Every iteration is one epoch and moves on to the next; `set_epoch` goes to a given one.
+    Each iteration over the sampler is one epoch and then advances the epoch; `set_epoch` selects an epoch.
 
     Args:
-        bucketing: batches of videos of similar length. Videos are shuffled, sorted by length within groups of 16
-            batches, cut into batches, and the batches shuffled.
+        lengths: steps of each video; needed only for bucketing.
+        size: number of videos.
+        bucketing: batches of videos of similar length. Videos are shuffled, sorted by length within groups of `GROUP`
+            batches and cut into batches, and the batches are shuffled.
     """
 
-    GROUP = 16
+    GROUP = 16  # batches
 
     def __init__(
         self, lengths: list[int] | None, size: int, batch_size: int, seed: int, *, bucketing: bool = False
@@ -40,7 +42,7 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         self.epoch, self.start = 0, 0
 
     def set_epoch(self, epoch: int, *, start: int = 0) -> None:
-        """The next iteration is this epoch, from batch `start` on."""
+        """Makes the next iteration this epoch, from batch `start` on."""
         self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
@@ -63,7 +65,7 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
 
 
 def check_batch_size(batch_size: int, *, key: str = "loader.batch_size") -> None:
-    """Raises ValueError where a process would be left without a video."""
+    """Raises ValueError if there are more processes than videos in a batch, so that one would have none."""
     if batch_size < distributed.world_size():
         raise ValueError(
             f"{key}: {batch_size} is that of all processes together and must not be smaller than their "
@@ -72,7 +74,7 @@ def check_batch_size(batch_size: int, *, key: str = "loader.batch_size") -> None
 
 
 def identity(batch: list[VideoItem]) -> list[VideoItem]:
-    """Collation of a list of videos to a list of videos; the model pads."""
+    """Collate function that returns the list of videos unchanged; the model pads."""
     return batch
 
 
@@ -89,20 +91,22 @@ def make_data_loader(
     """Loader of lists of videos.
 
     Args:
-        generator: its initial seed decides the order and the crops of every epoch (training only).
-        batch_size: of training; evaluation uses `eval_batch_size`, in the order of the annotation file.
+        generator: for training: its initial seed determines the order and the crops of every epoch.
+        batch_size: videos in a training batch, over all processes.
+        bucketing: see `EpochBatchSampler`.
+        eval_batch_size: videos in an evaluation batch; evaluation follows the order of the annotation file.
     """
-    num_workers = min(num_workers, os.cpu_count() or 1)  # more get in each other's way; results do not depend on it
+    num_workers = min(num_workers, os.cpu_count() or 1)  # more workers are slower; results do not depend on the number
     load = partial(
         DataLoader, dataset, num_workers=num_workers, collate_fn=identity, persistent_workers=num_workers > 0,
         worker_init_fn=ignore_interrupts,
     )  # fmt: skip
     if not is_training:
-        mine = distributed.share(range(len(dataset)))
-        return load(batch_size=eval_batch_size, sampler=mine)
+        return load(batch_size=eval_batch_size, sampler=distributed.share(range(len(dataset))))
     seed = 0 if generator is None else generator.initial_seed()
-    dataset.seed = seed  # of the crops
+    dataset.seed = seed  # seed of the crops
     lengths = [dataset.num_steps(i) for i in range(len(dataset))] if bucketing else None
     sampler = EpochBatchSampler(lengths, len(dataset), batch_size, seed, bucketing=bucketing)
-    own = torch.Generator().manual_seed(seed % 2**63)  # the loader draws worker seeds: not from the model's generator
-    return load(batch_sampler=sampler, generator=own)
+    # The loader draws worker seeds. A generator of its own leaves the model's random numbers unchanged.
+    worker_seeds = torch.Generator().manual_seed(seed % 2**63)
+    return load(batch_sampler=sampler, generator=worker_seeds)

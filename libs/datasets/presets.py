@@ -1,4 +1,4 @@
-"""What differs from benchmark to benchmark in reading and evaluating, as data."""
+"""Rules of each benchmark for reading and evaluating, as data."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ def _range(low: float, high: float, count: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Preset:
-    """
+    """Rules of one benchmark.
+
     Attributes:
-        title: name that ActionFormer's data sets report.
-        tiou: thresholds of the evaluation.
-        missing_features: whether a video without a feature file is skipped (and counted) or an error.
-        default_duration: seconds where the file gives none; None: that is an error.
-        duplicates: whether repeated events are kept in training.
-        all_classes: whether every class of the configuration must have a label in the file.
-        spread: whether ActivityNet's three ways to place features in time apply (feat_stride <= 0, upsampling).
-        clip_to_features: whether training events are cut where the features end.
-        class_agnostic: whether num_classes: 1 means one class for every action.
+        title: data set name that ActionFormer reports.
+        tiou: tIoU thresholds of the evaluation.
+        missing_features: what to do with a video without a feature file: "skip" (and count) or "error".
+        default_duration: duration in seconds of videos without one; None: a missing duration is an error.
+        duplicates: "keep" or "remove" repeated events in training.
+        all_classes: whether every class id below `num_classes` must have a label.
+        spread: whether `feat_stride` <= 0 and `force_upsampling` are allowed, as for ActivityNet.
+        clip_to_features: whether training events are cut at the end of the features.
+        class_agnostic: whether `num_classes: 1` means one class for all actions.
     """
 
     title: str

@@ -1,9 +1,10 @@
 """Synthetic data sets in ActionFormer's format, for demonstrations and tests. THE DATA ARE MADE UP: features are drawn
 from random prototypes, no video was ever seen, and results on them say nothing about real benchmarks.
 
-The features have the structure of clip features: each class has a prototype, classes of one group share most of
-theirs (so that they are confused), each video has a style of its own, the background is a mixture that partly looks
-like actions, every step averages the frames of its window (so boundaries blur), and neighbouring steps overlap.
+The features imitate clip features. Each class has a prototype; the prototypes of one group of classes are similar, so
+that these classes are confused. Each video has its own style (gain and shift per channel). The background is a mixture
+that partly resembles actions. Each step averages the frames of its window, so that boundaries blur, and the windows of
+neighbouring steps overlap.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ from .entries import EventEntry, VideoEntry
 
 @dataclass(frozen=True, kw_only=True)
 class Simulation:
-    """
+    """Parameters of a synthetic data set.
+
     Attributes:
-        num_train, num_test: videos.
-        num_classes: actions; consecutive groups of `group_size` are confusable.
-        channels: of the features.
-        difficulty: 0 (prototypes stand out) to 1 (barely above the noise).
+        num_train, num_test: number of videos.
+        num_classes: number of action classes; consecutive groups of `group_size` classes are similar.
+        channels: feature channels.
+        difficulty: 0 (prototypes stand out) to 1 (prototypes barely exceed the noise).
         duration: shortest and longest video in seconds.
         fps, feat_stride, num_frames: timing of the features, as in a configuration.
-        background_share: how much of an action's prototype hard background shows at most.
+        background_share: largest share of an action's prototype in hard background.
     """
 
     num_train: int = 40
@@ -62,7 +64,7 @@ class Simulation:
 
 
 class Simulated(TypedDict):
-    """What `simulate` has written."""
+    """What `simulate` returns."""
 
     json_file: str
     feat_folder: str
@@ -74,14 +76,14 @@ class Simulated(TypedDict):
 def simulate(
     out: str | Path, spec: Simulation, *, annotations: str | Path | None = None, jobs: int = 1, progress: bool = False
 ) -> Simulated:
-    """Writes `annotations.json`, `features/*.npy` (float16, T x C) and `simulation.json`.
+    """Writes `annotations.json`, `features/*.npy` (float16, T x C) and `simulation.json` into `out`.
 
     Args:
-        annotations: take videos and events from this file instead of drawing them (its classes, subsets, times).
-        jobs: processes.
+        annotations: take classes, subsets, videos and events from this file instead of drawing them.
+        jobs: number of processes.
 
     Returns:
-        Where the files are, and what is in them.
+        Paths and sizes of the data set.
     """
     out = Path(out)
     if annotations is None:
@@ -96,8 +98,8 @@ def simulate(
     parsed = read_annotations(json_file)
     num_classes = max(parsed.label_ids.values()) + 1
     prototypes = _prototypes(spec, num_classes)
-    here = out.absolute()  # joblib keeps its processes, and they their folder
-    work = (joblib.delayed(_write_video)(here, video, prototypes, spec) for video in parsed.videos)
+    folder = out.absolute()  # absolute, since reused joblib processes keep an old working directory
+    work = (joblib.delayed(_write_video)(folder, video, prototypes, spec) for video in parsed.videos)
     for _ in tqdm(
         joblib.Parallel(n_jobs=jobs, return_as="generator")(work),
         total=len(parsed.videos), desc="simulating", unit="video", leave=False, disable=None if progress else True,
@@ -117,6 +119,7 @@ def simulate(
 
 
 def _draw_database(spec: Simulation) -> dict[str, VideoEntry]:
+    """Videos with random durations and events."""
     rng = np.random.default_rng(derive_seed(spec.seed, "events"))
     database: dict[str, VideoEntry] = {}
     for subset, count in (("training", spec.num_train), ("test", spec.num_test)):
@@ -132,7 +135,7 @@ def _draw_database(spec: Simulation) -> dict[str, VideoEntry]:
 
 
 def _draw_events(spec: Simulation, duration: float, number: int, rng: np.random.Generator) -> list[EventEntry]:
-    """Events one after another with pauses; most of one main class, as in sports videos."""
+    """Consecutive events with pauses; about 70 % are of the video's main class, as in sports videos."""
     main = number % spec.num_classes  # so that every class has a video
     events: list[EventEntry] = []
     time = float(rng.uniform(1.0, 4.0))
@@ -152,9 +155,9 @@ def _prototypes(spec: Simulation, num_classes: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(derive_seed(spec.seed, "prototypes"))
     num_groups = -(-num_classes // spec.group_size)
     group = rng.standard_normal((num_groups, spec.channels))
-    own = rng.standard_normal((num_classes, spec.channels))
+    individual = rng.standard_normal((num_classes, spec.channels))
     shared = 0.6 + 0.3 * spec.difficulty
-    action = shared * group[np.arange(num_classes) // spec.group_size] + (1 - shared**2) ** 0.5 * own
+    action = shared * group[np.arange(num_classes) // spec.group_size] + (1 - shared**2) ** 0.5 * individual
     scene = rng.standard_normal((8, spec.channels))
     return {
         name: table / np.linalg.norm(table, axis=1, keepdims=True)
@@ -163,6 +166,7 @@ def _prototypes(spec: Simulation, num_classes: int) -> dict[str, np.ndarray]:
 
 
 def _write_video(out: Path, video: Video, prototypes: dict[str, np.ndarray], spec: Simulation) -> None:
+    """Draws the features of a video and writes them as float16 (T, C)."""
     rng = np.random.default_rng(derive_seed(spec.seed, video.id, "features"))
     fps = video.fps or spec.fps
     duration = video.duration or max((event.end for event in video.events), default=10.0) + 2.0
@@ -171,7 +175,9 @@ def _write_video(out: Path, video: Video, prototypes: dict[str, np.ndarray], spe
     signal = 1.6 - 1.1 * spec.difficulty
     noise = 0.06 + 0.1 * spec.difficulty
     background = (1 - share.max(axis=1, keepdims=True)).clip(min=0)
-    hard = _smooth(rng, steps, len(prototypes["action"])) * spec.background_share  # hard background: a hint of actions
+    hard = (
+        _smooth(rng, steps, len(prototypes["action"])) * spec.background_share
+    )  # hard background: weak action prototypes
     feats = signal * (share + background * hard) @ prototypes["action"]
     feats += 0.5 * background * (_smooth(rng, steps, len(prototypes["scene"])) @ prototypes["scene"])
     feats *= rng.uniform(0.7, 1.3, size=(1, spec.channels))  # the video's style: gain and shift per channel
@@ -184,7 +190,7 @@ def _write_video(out: Path, video: Video, prototypes: dict[str, np.ndarray], spe
 
 
 def _action_share(video: Video, num_classes: int, steps: int, fps: float, spec: Simulation) -> np.ndarray:
-    """(T, K) share of each step's window that each class fills."""
+    """(T, K) share of each step's window that events of each class cover."""
     start = np.arange(steps) * spec.feat_stride / fps
     end = start + spec.num_frames / fps
     share = np.zeros((steps, num_classes))
@@ -195,7 +201,7 @@ def _action_share(video: Video, num_classes: int, steps: int, fps: float, spec: 
 
 
 def _smooth(rng: np.random.Generator, steps: int, count: int) -> np.ndarray:
-    """(T, count) non-negative weights that change over a few seconds, at most 1 in sum."""
+    """(T, count) non-negative weights that change over a few seconds; each row sums to at most 1."""
     knots = rng.dirichlet(np.full(count, 0.3), size=max(steps // 40, 2))
     at = np.linspace(0, len(knots) - 1, steps)
     return np.stack([np.interp(at, np.arange(len(knots)), knots[:, j]) for j in range(count)], axis=1)

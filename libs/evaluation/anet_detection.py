@@ -1,4 +1,4 @@
-"""ActionFormer's evaluator under its name; the computation is in `evaluation.py`, the printing in `report.py`."""
+"""ActionFormer's evaluator class. `average_precision.py` computes the numbers, `tables.py` prints them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from .tables import format_result
 
 
 class ANETdetection:
-    """ActionFormer's evaluator under its name: annotation file in, `evaluate(predictions)` -> numbers.
+    """ActionFormer's evaluator: reads an annotation file; `evaluate(predictions)` returns mAP and recall.
 
     Args:
         ant_file: annotation JSON.
-        split: one or more subsets of it, any case; None: all videos. Videos marked `"labeled": false` are left out,
+        split: one or more of its subsets, in any case; None: all videos. Videos marked `"labeled": false` are ignored,
             with the detections in them.
         tiou_thresholds: (T,).
-        dataset_name: a name for the printout; None: the file's name.
+        top_k: the k of Recall@kx.
+        dataset_name: name for the printout; None: the name of the file.
         absent_labels: see `evaluate_detections`.
-        annotations: instead of reading `ant_file`.
+        annotations: used instead of reading `ant_file`.
     """
 
     def __init__(
@@ -60,27 +61,31 @@ class ANETdetection:
         self.result: EvaluationResult | None = None
 
     def evaluate_all(self, preds: Any) -> EvaluationResult:
-        """The whole result, of what `evaluate` takes."""
+        """Like `evaluate`, but returns the whole result and prints nothing."""
         return evaluate_detections(
             self.ground_truth,
-            self._judged(as_detections(preds, self.label_ids, self.own_ids)),
+            self._in_labeled_videos(as_detections(preds, self.label_ids, self.own_ids)),
             tiou=self.tiou_thresholds,
             topk=self.top_k,
             absent_labels=self.absent_labels,
         )
 
-    def _judged(self, detections: Detections) -> Detections:
-        """Those in videos that somebody has annotated."""
+    def _in_labeled_videos(self, detections: Detections) -> Detections:
+        """The detections that are not in videos marked `"labeled": false`."""
         if not self.unlabeled:
             return detections
         kept = np.array([video not in self.unlabeled for video in detections.video_id], dtype=bool)
         return Detections(*(column[kept] for column in detections))
 
     def evaluate(self, preds: Any, verbose: bool = True) -> tuple[np.ndarray, float, np.ndarray]:
-        """Takes a dict or data frame of columns, a `Detections`, or the path of a result file.
+        """Evaluates detections, and keeps the whole result in `self.result`.
+
+        Args:
+            preds: dict or data frame of columns, `Detections`, or path of a result file.
+            verbose: print the table.
 
         Returns:
-            mAP per tIoU (T,), average mAP, recall (T, len(top_k)); the whole result is left in `self.result`.
+            mAP per tIoU (T,), average mAP, recall (T, len(top_k)).
         """
         self.result = self.evaluate_all(preds)
         if verbose:

@@ -1,11 +1,12 @@
 """Detection metrics of temporal action localization: AP per class and tIoU, and Recall@kx.
 
-The numbers are those of ActionFormer's evaluator (itself ActivityNet's), computed without a loop over detections:
+The numbers equal the numbers of ActionFormer's evaluator (which is ActivityNet's), but no loop over detections is
+needed.
 
-* A detection is a true positive iff it takes an event, and detections choose in the order of their scores, each
-  the best-overlapping event that is still free. With one common order among the detections this is the stable
-  matching, so deferred acceptance finds it in a few rounds over whole arrays.
-* Classes, videos and thresholds are independent, so each round treats all of them at once.
+In that evaluator the detections choose in the order of their scores: each takes the best-overlapping event that is
+still free, and is a true positive iff there is one. This assignment is the stable matching in which every event prefers
+the detection with the higher score. Deferred acceptance finds the stable matching in a few rounds of array operations,
+for all classes and videos at once.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ class GroundTruth(NamedTuple):
     t_start: np.ndarray  # (G,) float64
     t_end: np.ndarray  # (G,) float64
     label: np.ndarray  # (G,) int64
-    videos: frozenset[str]  # of the split, with or without events
+    videos: frozenset[str]  # all videos of the split, with or without events
     num_dropped: int  # events that the duplicate rule dropped
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What `evaluate_detections` returns; fractions, not percent."""
+    """Result of `evaluate_detections`, as fractions, not percent."""
 
     tiou: np.ndarray  # (T,)
     label: np.ndarray  # (K,) class ids of the ground truth, ascending
@@ -48,7 +49,7 @@ class EvaluationResult:
     topk: tuple[int, ...]
     recall: np.ndarray  # (T, len(topk)), mean over classes
     num_gt: np.ndarray  # (K,) events per class
-    counts: dict[str, int] = field(default_factory=dict)  # of what was left out, and why
+    counts: dict[str, int] = field(default_factory=dict)  # events, videos and predictions, and those left out
 
     @property
     def mAP(self) -> np.ndarray:  # noqa: N802 (the field's spelling)
@@ -96,21 +97,18 @@ def evaluate_detections(
     topk: Sequence[int] = (1, 5),
     absent_labels: str = "reference",
 ) -> EvaluationResult:
-    """Average precision per tIoU and class, and Recall@kx.
+    """Average precision per tIoU and class, and Recall@kx. As in ActionFormer, detections in videos that are not in the
+    split count as false positives.
 
     Args:
         tiou: thresholds, (T,).
         topk: the k of Recall@kx: the k·n best detections count in a video with n events of the class.
-        absent_labels: what becomes of detections whose label no event has. ActionFormer numbers the classes of
-            the ground truth 0..K-1 and leaves other labels as they are, so that label 7 lands on class number 7
-            ("reference"); "drop" drops them.
-
-    Returns:
-        Detections in videos that are not in the split count as false positives, as in ActionFormer;
-        `counts` tells how many of every kind there were.
+        absent_labels: how to treat detections with a label that no event has. ActionFormer renumbers the classes of the
+            ground truth to 0..K-1 but keeps other labels, so that label 7 counts for class number 7 ("reference");
+            "drop" ignores these detections.
 
     Raises:
-        ValueError: no event in the ground truth; thresholds outside (0, 1].
+        ValueError: no event in the ground truth, or thresholds outside (0, 1].
     """
     thresholds = np.asarray(tiou, dtype=np.float64)
     ranked = rank_detections(truth, detections, tiou=tiou, absent_labels=absent_labels)
@@ -123,25 +121,25 @@ def evaluate_detections(
 
 
 class Ranked(NamedTuple):
-    """The detections that count, rows of one class together, best score first, and the events that they overlap."""
+    """Detections sorted by class and falling score, and the events that they overlap."""
 
-    row: np.ndarray  # (N,) rows of the detections that were given
-    det_class: np.ndarray  # (N,) number of the class for which each counts, ascending
-    det_video: np.ndarray  # (N,) number of the video; -1: none with events
+    row: np.ndarray  # (N,) indices into the given detections
+    det_class: np.ndarray  # (N,) index into `classes` of the class for which each counts, ascending
+    det_video: np.ndarray  # (N,) index of the video; -1: a video without events
     classes: np.ndarray  # (K,) class ids of the ground truth, ascending
-    gt_class: np.ndarray  # (G,)
+    gt_class: np.ndarray  # (G,) index into `classes`
     gt_video: np.ndarray  # (G,)
     num_gt: np.ndarray  # (K,) events per class
-    pairs: Pairs  # with an event of the same class and video
+    pairs: Pairs  # overlapping pairs of the same class and video
     counts: dict[str, int]
 
     def match(self, threshold: float) -> np.ndarray:
-        """(G,) position among the ranked detections of the one that takes each event; N: none. `threshold` must not
-        lie below those given to `rank_detections`."""
+        """(G,) index of the ranked detection that takes each event; N: none. `threshold` must not be below the
+        thresholds given to `rank_detections`."""
         return match(self.pairs, threshold, len(self.row), len(self.gt_class))
 
     def of_class(self) -> list[slice]:
-        """The rows of each class."""
+        """The range of rows of each class."""
         bounds = np.searchsorted(self.det_class, np.arange(len(self.classes) + 1)).tolist()
         return [slice(a, b) for a, b in itertools.pairwise(bounds)]
 
@@ -149,7 +147,7 @@ class Ranked(NamedTuple):
 def rank_detections(
     truth: GroundTruth, detections: Detections, *, tiou: ArrayLike, absent_labels: str = "reference"
 ) -> Ranked:
-    """What `evaluate_detections` (see there for arguments and errors) looks at."""
+    """Sorts the detections for `evaluate_detections`, which describes arguments and errors."""
     thresholds = np.asarray(tiou, dtype=np.float64)
     if not len(truth.label):
         raise ValueError("evaluation: the ground truth of this split holds no event")
@@ -172,7 +170,7 @@ def rank_detections(
         "predictions_in_unknown_videos": int((~pd.Series(detections.video_id).isin(truth.videos)).sum()),
     }
 
-    # Rows of one class together, best score first; of equal scores the last row first (a reversed stable sort).
+    # Sorted by class, then by falling score; of equal scores the last row is first, as in a reversed stable sort.
     order = np.argsort(detections.score, kind="stable")[::-1]
     order = order[det_class[order] >= 0]
     order = order[np.argsort(det_class[order], kind="stable")]
@@ -187,8 +185,8 @@ def rank_detections(
 
 
 def true_positives(truth: GroundTruth, detections: Detections, *, tiou: float) -> np.ndarray:
-    """(N,) which detections take an event of their class at this tIoU, when they choose in the order of their scores.
-    What a detection takes does not depend on those with lower scores, so that the mask also holds for every prefix."""
+    """(N,) bool: which detections take an event of their class at this tIoU, if they choose in the order of their
+    scores. Detections with lower scores do not matter, so the mask also holds if a score threshold removes these."""
     matched = np.zeros(len(detections.label), dtype=bool)
     if len(truth.label):
         ranked = rank_detections(truth, detections, tiou=[tiou], absent_labels="drop")
@@ -198,7 +196,7 @@ def true_positives(truth: GroundTruth, detections: Detections, *, tiou: float) -
 
 
 def _number_classes(label: np.ndarray, classes: np.ndarray, absent: str) -> tuple[np.ndarray, dict[str, int]]:
-    """Labels -> 0..K-1, or -1 for detections that count nowhere."""
+    """Class indices 0..K-1 of labels (N,), -1 for detections that are ignored, and the counts of absent labels."""
     position = np.searchsorted(classes, label).clip(max=len(classes) - 1)
     known = classes[position] == label
     collides = ~known & (label >= 0) & (label < len(classes)) & (absent == "reference")
@@ -211,7 +209,15 @@ def _number_classes(label: np.ndarray, classes: np.ndarray, absent: str) -> tupl
 
 
 def average_precision(matched: np.ndarray, num_gt: int) -> np.ndarray:
-    """Area under the interpolated precision-recall curve, (T,), of (T, n) true-positive flags in order of score."""
+    """Area under the interpolated precision-recall curve.
+
+    Args:
+        matched: (T, n) true-positive flags in order of falling score.
+        num_gt: number of events.
+
+    Returns:
+        (T,).
+    """
     if not matched.shape[1]:
         return np.zeros(len(matched))
     precision = np.cumsum(matched, axis=1) / np.arange(1, matched.shape[1] + 1)
@@ -220,7 +226,8 @@ def average_precision(matched: np.ndarray, num_gt: int) -> np.ndarray:
 
 
 def _recall(pairs: Pairs, tiou: np.ndarray, k: int, gt_class: np.ndarray, num_gt: np.ndarray) -> np.ndarray:
-    """(T,) share of events that one of the k·n best detections of their video and class covers, mean over classes."""
+    """(T,) share of events that one of the k·n best detections of their video and class covers, averaged over
+    classes."""
     chosen = pairs.rank_in_video < k * pairs.num_in_video
     best = np.zeros(len(gt_class))
     np.maximum.at(best, pairs.gt[chosen], pairs.iou[chosen])

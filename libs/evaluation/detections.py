@@ -1,4 +1,4 @@
-"""Detections of a whole split as arrays, and on disk as ActivityNet's result JSON beside the ground truth."""
+"""Detections of a split as arrays, and reading and writing of result files and ground truth."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from libs.datasets.labels import UNKNOWN_LABEL, find_label
 __all__ = ["UNKNOWN_LABEL"]
 
 TABLES = (".csv", ".tsv")
-COLUMNS = {  # of a result table: ours, and ActionFormer's
+COLUMNS = {  # column of a result table (ours or ActionFormer's) -> our name
     "video": "video", "video-id": "video", "video_id": "video",
     "start": "start", "t-start": "start", "end": "end", "t-end": "end",
     "label": "label", "label_id": "label_id", "score": "score",
@@ -28,7 +28,7 @@ COLUMNS = {  # of a result table: ours, and ActionFormer's
 
 
 class Detections(NamedTuple):
-    """Rows of detections, in the order in which they were produced. Times in seconds."""
+    """Columns of detections, in the order in which they were produced. Times in seconds."""
 
     video_id: np.ndarray  # (N,) str
     t_start: np.ndarray  # (N,) float64
@@ -48,7 +48,7 @@ def make_detections(video_id: Any, t_start: Any, t_end: Any, label: Any, score: 
     """Checks and converts columns (arrays, tensors or lists).
 
     Raises:
-        ValueError: columns of different length, or a time or score that is not finite (names the video).
+        ValueError: columns of different lengths, or a time or score that is not finite; names the video.
     """
     ids = np.asarray(video_id, dtype=object).ravel()
     numbers = [np.asarray(column).ravel() for column in (t_start, t_end, label, score)]
@@ -66,16 +66,20 @@ def make_detections(video_id: Any, t_start: Any, t_end: Any, label: Any, score: 
 
 
 def concatenate(parts: list[Detections]) -> Detections:
-    """One table of several; of none, an empty one."""
+    """Concatenates detections; an empty list gives empty detections."""
     if not parts:
         return make_detections([], [], [], [], [])
     return Detections(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def as_detections(predictions: Any, label_ids: Mapping[str, int] | None = None, own_ids: bool = True) -> Detections:
-    """Accepts what ActionFormer's evaluator accepts — a dict or data frame with the columns `video-id`, `t-start`,
-    `t-end`, `label`, `score` — a `Detections`, or the path of a result file. Whole numbers in `label` are class ids,
-    texts are class names. The argument is not changed. `label_ids`, `own_ids`: see `read_results`."""
+    """Converts the input of ActionFormer's evaluator to `Detections`. The argument is not changed.
+
+    Args:
+        predictions: dict or data frame with the columns `video-id`, `t-start`, `t-end`, `label`, `score`; `Detections`;
+            or path of a result file. Whole numbers in `label` are class ids, texts are class names.
+        label_ids, own_ids: see `read_results`.
+    """
     label_ids = label_ids or {}
     if isinstance(predictions, Detections):
         return predictions
@@ -98,8 +102,9 @@ def _resolve(
     own_ids: bool,
     where: str | Sequence[str],
 ) -> list[int]:
-    """`find_label` of every row, each pair looked up once; `where`: one for all, or of each row, for messages."""
-    found: dict[tuple, int] = {}
+    """Class ids of all rows by `find_label`, which is called once per (label, number). `where`: location for messages,
+    one for all rows or one per row."""
+    ids: dict[tuple, int] = {}
     rows = []
     pairs = zip(labels, [None] * len(labels) if numbers is None else numbers, strict=True)
     for row, (label, number) in enumerate(pairs):
@@ -107,15 +112,15 @@ def _resolve(
         if isinstance(label, (list, dict)):
             raise ValueError(f"{place}: label {label!r} must be a text or a number")
         key = (type(label), label, number)
-        if key not in found:
-            found[key] = find_label(label, number, label_ids, own_ids, place)
-        rows.append(found[key])
+        if key not in ids:
+            ids[key] = find_label(label, number, label_ids, own_ids, place)
+        rows.append(ids[key])
     return rows
 
 
 def to_table(detections: Detections, label_names: dict[int, str]) -> pd.DataFrame:
-    """A row per detection: `video`, `start`, `end` (seconds), `label`, `label_id`, `score`. Ids without a name become
-    their number."""
+    """One row per detection: `video`, `start`, `end` (seconds), `label`, `label_id`, `score`. The label of a class
+    without a name is its id."""
     return pd.DataFrame(
         {
             "video": detections.video_id,
@@ -136,9 +141,14 @@ def write_results(
     videos: Sequence[str] = (),
     **extra: Any,
 ) -> None:
-    """Writes ActivityNet's result JSON, atomically. Each detection also carries its `label_id`; `extra` are more
-    top-level keys. Numbers keep all their digits, so that reading gives the same evaluation. `videos` are written even
-    if nothing was detected in them."""
+    """Writes ActivityNet's result JSON, atomically. Numbers keep all digits, so that the file evaluates to the same
+    numbers.
+
+    Args:
+        label_names: class id -> name; each detection also gets its `label_id`.
+        videos: ids that are written even without detections.
+        extra: further top-level keys.
+    """
     results: dict[str, list] = {video_id: [] for video_id in videos}
     rows = zip(*(column.tolist() for column in detections), strict=True)
     for video_id, start, end, label, score in rows:
@@ -150,7 +160,7 @@ def write_results(
 
 
 def write_ground_truth(path: str | os.PathLike, videos: Sequence[Video], label_names: dict[int, str]) -> None:
-    """Writes videos with their events as an annotation file, which `read_annotations` reads; without other keys."""
+    """Writes videos and their events as an annotation file for `read_annotations`."""
     database = {
         video.id: {
             "subset": video.subset,
@@ -169,15 +179,16 @@ def write_ground_truth(path: str | os.PathLike, videos: Sequence[Video], label_n
 
 def read_results(path: str | os.PathLike, label_ids: Mapping[str, int], own_ids: bool = True) -> Detections:
     """Reads a result file: ActivityNet's JSON, or a table `.csv` or `.tsv` with the columns `video`, `start`, `end`,
-    `label` (or `label_id`), `score`, or ActionFormer's names of them.
+    `label` (or `label_id`), `score`, or with ActionFormer's names of these columns.
 
     Args:
         label_ids: class name -> id.
-        own_ids: whether a `label_id` beside an unknown name may mean an id of theirs, see `find_label`. What is neither
-            name nor id becomes `UNKNOWN_LABEL`, which the evaluator counts and reports.
+        own_ids: whether the annotations have their own ids, so that the `label_id` of an unknown name may be one, see
+            `find_label`. Other unknown names become `UNKNOWN_LABEL`, which the evaluator counts and reports.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_json`; a detection without label, score or segment, or another format.
+        FileNotFoundError: no such file.
+        ValueError: another format, or a detection without label, score or segment.
     """
     ending = Path(path).suffix.lower()
     if ending in TABLES:
@@ -253,10 +264,10 @@ def _read_table(path: str | os.PathLike, label_ids: Mapping[str, int], own_ids: 
         numbers[name] = values
     if (bad := np.flatnonzero(numbers["end"] < numbers["start"])).size:
         raise ValueError(f"{path}: line {bad[0] + 2}: the detection ends before it starts")
-    beside = table["label_id"].replace("", None).tolist() if "label_id" in table else None
+    id_column = table["label_id"].replace("", None).tolist() if "label_id" in table else None
     labels = table["label"].replace("", None).tolist() if "label" in table else [None] * len(table)
     places = [f"{path}: line {i + 2}" for i in range(len(table))]
-    resolved = _resolve(labels, beside, label_ids, own_ids, places)
+    resolved = _resolve(labels, id_column, label_ids, own_ids, places)
     return make_detections(
         table["video"].to_numpy(object), numbers["start"], numbers["end"], resolved, numbers["score"]
     )

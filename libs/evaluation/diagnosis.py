@@ -1,16 +1,16 @@
-"""Error diagnosis of detections in the manner of DETAD (Alwassel et al., ECCV 2018): what kind of mistake each false
-positive is, what mAP would be without the mistakes of one kind, and which events are missed.
+"""Error diagnosis of detections in the manner of DETAD (Alwassel et al., ECCV 2018): the kind of each false positive,
+the mAP without the false positives of one kind, and the missed events.
 
-At a threshold t, a false positive is of the first kind that fits it:
+At a tIoU threshold t, a false positive is of the first kind that applies:
 
-* `double`: an event of its class overlaps it by t or more (a better detection has taken it);
-* `wrong label`: so does an event of another class;
+* `double`: an event of its class overlaps it by at least t (a better detection has taken that event);
+* `wrong label`: an event of another class overlaps it by at least t;
 * `localisation`: an event of its class overlaps it by at least `LOW`, but less than t;
-* `confusion`: so does an event of another class;
-* `background`: nothing overlaps it so much.
+* `confusion`: an event of another class overlaps it by at least `LOW`, but less than t;
+* `background`: no event overlaps it by `LOW`.
 
-A missed event is told apart by the same rule, seen from the event: `taken` (a detection of its class overlaps it by t
-or more, but has taken another event), `wrong label`, `localisation`, `confusion`, `undetected`.
+The same rule gives the kind of a missed event, with detections and events exchanged: `taken` (a detection of its class
+overlaps it by at least t, but has taken another event), `wrong label`, `localisation`, `confusion`, `undetected`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from .average_precision import GroundTruth, average_precision, rank_detections
 from .detections import Detections
 from .matching import matched_mask, overlapping_pairs
 
-LOW = 0.1  # tIoU from which on a detection is about an event at all
+LOW = 0.1  # lowest tIoU at which a detection counts as close to an event
 ERRORS = ("double", "wrong label", "localisation", "confusion", "background")
 MISSES = ("taken", "wrong label", "localisation", "confusion", "undetected")
-CORRECT = -1  # in place of a number of `ERRORS` or `MISSES`: a true positive, an event that is found
-PROFILE = 10  # the k up to which the kinds of the best k * G detections are counted, G being the events of a class
+CORRECT = -1  # instead of an index into `ERRORS` or `MISSES`: a true positive, a detected event
+PROFILE = 10  # kinds are counted among the best k * G detections of a class with G events, for k = 1..PROFILE
 
-# upper ends of the groups of DETAD's figures for each data set; the last group has none
+# upper ends of the ranges in DETAD's figures, by data set; the last range has no upper end
 BINS: dict[str, dict[str, tuple[float, ...]]] = {
     "thumos": {"length": (3, 6, 12, 18), "coverage": (0.02, 0.04, 0.06, 0.08), "instances": (1, 40, 80)},
     "anet": {"length": (30, 60, 120, 180), "coverage": (0.2, 0.4, 0.6, 0.8), "instances": (1, 4, 8)},
@@ -40,37 +40,37 @@ BINS: dict[str, dict[str, tuple[float, ...]]] = {
 
 
 class Group(NamedTuple):
-    """A property of the events, cut into ranges: low < value <= high."""
+    """A property of the events, divided into ranges: low < value <= high."""
 
     unit: str
     upper: np.ndarray  # (B - 1,) upper ends
-    of_event: np.ndarray  # (G,) number of the range; -1: unknown
+    of_event: np.ndarray  # (G,) index of the range; -1: unknown
     values: np.ndarray  # (G,) the property itself
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` returns. Fractions, not percent; N detections count and G events are to be found."""
+    """Result of `diagnose`, as fractions, not percent; N ranked detections, G events."""
 
     tiou: np.ndarray  # (T,)
-    row: np.ndarray  # (N,) rows of the detections that were given
-    error: np.ndarray  # (T, N) number of `ERRORS`, or CORRECT
-    miss: np.ndarray  # (T, G) number of `MISSES`, or CORRECT
+    row: np.ndarray  # (N,) indices into the given detections
+    error: np.ndarray  # (T, N) index into `ERRORS`, or CORRECT
+    miss: np.ndarray  # (T, G) index into `MISSES`, or CORRECT
     mAP: np.ndarray  # noqa: N815 (the field's spelling); (T,)
-    gain: np.ndarray  # (T, len(ERRORS)) of mAP at t, were the errors of one kind at t not there
-    profile: np.ndarray  # (T, PROFILE, len(ERRORS) + 1) detections among the best k * G of each class: errors, correct
+    gain: np.ndarray  # (T, len(ERRORS)) gain in mAP at t without the errors of one kind at t
+    profile: np.ndarray  # (T, PROFILE, len(ERRORS) + 1) kinds (last: correct) among the best k * G detections
     groups: dict[str, Group]  # "length", "instances", "coverage"
 
     def counts(self) -> np.ndarray:
-        """(T, len(ERRORS)) false positives."""
+        """(T, len(ERRORS)) number of false positives by kind."""
         return np.stack([np.bincount(e[e >= 0], minlength=len(ERRORS)) for e in self.error])
 
     def miss_counts(self) -> np.ndarray:
-        """(T, len(MISSES)) missed events."""
+        """(T, len(MISSES)) number of missed events by kind."""
         return np.stack([np.bincount(m[m >= 0], minlength=len(MISSES)) for m in self.miss])
 
     def missed_in(self, group: str) -> tuple[np.ndarray, np.ndarray]:
-        """Events in each range (B,), and those of them that are missed (T, B)."""
+        """Number of events in each range (B,), and number of missed events in it (T, B)."""
         _, upper, number, _ = self.groups[group]
         size = len(upper) + 1
         known = number >= 0
@@ -87,14 +87,15 @@ def diagnose(
     absent_labels: str = "reference",
     bins: Mapping[str, Sequence[float]] | None = None,
 ) -> Diagnosis:
-    """Sorts every false positive and every missed event, at each threshold.
+    """Determines the kind of every false positive and every missed event, at each threshold.
 
     Args:
-        tiou: thresholds, (T,), from `LOW` on (where nothing is left for `localisation` and `confusion`).
-        durations: of the videos, seconds; events of videos without one are in no range of `coverage`.
-        absent_labels: see `evaluate_detections`; a detection counts for the class for which the evaluator counts it.
+        tiou: thresholds, (T,), at least `LOW`; at t = `LOW`, `localisation` and `confusion` are empty.
+        durations: video id -> seconds; events in videos without a duration have no `coverage`.
+        absent_labels: see `evaluate_detections`; a detection counts for the same class as there.
         bins: upper ends of the ranges of `length` (seconds), `instances` (events of the class in the video) and
-            `coverage` (share of the video), such as `BINS["thumos"]`; what is missing is cut at its quintiles.
+            `coverage` (share of the video), such as `BINS["thumos"]`; properties not given are divided at their
+            quintiles.
 
     Raises:
         ValueError: as `evaluate_detections`, or a threshold below `LOW`.
@@ -109,7 +110,7 @@ def diagnose(
         ranked.det_video, ranked.det_video >= 0, start, end, ranked.gt_video, truth.t_start, truth.t_end, LOW
     )
     same = ranked.det_class[pairs.det] == ranked.gt_class[pairs.gt]
-    best = {  # largest overlap with an event (a detection) of the same, of another class
+    best = {  # (2, N), (2, G) largest IoU of a detection (event) with events (detections) of its class, of others
         side: np.zeros((2, size)) for side, size in (("det", num_det), ("gt", num_gt))
     }
     for k, mask in enumerate((same, ~same)):
@@ -128,7 +129,8 @@ def diagnose(
 
 
 def _kind(best: np.ndarray, threshold: float) -> np.ndarray:
-    """Number of the first kind that fits, from the largest overlaps with the same and with another class, (2, N)."""
+    """(N,) index of the first kind that applies. `best`: (2, N) largest IoU within the same class, and with other
+    classes."""
     same, other = best
     return np.select([same >= threshold, other >= threshold, same >= LOW, other >= LOW], [0, 1, 2, 3], 4)
 
@@ -136,7 +138,8 @@ def _kind(best: np.ndarray, threshold: float) -> np.ndarray:
 def _gains(
     matched: np.ndarray, error: np.ndarray, of_class: list[slice], num_gt: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A false positive takes no event: without it the others stay what they are, and only AP has to be counted anew."""
+    """mAP (T,), gain and profile, see `Diagnosis`. A false positive takes no event, so that removing it leaves the
+    matching unchanged and only AP is computed again."""
     num_tiou, kinds = len(matched), len(ERRORS)
     mean, gain = np.zeros(num_tiou), np.zeros((num_tiou, kinds))
     profile = np.zeros((num_tiou, PROFILE, kinds + 1), dtype=np.int64)
@@ -161,10 +164,11 @@ def _groups(
     durations: Mapping[str, float | None],
     bins: dict[str, Sequence[float]],
 ) -> dict[str, Group]:
+    """The ranges of each property whose values are known."""
     length = truth.t_end - truth.t_start
     _, of_pair, count = np.unique(np.stack([gt_class, gt_video]), axis=1, return_inverse=True, return_counts=True)
     duration = np.array([durations.get(video) or np.nan for video in truth.video_id])
-    found = {}
+    groups = {}
     for name, unit, values in (
         ("length", "s", length),
         ("instances", "", count[of_pair.ravel()].astype(np.float64)),
@@ -177,5 +181,5 @@ def _groups(
         upper = np.asarray(given, float) if given is not None else np.quantile(values[known], (0.2, 0.4, 0.6, 0.8))
         upper = np.unique(upper[upper < values[known].max()])
         number = np.where(known, np.searchsorted(upper, values, side="left"), -1)
-        found[name] = Group(unit, upper, number, values)
-    return found
+        groups[name] = Group(unit, upper, number, values)
+    return groups

@@ -1,4 +1,4 @@
-"""Which detection takes which event, over whole arrays. The rule is in `evaluation.py`."""
+"""Matching of detections and events as array operations; `average_precision.py` explains the rule."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 
 class Pairs(NamedTuple):
-    """Overlapping (detection, event) pairs of one group — a class and video —, detections in order of rank; of one
-    detection the best-overlapping event first."""
+    """Overlapping (detection, event) pairs within groups (class and video), sorted by the rank of the detection and
+    then by falling IoU."""
 
     det: np.ndarray  # (P,) rank of the detection: its row in the sorted order
     gt: np.ndarray  # (P,) row of the event
     iou: np.ndarray  # (P,)
-    rank_in_video: np.ndarray  # (P,) rank of the detection among those of its class and video
+    rank_in_video: np.ndarray  # (P,) rank of the detection among all detections of its class and video
     num_in_video: np.ndarray  # (P,) events of that class and video
 
 
@@ -28,10 +28,12 @@ def overlapping_pairs(
     gt_end: np.ndarray,
     min_iou: float,
 ) -> Pairs:
-    """Pairs of the same key that overlap by at least `min_iou` > 0.
+    """Pairs of detection and event with equal key and an IoU of at least `min_iou` > 0.
 
     Args:
-        det_key, gt_key: (N,), (G,) groups; det_ok: (N,) bool, detections that may pair at all; the others: times.
+        det_key, gt_key: (N,), (G,) groups.
+        det_ok: (N,) bool, False for detections that get no pairs.
+        det_start, det_end, gt_start, gt_end: (N,), (G,) times in seconds.
     """
     by_key = np.argsort(gt_key, kind="stable")
     sorted_key = gt_key[by_key]
@@ -51,14 +53,14 @@ def overlapping_pairs(
     iou = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
     keep = np.flatnonzero(iou >= min_iou)
     det, gt, iou = det[keep], gt[keep], iou[keep]
-    best_first = np.lexsort((-gt, -iou, det))  # of equal overlaps the later event first, as a reversed sort has it
+    best_first = np.lexsort((-gt, -iou, det))  # of equal IoUs the later event is first, as in a reversed sort
     det, gt, iou = det[best_first], gt[best_first], iou[best_first]
     return Pairs(det, gt, iou, rank[det], count[det])
 
 
 def match(pairs: Pairs, threshold: float, num_det: int, num_gt: int) -> np.ndarray:
-    """The detection that takes each event, (num_gt,); `num_det`: none. Each detection proposes to its events in turn;
-    an event keeps the best-ranked detection that has proposed so far."""
+    """(num_gt,) index of the detection that takes each event; `num_det`: none. Deferred acceptance: each detection
+    proposes to its events in turn, and an event keeps the best-ranked detection that has proposed so far."""
     keep = pairs.iou >= threshold
     det, gt = pairs.det[keep], pairs.gt[keep]
     count = np.bincount(det, minlength=num_det)
@@ -71,7 +73,7 @@ def match(pairs: Pairs, threshold: float, num_det: int, num_gt: int) -> np.ndarr
         before = holder[events]
         np.minimum.at(holder, events, free)
         displaced = before[(before < num_det) & (holder[events] != before)]
-        flags = np.zeros(num_det, dtype=bool)  # an event may have turned down its former detection several times
+        flags = np.zeros(num_det, dtype=bool)  # flags, since `displaced` may repeat a detection
         flags[free[holder[events] != free]] = flags[displaced] = True
         rejected = np.flatnonzero(flags)
         next_pair[rejected] += 1
@@ -80,7 +82,7 @@ def match(pairs: Pairs, threshold: float, num_det: int, num_gt: int) -> np.ndarr
 
 
 def matched_mask(holder: np.ndarray, num_det: int) -> np.ndarray:
-    """(num_det,) bool: true positives, of what `match` returns."""
+    """(num_det,) bool, True for true positives. `holder`: the result of `match`."""
     matched = np.zeros(num_det + 1, dtype=bool)
     matched[holder] = True
     return matched[:num_det]

@@ -1,4 +1,4 @@
-"""One pass of a model over a split: its detections, and their mAP."""
+"""Runs a model over a split and returns its detections or their mAP."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 def with_topk(config: Config, topk: int) -> Config:
-    """A copy of a configuration that keeps at most `topk` detections a video; `config` itself where `topk` <= 0."""
+    """A copy of a configuration that keeps at most `topk` detections per video; `config` itself if `topk` <= 0."""
     if topk <= 0:
         return config
-    config = copy.deepcopy(config)  # `model.test_cfg` of the copy stays its `test_cfg`
+    config = copy.deepcopy(config)  # `model.test_cfg` and `test_cfg` stay one object
     config["test_cfg"]["max_seg_num"] = topk
     return config
 
@@ -37,8 +37,8 @@ def with_topk(config: Config, topk: int) -> Config:
 def predict(
     val_loader: Iterable[list[VideoItem]], model: nn.Module, *, progress: bool = False, desc: str = "evaluating"
 ) -> Detections:
-    """Detections of all videos of a loader, in its order; of several processes, each with its share of the videos
-    (`make_data_loader`), those of all. The model's mode is restored."""
+    """Detections of all videos of a loader, in its order. With several processes, each runs its share of the videos
+    (see `make_data_loader`), and all get the detections of all videos. The model's training mode is restored."""
     was_training = model.training
     model.eval()
     parts = []
@@ -76,17 +76,21 @@ def valid_one_epoch(
     topk: int = 2,
     progress: bool = True,
 ) -> float:
-    """Runs a model over a split, writes its detections or evaluates them, or both.
+    """Runs a model over a split and writes its detections, evaluates them, or both.
 
     Args:
-        ext_score_file: class scores of whole videos to fuse with before evaluating (see `score_fusion`).
-        evaluator: something like `ANETdetection`.
-        output_file: where the detections go, as ActivityNet's result JSON (another suffix becomes `.json`); as in
-            ActionFormer these are the model's own, before any fusion.
-        num_pred, topk: of the fusion.
+        ext_score_file: class scores of whole videos, fused with the detections before they are evaluated (see
+            `score_fusion`).
+        evaluator: an object like `ANETdetection`.
+        output_file: result file in ActivityNet's JSON (another suffix becomes `.json`). As in ActionFormer, it holds
+            the model's detections before fusion.
+        num_pred, topk: see `fuse_scores`.
 
     Returns:
-        Average mAP, 0 without an evaluator.
+        Average mAP; 0 without an evaluator.
+
+    Raises:
+        ValueError: neither an evaluator nor an output file.
     """
     if evaluator is None and output_file is None:
         raise ValueError("valid_one_epoch: give an evaluator or an output_file, or both")

@@ -1,4 +1,4 @@
-"""Evaluation of a checkpoint on the videos of `val_split`, and the files that record what came out."""
+"""Evaluates a checkpoint on the videos of `val_split` and writes the results."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ from .tables import format_result, result_to_dict, write_table
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found and where it wrote it."""
+    """Result of `evaluate`, and the files that it wrote."""
 
     detections: Detections
-    result: EvaluationResult | None  # None: only saved
+    result: EvaluationResult | None  # None if `save_only`
     files: dict[str, Path]
 
 
@@ -59,15 +59,17 @@ def evaluate(
     annotations: Annotations | None = None,
     progress: bool = True,
 ) -> Evaluation:
-    """Evaluates a checkpoint on `val_split` and writes, beside it, the detections as ActivityNet's result JSON, the
-    metrics as JSON, the per-class table as CSV and the ground truth as an annotation file.
+    """Evaluates a checkpoint on `val_split` and writes, beside the checkpoint, the detections as ActivityNet's result
+    JSON, the metrics as JSON, the per-class table as CSV and the ground truth as an annotation file.
 
     Args:
         checkpoint: file or folder (see `find_checkpoint`).
+        epoch: which checkpoint of a folder; -1: the last.
         topk: detections kept per video; <= 0: test_cfg.max_seg_num.
-        weights: "ema" (as ActionFormer) or "raw".
-        save_only: write the detections and stop, without score fusion.
-        annotations: instead of reading the annotation file.
+        weights: "ema" (as in ActionFormer) or "raw".
+        save_only: write the detections only, without score fusion.
+        absent_labels: see `evaluate_detections`.
+        annotations: used instead of reading the annotation file.
     """
     config = with_topk(config, topk)
     path = find_checkpoint(checkpoint, epoch)
@@ -105,9 +107,9 @@ def evaluate(
     truth = f"{stem}_{GROUND_TRUTH}" if data else folder / GROUND_TRUTH
     write_ground_truth(truth, evaluator.videos, names_of(evaluator.label_ids))
     files |= _write_metrics(stem, result, names, provenance | {"absent_labels": absent_labels})
-    found = {f"mAP/{t:.2f}": m for t, m in zip(result.tiou, result.mAP.tolist(), strict=True)}
+    per_tiou = {f"mAP/{t:.2f}": m for t, m in zip(result.tiou, result.mAP.tolist(), strict=True)}
     average = {"mAP/average": result.average_mAP}
-    write_hyper_parameters(folder, config, stem.name, average | found, step=int(stored.get("epoch", 0)))
+    write_hyper_parameters(folder, config, stem.name, average | per_tiou, step=int(stored.get("epoch", 0)))
     fused = "" if video_scores is None else ", external scores"
     title = f"{Path(dataset.json_file).stem} {', '.join(dataset.split)} ({weights} weights{fused})"
     print(format_result(result, title=title))
@@ -115,7 +117,7 @@ def evaluate(
 
 
 def _evaluator(dataset: Any, annotations: Annotations | None, absent_labels: str) -> ANETdetection:
-    """The evaluator of a data set's subsets. Raises ValueError where these hold no event."""
+    """The evaluator of a data set's subsets. Raises ValueError if they hold no event."""
     evaluator = ANETdetection(
         dataset.json_file,
         dataset.split,
@@ -132,16 +134,16 @@ def _evaluator(dataset: Any, annotations: Annotations | None, absent_labels: str
 
 
 def _check_own_classes(dataset: Any, folder: Path) -> None:
-    """Of a data set of the user's own, which reads its own labels: they must be the run's."""
-    known, own = read_label_ids(folder), getattr(dataset, "label_dict", None)
-    if known and own and not isinstance(dataset, TALDataset):
-        shared = {name: i for name, i in own.items() if known.get(name) != i}
-        if shared:
-            check_classes(own, known, what="the data set", source=str(folder / CLASSES))
+    """Checks that a data set of the user's own class, which reads its own labels, has the classes of the run."""
+    known, label_ids = read_label_ids(folder), getattr(dataset, "label_dict", None)
+    if not known or not label_ids or isinstance(dataset, TALDataset):
+        return
+    if any(known.get(name) != i for name, i in label_ids.items()):
+        check_classes(label_ids, known, what="the data set", source=str(folder / CLASSES))
 
 
 def _external_scores(test_cfg: TestConfig, dataset: Any) -> dict[str, np.ndarray] | None:
-    """Class scores (C,) per video from another model; None: the configuration names no file of them."""
+    """Class scores (C,) per video from another model; None if the configuration names no score file."""
     file = test_cfg["ext_score_file"]
     if file is None:
         return None

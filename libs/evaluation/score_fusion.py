@@ -1,4 +1,4 @@
-"""Fusing detections with class scores of whole videos from another model (ActivityNet's external classifiers)."""
+"""Fuses detections with class scores of whole videos from another model (ActivityNet's external classifiers)."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ logger = logging.getLogger(__name__)
 def read_video_scores(
     path: str | os.PathLike, *, label_ids: Mapping[str, int] | None = None, num_classes: int | None = None
 ) -> dict[str, np.ndarray]:
-    """Class scores (C,) per video, from JSON ({video: [...]}, possibly under "results") or npz (one array a video).
+    """Class scores (C,) per video, from JSON ({video: [...]}, possibly under "results") or npz (one array per video).
 
     Args:
-        label_ids: class name -> id. A list `class` of names in the file (in an npz an array of text) then says which
-            class each score is of; without it scores are in the order of the ids, and their number must be right.
-        num_classes: another number of scores that is right.
+        label_ids: class name -> id. A list `class` of names in the file (in an npz: an array of text) gives the class
+            of each score. Without the list, the scores must be as many as the classes, in the order of their ids.
+        num_classes: another accepted number of scores.
 
     Raises:
-        ValueError: another format (a pickle is refused, since loading it runs code), no scores in it, a class name
-            that is not known, or another number of scores than of classes.
+        FileNotFoundError: no such file.
+        ValueError: another format (a pickle is refused, since loading it runs code), no scores, an unknown class name,
+            or a wrong number of scores.
     """
     path = os.fspath(path)
     names = None
@@ -45,7 +46,7 @@ def read_video_scores(
             with np.load(path, allow_pickle=False) as archive:
                 content = dict(archive)
                 names = content.pop("class").tolist() if "class" in content else None
-        except Exception as error:  # numpy and zipfile raise many kinds on damaged files
+        except Exception as error:  # numpy and zipfile raise many types of errors on damaged files
             raise ValueError(f"{path}: damaged or not an npz file: {error}") from None
     else:
         raise ValueError(
@@ -72,14 +73,14 @@ def _by_id(
     label_ids: Mapping[str, int],
     num_classes: int | None,
 ) -> dict[str, np.ndarray]:
-    """Scores in the order of the class ids."""
+    """Scores in the order of the class ids; 0 for classes that the file does not name."""
     size = max(label_ids.values()) + 1
     if names is None:
-        right = {size} if num_classes is None else {size, num_classes}
+        accepted = {size} if num_classes is None else {size, num_classes}
         for video, values in scores.items():
-            if len(values) not in right:
+            if len(values) not in accepted:
                 raise ValueError(
-                    f"{path}: video '{video}' has {len(values)} class scores, but there are {max(right)} classes; a "
+                    f"{path}: video '{video}' has {len(values)} class scores, but there are {max(accepted)} classes; a "
                     "list 'class' of names beside 'results' says which class each score is of"
                 )
         return scores
@@ -90,22 +91,25 @@ def _by_id(
     if missing := sorted(label_ids.keys() - set(names)):
         logger.warning("%s: no scores of the classes %s, which are never detected", path, missing)
     columns = [label_ids[name] for name in names]
-    found = {}
+    by_id = {}
     for video, values in scores.items():
         if len(values) != len(names):
             raise ValueError(
                 f"{path}: video '{video}' has {len(values)} class scores, its list 'class' {len(names)} names"
             )
-        found[video] = np.zeros(size)
-        found[video][columns] = values
-    return found
+        by_id[video] = np.zeros(size)
+        by_id[video][columns] = values
+    return by_id
 
 
 def fuse_scores(
     detections: Detections, video_scores: dict[str, np.ndarray], *, num_pred: int = 200, topk: int = 2
 ) -> Detections:
-    """Each of the best `num_pred` detections of a video is repeated for the video's `topk` best classes, with the
-    score sqrt(class score * detection score). The detections' own labels are dropped.
+    """Repeats each of the best `num_pred` detections of a video for the video's `topk` best classes, with the score
+    sqrt(class score * detection score). The labels of the detections are dropped.
+
+    Args:
+        video_scores: video id -> class scores (C,).
 
     Raises:
         ValueError: a video without scores; names it.
@@ -132,8 +136,8 @@ def fuse_scores(
 
 
 def _rows_by_video(video_id: np.ndarray) -> dict[str, np.ndarray]:
-    """Rows of each video, videos in order of first appearance."""
+    """Row indices of each video; videos in the order of their first row."""
     rows: dict[str, list[int]] = {}
     for i, video in enumerate(video_id):
         rows.setdefault(video, []).append(i)
-    return {video: np.array(found) for video, found in rows.items()}
+    return {video: np.array(indices) for video, indices in rows.items()}

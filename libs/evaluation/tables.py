@@ -21,7 +21,7 @@ _WARNINGS = {
 
 
 def format_result(result: EvaluationResult, *, title: str = "", label_names: dict[int, str] | None = None) -> str:
-    """mAP and Recall@kx per tIoU in percent; per-class AP too where `label_names` is given."""
+    """mAP and Recall@kx per tIoU in percent as text; also the AP per class if `label_names` is given."""
     table = pd.DataFrame({"tIoU": [f"{t:.2f}" for t in result.tiou], "mAP": 100 * result.mAP})
     for j, k in enumerate(result.topk):
         table[f"Recall@{k}x"] = 100 * result.recall[:, j]
@@ -60,7 +60,7 @@ def result_to_dict(result: EvaluationResult, label_names: dict[int, str] | None 
 
 
 def write_table(path: str | os.PathLike, result: EvaluationResult, label_names: dict[int, str]) -> None:
-    """The per-class table and the means as CSV."""
+    """Writes the per-class table, with the means in the last row, as CSV."""
     table = per_class_table(result, label_names)
     mean = {"class": "mean", "events": int(result.num_gt.sum()), "AP": 100 * result.average_mAP}
     mean |= {f"AP@{t:.2f}": 100 * m for t, m in zip(result.tiou, result.mAP, strict=True)}
@@ -72,7 +72,7 @@ class FalsePositives(TypedDict):
 
     kind: str
     count: list[int]
-    gain: list[float]  # of mAP without them
+    gain: list[float]  # gain in mAP without these false positives
 
 
 class Misses(TypedDict):
@@ -93,40 +93,40 @@ class RangeOfEvents(TypedDict):
 
 
 class DiagnosisNumbers(TypedDict):
-    """A diagnosis as JSON has it."""
+    """A diagnosis as plain numbers, for JSON."""
 
     tiou: list[float]  # (T,)
     mAP: list[float]
     detections: int
     events: int
     false_positives: list[FalsePositives]
-    profile: list[list[list[int]]]  # (T, PROFILE, kinds and, last, correct)
+    profile: list[list[list[int]]]  # (T, PROFILE, kinds + 1); last: correct
     misses: list[Misses]
-    groups: dict[str, list[RangeOfEvents]]  # by property
+    groups: dict[str, list[RangeOfEvents]]  # property -> ranges
 
 
-def diagnosis_to_dict(found: Diagnosis) -> DiagnosisNumbers:
-    """The diagnosis as plain numbers, for JSON: per threshold false positives and gain of mAP (fractions) by kind,
+def diagnosis_to_dict(diagnosis: Diagnosis) -> DiagnosisNumbers:
+    """The diagnosis as plain numbers, for JSON: per threshold, false positives and gain in mAP (fractions) by kind,
     kinds among the best detections, misses by kind, and misses by range of each property of the events."""
-    counts, misses = found.counts(), found.miss_counts()
+    counts, misses = diagnosis.counts(), diagnosis.miss_counts()
     return {
-        "tiou": found.tiou.tolist(),
-        "mAP": found.mAP.tolist(),
-        "detections": len(found.row),
-        "events": found.miss.shape[1],
+        "tiou": diagnosis.tiou.tolist(),
+        "mAP": diagnosis.mAP.tolist(),
+        "detections": len(diagnosis.row),
+        "events": diagnosis.miss.shape[1],
         "false_positives": [
-            {"kind": name, "count": counts[:, k].tolist(), "gain": found.gain[:, k].tolist()}
+            {"kind": name, "count": counts[:, k].tolist(), "gain": diagnosis.gain[:, k].tolist()}
             for k, name in enumerate(ERRORS)
         ],
-        "profile": found.profile.tolist(),  # (T, PROFILE, kinds and, last, correct)
+        "profile": diagnosis.profile.tolist(),
         "misses": [{"kind": name, "count": misses[:, k].tolist()} for k, name in enumerate(MISSES)],
-        "groups": {name: _group_to_list(found, name) for name in found.groups},
+        "groups": {name: _group_to_list(diagnosis, name) for name in diagnosis.groups},
     }
 
 
-def _group_to_list(found: Diagnosis, name: str) -> list[RangeOfEvents]:
-    group = found.groups[name]
-    events, missed = found.missed_in(name)
+def _group_to_list(diagnosis: Diagnosis, name: str) -> list[RangeOfEvents]:
+    group = diagnosis.groups[name]
+    events, missed = diagnosis.missed_in(name)
     ends = [0.0, *group.upper.tolist()]
     return [
         {"low": low, "high": high, "unit": group.unit, "events": int(events[b]), "missed": missed[:, b].tolist()}

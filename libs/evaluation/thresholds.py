@@ -1,4 +1,5 @@
-"""Operating points: the score per class above which a detection is shown. mAP wants every detection, a person few."""
+"""Operating points: score thresholds per class above which detections are shown to a person. mAP needs all
+detections."""
 
 from __future__ import annotations
 
@@ -17,6 +18,8 @@ from .detections import Detections
 
 
 class OperatingPoint(NamedTuple):
+    """A score threshold, and the quality of the detections that it keeps."""
+
     threshold: float  # of the score, inclusive
     f1: float
     precision: float
@@ -26,28 +29,29 @@ class OperatingPoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Thresholds:
-    """
+    """Score thresholds of a detector.
+
     Attributes:
-        overall: one threshold for all classes, and for the classes that have none of their own.
-        per_class: label id -> operating point, of classes that have events and detections that match some.
+        overall: the threshold of all classes together; used for classes that are not in `per_class`.
+        per_class: class id -> operating point, of classes with events and matching detections.
     """
 
     overall: OperatingPoint
     per_class: dict[int, OperatingPoint]
 
     def keep(self, detections: Detections) -> np.ndarray:
-        """(N,) which detections are at or above the threshold of their class."""
-        own = {label: point.threshold for label, point in self.per_class.items()}
-        limit = np.array([own.get(int(label), self.overall.threshold) for label in detections.label], np.float64)
+        """(N,) bool: which detections reach the threshold of their class."""
+        by_class = {label: point.threshold for label, point in self.per_class.items()}
+        limit = np.array([by_class.get(int(label), self.overall.threshold) for label in detections.label], np.float64)
         return detections.score >= limit
 
 
 def best_thresholds(truth: GroundTruth, detections: Detections, *, tiou: float = 0.5) -> Thresholds:
-    """The thresholds that maximise F1 = 2 TP / (detections + events) on a labeled set, overall and per class. Of equal
-    F1 the highest threshold is taken.
+    """The thresholds that maximise F1 = 2 TP / (detections + events) on a labeled set, overall and per class. Of
+    several thresholds with the best F1, the highest is taken.
 
     Raises:
-        ValueError: the labeled set has no event, or no detection matches any.
+        ValueError: the labeled set has no event, or no detection matches an event.
     """
     if not len(truth.label):
         raise ValueError("thresholds: the labeled set holds no event")
@@ -58,9 +62,11 @@ def best_thresholds(truth: GroundTruth, detections: Detections, *, tiou: float =
         )
     per_class = {}
     for label in np.unique(truth.label):
-        own = detections.label == label
-        if matched[own].any():
-            per_class[int(label)] = _best(detections.score[own], matched[own], int((truth.label == label).sum()))
+        of_class = detections.label == label
+        if matched[of_class].any():
+            per_class[int(label)] = _best(
+                detections.score[of_class], matched[of_class], int((truth.label == label).sum())
+            )
     return Thresholds(_best(detections.score, matched, len(truth.label)), per_class)
 
 
@@ -79,7 +85,7 @@ def _best(score: np.ndarray, matched: np.ndarray, num_events: int) -> OperatingP
 def write_thresholds(
     path: str | os.PathLike, thresholds: Thresholds, names: dict[int, str], made_from: Mapping[str, object]
 ) -> None:
-    """Writes a JSON file; `made_from` says what the thresholds belong to."""
+    """Writes a JSON file. `made_from` identifies the checkpoint, settings and data of the thresholds."""
     content = {
         "made_from": made_from,
         "overall": thresholds.overall._asdict(),
@@ -92,15 +98,16 @@ def write_thresholds(
 
 
 def classes_of_thresholds(path: str | os.PathLike) -> dict[str, int]:
-    """Name -> id of the classes that have a threshold of their own in a file that `read_thresholds` reads."""
+    """Class name -> id of the classes with their own threshold in a file of `write_thresholds`."""
     return {name: int(point["label_id"]) for name, point in load_json(path)["classes"].items()}
 
 
 def read_thresholds(path: str | os.PathLike) -> tuple[Thresholds, dict[str, object]]:
-    """Returns the thresholds and what they were made from.
+    """Returns the thresholds and `made_from` of a file of `write_thresholds`.
 
     Raises:
-        FileNotFoundError: no such file; ValueError: it is not one of ours.
+        FileNotFoundError: no such file.
+        ValueError: not a file of `write_thresholds`.
     """
     content = load_json(path)
     try:

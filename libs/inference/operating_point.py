@@ -1,4 +1,5 @@
-"""The thresholds of a checkpoint: chosen on a labeled set, kept beside it, and read again as long as they fit it."""
+"""Score thresholds of a checkpoint: chosen on a labeled set, stored beside the checkpoint, and reused if they match
+it."""
 
 from __future__ import annotations
 
@@ -30,25 +31,26 @@ from libs.training.run_identity import read_as_run, read_label_ids
 logger = logging.getLogger(__name__)
 
 TIOU = 0.5
-DATA = "annotations and labeled videos"  # key of the digest of what thresholds were chosen on
+DATA = "annotations and labeled videos"  # key of the digest of the data on which thresholds were chosen
 
 
 def thresholds_file(checkpoint: Path, weights: str) -> Path:
+    """Path of the thresholds beside a checkpoint."""
     return Path(f"{stem_of_results(checkpoint, weights)}_thresholds.json")
 
 
 def stored_thresholds(
     config: Config, checkpoint: Path, *, weights: str = "ema", split: Sequence[str] | None = None
 ) -> Thresholds | None:
-    """The thresholds beside a checkpoint file; None where there are none, or where they belong to other weights, other
-    settings of `test_cfg`, other classes than the run's or, if `split` is given, to another labeled set."""
+    """The thresholds stored for a checkpoint file. None if there are none, or if they were made with other weights,
+    `test_cfg`, classes, data or, if `split` is given, another labeled set."""
     path = next((p for p in _places(checkpoint, weights) if p.is_file()), None)
     if path is None:
         return None
     thresholds, made_from = read_thresholds(path)
     chosen_on = made_from.get("split")
     now = _made_from(config, checkpoint, weights, split or (chosen_on if isinstance(chosen_on, list) else ()))
-    if made_from.get(DATA) is None or now[DATA] is None:  # of an earlier version, or the files are not at hand
+    if made_from.get(DATA) is None or now[DATA] is None:  # written by an earlier version, or the data files are missing
         now[DATA] = made_from.get(DATA)
     different = sorted(key for key in now if made_from.get(key) != now[key])
     known = read_label_ids(checkpoint.parent)
@@ -61,7 +63,7 @@ def stored_thresholds(
 
 
 def _places(checkpoint: Path, weights: str) -> list[Path]:
-    """Where the thresholds of a checkpoint may lie: beside it, or where they went because that is read-only."""
+    """Possible paths of the thresholds: beside the checkpoint, or in the substitute for a read-only folder."""
     beside = thresholds_file(checkpoint, weights)
     return [beside, unwritable_instead(checkpoint) / beside.name]
 
@@ -79,14 +81,16 @@ def choose_thresholds(
     """Chooses the thresholds that maximise F1 at tIoU .5 (see `best_thresholds`) and writes them beside the checkpoint.
 
     Args:
-        config: resolved.
-        checkpoint: file.
+        config: resolved configuration.
+        checkpoint: checkpoint file.
+        weights: "ema" or "raw".
         split: subsets with labels; None: `val_split`.
-        annotations: instead of reading the annotation file.
-        video_ids: only these videos of the subsets.
+        annotations: used instead of reading the annotation file.
+        video_ids: restricts the subsets to these videos.
 
     Raises:
-        ValueError, FileNotFoundError: features or events that are missing; a detector that finds nothing.
+        FileNotFoundError: missing features or annotations.
+        ValueError: no events, or no detection matches an event.
     """
     split = list(split or config["val_split"])
     folder = results_folder(checkpoint)
@@ -99,8 +103,8 @@ def choose_thresholds(
     model = load_model(config, checkpoint, weights=weights).to(select_device(config))
     detections = predict(loader, model, progress=progress, desc="choosing thresholds")
     labeled = frozenset(video.id for video in dataset.videos if video.labeled)
-    judged = np.array([video in labeled for video in detections.video_id], dtype=bool)
-    detections = Detections(*(column[judged] for column in detections))
+    in_labeled_video = np.array([video in labeled for video in detections.video_id], dtype=bool)
+    detections = Detections(*(column[in_labeled_video] for column in detections))
     truth = ground_truth([video for video in dataset.videos if video.labeled])
     if dataset.class_agnostic:
         truth = GroundTruth(**truth._asdict() | {"label": np.zeros_like(truth.label)})
@@ -115,6 +119,7 @@ def choose_thresholds(
 
 
 def _made_from(config: Config, checkpoint: Path, weights: str, split: Sequence[str]) -> dict[str, object]:
+    """Identifies what thresholds belong to: checkpoint, weights, tIoU, split, `test_cfg` and data."""
     digest = hashlib.sha256()
     with open(checkpoint, "rb") as file:
         while block := file.read(1 << 20):
@@ -130,7 +135,8 @@ def _made_from(config: Config, checkpoint: Path, weights: str, split: Sequence[s
 
 
 def _digest_of_data(config: Config) -> str | None:
-    """Of the annotation file and, of a semi-supervised configuration, its split; None: the files are not there."""
+    """SHA-256 of the annotation file and, for a semi-supervised configuration, its split file; None if one is
+    missing."""
     paths = [Path(config["dataset"]["json_file"])]
     if "semi_cfg" in config:
         paths.append(Path(config["semi_cfg"]["split"]["file"]))

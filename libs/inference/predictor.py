@@ -1,4 +1,4 @@
-"""A trained detector for videos that no annotation file knows of.
+"""A trained detector for videos without annotations.
 
 predictor = Predictor.from_checkpoint("ckpt/thumos_i3d_reproduce")
 table = predictor("my_video.npy", fps=30, threshold=0.3)
@@ -34,19 +34,20 @@ from libs.training.resume import load_model
 from .operating_point import stored_thresholds
 from .unannotated import Source, Timing, UnannotatedVideos, find_features, make_video
 
-FPS_TOLERANCE = 0.01  # 29.97 and 30 are the same
+FPS_TOLERANCE = 0.01  # relative; 29.97 and 30 count as equal
 
 logger = logging.getLogger(__name__)
 
 
 class Predictor:
-    """
+    """Detects actions in feature files.
+
     Args:
-        config: resolved.
+        config: resolved configuration.
         model: on its device, in evaluation mode.
         names: class id -> name; ids without a name are shown as numbers.
-        thresholds: what `threshold="auto"` means.
-        fps: the lowest and the highest frame rate of the training videos; None: not known.
+        thresholds: thresholds for `threshold="auto"`.
+        fps: lowest and highest frame rate of the training videos; None: not known.
     """
 
     def __init__(
@@ -71,16 +72,19 @@ class Predictor:
         topk: int = -1,
         thresholds: Thresholds | None = None,
     ) -> Predictor:
-        """
+        """Loads a trained detector.
+
         Args:
             path: checkpoint, or folder of checkpoints (see `find_checkpoint`).
-            config: file, or resolved dict; None: the `config.yaml` that training left beside the checkpoint.
+            config: file, or resolved dict; None: `config.yaml` beside the checkpoint.
+            epoch: which checkpoint of a folder; -1: the last.
             weights: "ema" or "raw".
             topk: detections per video; <= 0: test_cfg.max_seg_num.
-            thresholds: None: those that `libs.inference.operating_point` left beside the checkpoint, if they fit it.
+            thresholds: None: the thresholds stored beside the checkpoint, if they match it (see `operating_point`).
 
         Raises:
-            FileNotFoundError, ValueError: no checkpoint, no configuration, or one that does not fit the other.
+            FileNotFoundError: no checkpoint or no configuration.
+            ValueError: the checkpoint does not fit the configuration.
         """
         path = find_checkpoint(path, epoch)
         if config is None:
@@ -109,14 +113,14 @@ class Predictor:
 
         Args:
             features: (T, C) numbers, or a file that holds them (`.npy`, `.npz`, `.csv`).
-            fps: frames per second of the video; None: dataset.default_fps.
-            duration: seconds, to which detections are clipped; None: where the features end.
-            feat_stride, num_frames: of the features, in frames; None: the configuration's.
+            fps: frames per second of the video; None: `dataset.default_fps`.
+            duration: seconds, to which detections are clipped; None: the end of the features.
+            feat_stride, num_frames: timing of the features, in frames; None: the configuration's values.
             threshold: see `keep`.
-            video_id: its name in the table; None: the file's.
+            video_id: name in the table; None: the name of the file.
 
         Returns:
-            A row per detection, best first: `video`, `start`, `end` (seconds), `label`, `label_id`, `score`.
+            One row per detection, best first: `video`, `start`, `end` (seconds), `label`, `label_id`, `score`.
 
         Raises:
             FileNotFoundError, ValueError: see `find_features`, `make_video`.
@@ -124,12 +128,12 @@ class Predictor:
         timing = Timing(fps, duration, feat_stride, num_frames)
         self._compare_fps(fps or self.config["dataset"]["default_fps"])
         if isinstance(features, (str, os.PathLike)):
-            found = self._find([features])
-            if len(found) != 1:
+            sources = self._find([features])
+            if len(sources) != 1:
                 raise ValueError(
-                    f"{features}: features of {len(found)} videos; expected one file (`detect` takes folders)"
+                    f"{features}: features of {len(sources)} videos; expected one file (`detect` takes folders)"
                 )
-            ((name, source),) = found.items()
+            ((name, source),) = sources.items()
             name, feats = video_id or name, source.read()
         else:
             name, feats = video_id or "video", np.asarray(features, dtype=np.float32)
@@ -144,24 +148,31 @@ class Predictor:
         more_folders: Sequence[str | os.PathLike] = (),
         progress: bool = False,
     ) -> tuple[dict[str, float], Detections]:
-        """Detections of many videos, all of them whatever their score.
+        """Detections of many videos, whatever their scores.
 
         Args:
             paths, more_folders: see `find_features`.
-            timing: of all these videos.
+            timing: timing of all these videos.
 
         Returns:
-            Durations of all videos in seconds, by their ids, and the detections.
+            Video id -> duration in seconds, and the detections.
         """
         self._compare_fps(timing.fps or self.config["dataset"]["default_fps"])
         videos = UnannotatedVideos(self._find(paths, more_folders), self.config["dataset"], timing)
         loader = DataLoader(videos, batch_size=self.config["loader"]["eval_batch_size"], collate_fn=identity)
-        found = predict(loader, self.model, progress=progress, desc="predicting")
-        return videos.durations, found
+        detections = predict(loader, self.model, progress=progress, desc="predicting")
+        return videos.durations, detections
 
     def keep(self, detections: Detections, threshold: float | str | None) -> Detections:
-        """The detections whose score is at least `threshold`: a number, "auto" for the threshold of each class that
-        was chosen on a labeled set (`libs.inference.operating_point`), or None for all of them."""
+        """The detections with a score of at least `threshold`.
+
+        Args:
+            threshold: a number from 0 to 1; "auto": the threshold of each class that was chosen on a labeled set (see
+                `operating_point`); None: keep all detections.
+
+        Raises:
+            ValueError: another value, or "auto" without stored thresholds.
+        """
         if threshold is None:
             return detections
         if threshold != "auto":
@@ -176,7 +187,7 @@ class Predictor:
         return Detections(*(column[kept] for column in detections))
 
     def _compare_fps(self, fps: object) -> None:
-        """Warns of a frame rate that no training video had: features and times would not fit."""
+        """Warns if no training video had this frame rate, since features and times may then be wrong."""
         if self.fps is None or not isinstance(fps, int | float):
             return
         low, high = self.fps
@@ -198,7 +209,7 @@ class Predictor:
 
 
 def _score(threshold: float | str) -> float:
-    """A threshold that a score can reach or miss."""
+    """`threshold` as a float; raises ValueError if it is not a number from 0 to 1."""
     number = isinstance(threshold, int | float | np.number) and not isinstance(threshold, bool)
     if not number or not 0 <= float(threshold) <= 1:
         raise ValueError(f"threshold {threshold!r}: expected a score from 0 to 1, or 'auto'")
@@ -206,7 +217,7 @@ def _score(threshold: float | str) -> float:
 
 
 def _names_of_run(config: Config, folder: Path) -> dict[int, str]:
-    """Class id -> name: from what training left in the run folder, else from the annotation file if it is at hand."""
+    """Class id -> name, from the run folder, else from the annotation file if it exists, else empty."""
     names = run_identity.read_classes(folder)
     if names is not None:
         return names

@@ -1,4 +1,4 @@
-"""Detections as SubRip subtitles (.srt), which players show over the video."""
+"""Detections as SubRip subtitles (.srt), which video players show."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pandas as pd
 
 
 def to_srt(table: pd.DataFrame) -> str:
-    """A subtitle per row of a table of one video (see `results.to_table`), in order of time."""
+    """One subtitle per row of a table of one video (see `evaluation.detections.to_table`), in order of time."""
     rows = table.sort_values(["start", "end"], kind="stable")
     columns = zip(rows["start"], rows["end"], rows["label"], rows["score"], strict=True)
     blocks = [

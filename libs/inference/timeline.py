@@ -1,6 +1,6 @@
-"""A picture of the detections of a video: time to the right, a row per class, the stronger the surer.
+"""Draws the detections of a video: time on the x axis, one row per class, higher scores more opaque.
 
-The colour of a class depends on its id alone, so that it is the same in the pictures of all videos of a run.
+The colour of a class depends only on its id, so that it is the same in the pictures of all videos of a run.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 MAX_CLASSES = 25
 COLORS = ("#4477aa", "#ee6677", "#228833", "#aa3377", "#ccbb44", "#66ccee")  # Tol's bright scheme
-GOLDEN = 0.618034  # of the colour circle: the hue of a class is far from those of the classes before it
+GOLDEN = 0.618034  # golden ratio: step of the hue, which keeps the hues of successive classes far apart
 STEPS = (15, 30, 60, 120, 300, 600, 900, 1800, 3600)  # seconds between ticks
 MAX_TICKS = 10
-WIDTH_OF_NAME, WIDTH_OF_TITLE = 32, 110  # characters a line
+WIDTH_OF_NAME, WIDTH_OF_TITLE = 32, 110  # characters per line
 
 
 def class_color(label_id: int) -> str:
-    """`#rrggbb` of a class; the first few are of a scheme for colour-blind eyes, and the others differ from them."""
+    """`#rrggbb` of a class: the first ids have Tol's colours, which suit colour-blind readers; others are computed."""
     if 0 <= label_id < len(COLORS):
         return COLORS[label_id]
     lightness, saturation = (0.4, 0.24, 0.32)[label_id % 3], (0.8, 0.45)[label_id % 2]
@@ -31,8 +31,8 @@ def class_color(label_id: int) -> str:
 
 
 def save_timeline(path: str | os.PathLike, table: pd.DataFrame, *, title: str, duration: float) -> None:
-    """Draws a table of one video (see `results.to_table`), of more than `MAX_CLASSES` classes the surest; the
-    format is that of the path's extension.
+    """Draws a table of one video (see `evaluation.detections.to_table`) and saves it. The extension of `path` decides
+    the format. If there are more than `MAX_CLASSES` classes, those with the highest scores are shown.
 
     Args:
         duration: seconds.
@@ -41,7 +41,7 @@ def save_timeline(path: str | os.PathLike, table: pd.DataFrame, *, title: str, d
 
 
 def draw_timeline(table: pd.DataFrame, *, title: str, duration: float) -> Figure:
-    """As `save_timeline`, without a file."""
+    """Like `save_timeline`, but returns the figure."""
     best = table.groupby("label")["score"].max().sort_values(ascending=False)
     shown = sorted(best.index[:MAX_CLASSES], key=lambda name: table.loc[table["label"] == name, "start"].min())
     names = ["\n".join(textwrap.wrap(name, WIDTH_OF_NAME)) for name in shown]
@@ -52,8 +52,8 @@ def draw_timeline(table: pd.DataFrame, *, title: str, duration: float) -> Figure
     figure = Figure(figsize=(10, inches), layout="constrained")
     axes = figure.add_subplot()
     for row, name in enumerate(shown):
-        own = table[table["label"] == name].sort_values("score")
-        for segment in own.itertuples():
+        segments = table[table["label"] == name].sort_values("score")
+        for segment in segments.itertuples():
             axes.barh(
                 row, segment.end - segment.start, left=segment.start, height=0.7,
                 color=class_color(segment.label_id), alpha=0.15 + 0.85 * min(max(segment.score, 0.0), 1.0),
@@ -73,12 +73,12 @@ def draw_timeline(table: pd.DataFrame, *, title: str, duration: float) -> Figure
 
 
 def time_step(duration: float) -> float:
-    """Seconds from tick to tick: a usual unit of a clock, or whole hours, for at most `MAX_TICKS` steps."""
+    """Seconds between ticks: a usual unit of a clock, or whole hours, with at most `MAX_TICKS` intervals."""
     hours = -(-duration // (MAX_TICKS * 3600))
     return next((step for step in STEPS if duration <= MAX_TICKS * step), 3600 * hours)
 
 
 def clock(seconds: float, *, hours: bool) -> str:
-    """m:ss, or h:mm:ss."""
+    """Seconds -> m:ss, or h:mm:ss."""
     minutes, s = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{s:02d}" if hours else f"{minutes}:{s:02d}"

@@ -1,4 +1,4 @@
-"""Videos of which there are only features: no annotation file, no subset."""
+"""Videos that have features but no annotations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from libs.datasets.video import VideoItem
 
 
 class Source(NamedTuple):
-    """Where the features of a video are: `name` is what `files` calls it."""
+    """Where the features of a video are: `name` is the video's id in `files`."""
 
     files: FeatureFiles
     name: str
@@ -28,25 +28,25 @@ class Source(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """What is known of a video besides its features; None: what the configuration says."""
+    """Timing of a video and its features; None: the configuration's value."""
 
     fps: float | None = None  # frames per second
-    duration: float | None = None  # seconds; None: until the features end
-    feat_stride: float | None = None  # frames from one feature to the next; <= 0: spread over the duration
-    num_frames: float | None = None  # frames that one feature looks at
+    duration: float | None = None  # seconds; None: the end of the features
+    feat_stride: float | None = None  # frames between consecutive features; <= 0: spread over the duration
+    num_frames: float | None = None  # frames covered by one feature
 
 
 class UnannotatedVideos(Dataset):
-    """What `TALDataset` gives of test videos, from feature files alone. They are read when they are asked for.
+    """Test videos like those of `TALDataset`, from feature files alone. Features are read on access.
 
     Args:
-        sources: by video id, see `find_features`.
-        section: the `dataset` section of a configuration.
+        sources: video id -> source, see `find_features`.
+        section: `dataset` section of a configuration.
     """
 
     def __init__(self, sources: dict[str, Source], section: DatasetConfig, timing: Timing) -> None:
         self.sources, self.section, self.timing = list(sources.items()), section, timing
-        self.durations: dict[str, float] = {}  # seconds, of the videos read so far
+        self.durations: dict[str, float] = {}  # video id -> seconds, for the videos read so far
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -66,34 +66,36 @@ def find_features(
     ext: str = ".npy",
     more_folders: Sequence[str | os.PathLike] = (),
 ) -> dict[str, Source]:
-    """Feature files and folders of them -> video id -> source, in the order given, folders in the order of names.
+    """Finds feature files: video id -> source, in the given order; files of a folder in the order of their names.
 
     Args:
-        paths: files of a format in `EXTENSIONS`, folders that hold such files, also in folders of their own (whose
-            names are then part of the id, "day1/camera2"), HDF5 files.
+        paths: feature files of a format in `EXTENSIONS`, HDF5 files, or folders. Folders are searched with their
+            subfolders, whose names are part of the id: "day1/camera2".
         channels: see `FeatureFiles`.
-        prefix, ext: what is not part of a video's id in the name of its file; another ending may be a format's.
-        more_folders: folders (or HDF5 files) with further features of the same videos, concatenated on channels.
+        prefix, ext: parts of a file's name that are not part of the video id; the ending of another format is removed
+            too.
+        more_folders: folders (or HDF5 files) with further features of the same videos, concatenated along the channels.
 
     Raises:
-        FileNotFoundError: no such path, or nothing in it; ValueError: another format, two files of one id.
+        FileNotFoundError: no such path, or a folder without feature files.
+        ValueError: another format, or two files with the same id.
     """
-    found: dict[str, Source] = {}
-    places: dict[str, Path] = {}
+    sources: dict[str, Source] = {}
+    files: dict[str, Path] = {}
     for path in (Path(p) for p in paths):
         for folder, name, ending in _expand(path, prefix, ext):
             video_id = name.removeprefix(prefix or "")
             file = folder / f"{name}{ending}" if ending else folder
-            if video_id in found:
-                raise ValueError(f"two feature files of video '{video_id}': {places[video_id]} and {file}")
+            if video_id in sources:
+                raise ValueError(f"two feature files of video '{video_id}': {files[video_id]} and {file}")
             folders = [str(folder), *map(str, more_folders)]
-            places[video_id] = file
-            found[video_id] = Source(FeatureFiles(folders, ext=ending or ext, channels=channels), name)
-    return found
+            files[video_id] = file
+            sources[video_id] = Source(FeatureFiles(folders, ext=ending or ext, channels=channels), name)
+    return sources
 
 
 def _expand(path: Path, prefix: str | None, ext: str) -> list[tuple[Path, str, str]]:
-    """(folder or HDF5 file, name in it, ending of the name) of everything that a path means."""
+    """(folder or HDF5 file, name in it, ending of the name) of each feature file that a path stands for."""
     if is_hdf5(path):
         files = FeatureFiles(str(path), prefix=prefix, channels=1)
         return [(path, (prefix or "") + video_id, "") for video_id in files.ids()]
@@ -112,20 +114,20 @@ def _expand(path: Path, prefix: str | None, ext: str) -> list[tuple[Path, str, s
 
 
 def _split_ending(name: str, ext: str) -> tuple[str, str]:
-    """The name without the configuration's ending, if it has that, else without its format's."""
+    """Splits a file name into stem and ending: `ext` if the name ends with it, else the last suffix."""
     ending = ext if name.endswith(ext) and not name.endswith("/" + ext) else Path(name).suffix
     return name.removesuffix(ending), ending
 
 
 def make_video(video_id: str, feats: np.ndarray, section: DatasetConfig, timing: Timing) -> VideoItem:
-    """What a detector is given of a test video: see `TALDataset.__getitem__`.
+    """The model's input for a test video: see `TALDataset.__getitem__`.
 
     Args:
         feats: (T, C).
-        section: the `dataset` section of a configuration.
+        section: `dataset` section of a configuration.
 
     Raises:
-        ValueError: features of another shape or not finite; a time that is missing or not positive; names the video.
+        ValueError: features of another shape or not finite, or a time that is missing or not positive; names the video.
     """
     _check_features(video_id, feats, section["input_dim"])
     for name in Timing._fields:
@@ -154,7 +156,7 @@ def make_video(video_id: str, feats: np.ndarray, section: DatasetConfig, timing:
             f"duration, or the feat_stride"
         )
     if rule.feat_stride <= 0 and fps is None:
-        fps = 1.0  # it cancels out
+        fps = 1.0  # its value cancels out
     if fps is None:
         raise ValueError(f"video '{video_id}': give its fps; the configuration has no dataset.default_fps")
     if duration is None:

@@ -1,6 +1,6 @@
-"""The NMS kernels in PyTorch, for where nothing compiled is available. Same arguments and results as `csrc`.
+"""NMS in PyTorch, used if there are no compiled kernels. Same arguments and results as the kernels in `csrc`.
 
-All groups are treated at once: candidates are laid out as (groups, candidates of the largest group), and every step
+All groups are processed at once: candidates are laid out as (groups, candidates of the largest group), and every step
 picks the best candidate of each group. Of equal scores the lowest index wins.
 """
 
@@ -26,15 +26,18 @@ def nms_1d(
     cap: int,
     method: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """
+    """Greedy NMS within each group, then a merge of the groups of each video by score.
+
     Args:
-        segs: (N, 2); scores: (N,); candidates group after group.
-        group_offsets: (G + 1,) first candidate of each group; video_groups: (V + 1,) first group of each video.
+        segs: (N, 2) candidates, group after group.
+        scores: (N,).
+        group_offsets: (G + 1,) first candidate of each group.
+        video_groups: (V + 1,) first group of each video.
         cap: picks per group and per video; <= 0: all.
 
     Returns:
-        index (N,) and score (N,): the picks of video v, best first, from its first candidate's slot on, then -1 and 0;
-        count (V,).
+        index (N,) and score (N,): the picks of each video, best first, from the slot of its first candidate on, then -1
+            and 0; count (V,): number of picks of each video.
     """
     index = torch.full((len(scores),), -1, dtype=torch.long, device=segs.device)
     score = torch.zeros_like(scores)
@@ -51,13 +54,13 @@ def nms_1d(
         live = torch.where(live > min_score, live, -torch.inf)
     picks, values = _greedy(segs[table], live, iou_threshold, sigma, min_score, cap, method)
     for video, (first, end) in enumerate(zip(video_groups[:-1].tolist(), video_groups[1:].tolist(), strict=True)):
-        done = picks[first:end] >= 0
-        row = table[first:end].gather(1, picks[first:end].clamp(min=0))[done]
-        found = values[first:end][done]
-        order = found.argsort(descending=True, stable=True)
+        picked = picks[first:end] >= 0
+        row = table[first:end].gather(1, picks[first:end].clamp(min=0))[picked]
+        merged = values[first:end][picked]
+        order = merged.argsort(descending=True, stable=True)
         order = order[:cap] if cap > 0 else order
         slot = int(group_offsets[first])
-        index[slot : slot + len(order)], score[slot : slot + len(order)] = row[order], found[order]
+        index[slot : slot + len(order)], score[slot : slot + len(order)] = row[order], merged[order]
         count[video] = len(order)
     return index, score, count
 
@@ -65,13 +68,14 @@ def nms_1d(
 def _greedy(
     segs: Tensor, scores: Tensor, iou_threshold: float, sigma: float, min_score: float, cap: int, method: int
 ) -> tuple[Tensor, Tensor]:
-    """Picks the best candidate of every group again and again, decaying the others.
+    """Repeatedly picks the best candidate of every group and decays the scores of the others.
 
     Args:
-        segs: (G, N, 2); scores: (G, N), -inf where there is no candidate (changed in place).
+        segs: (G, N, 2).
+        scores: (G, N), -inf for empty slots; changed in place.
 
     Returns:
-        Column of each pick (G, K), -1 where a group has run out, and its score (G, K).
+        Column of each pick (G, K), -1 for groups that have run out, and its score (G, K).
     """
     start, end = segs[..., 0].contiguous(), segs[..., 1].contiguous()
     length = end - start + EPS
@@ -93,7 +97,7 @@ def _greedy(
         else:
             scores.masked_fill_(iou >= iou_threshold, -torch.inf)
         if method != HARD:
-            scores.masked_fill_(~(scores >= min_score), -torch.inf)  # also the nan of -inf times 0
+            scores.masked_fill_(~(scores >= min_score), -torch.inf)  # also drops NaN, which is -inf * 0
         scores.scatter_(1, at, -torch.inf)
     if not picks:
         return torch.full((len(scores), 0), -1, device=scores.device), scores[:, :0]
@@ -103,13 +107,17 @@ def _greedy(
 def segment_voting(
     kept: Tensor, kept_offsets: Tensor, segs: Tensor, scores: Tensor, video_offsets: Tensor, iou_threshold: float
 ) -> Tensor:
-    """
+    """Segment voting, as in ActionFormer.
+
     Args:
-        kept: (K, 2), video after video; kept_offsets: (V + 1,).
-        segs: (N, 2), scores: (N,), video after video; video_offsets: (V + 1,).
+        kept: (K, 2), video after video.
+        kept_offsets: (V + 1,) first kept segment of each video.
+        segs, scores: (N, 2), (N,) candidates, video after video.
+        video_offsets: (V + 1,) first candidate of each video.
 
     Returns:
-        (K, 2): the mean of the video's candidates whose IoU reaches the threshold, weighted by score times IoU.
+        (K, 2): for each kept segment, the mean of the video's candidates whose IoU reaches the threshold, weighted by
+            score times IoU.
     """
     parts = []
     kept_ranges, video_ranges = itertools.pairwise(kept_offsets.tolist()), itertools.pairwise(video_offsets.tolist())
@@ -125,6 +133,6 @@ def _vote(kept: Tensor, segs: Tensor, scores: Tensor, iou_threshold: float) -> T
     union = kept_length[:, None] + length[None, :] - inter
     iou = torch.where(union > 0, inter / union, 0)
     weight = torch.where(iou >= iou_threshold, scores[None, :] * iou, 0)
-    weight = weight.double()  # long sums
+    weight = weight.double()  # the sums have many terms
     total = weight.sum(dim=1, keepdim=True)
     return torch.where(total > 0, (weight @ segs.double()) / total, kept.double()).to(kept.dtype)

@@ -1,4 +1,4 @@
-"""The compiled kernels as torch operators, or why there are none."""
+"""Loads the compiled kernels as torch operators; a warning says why if they are missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOW_TO_BUILD = "build them with `python setup.py build_ext --inplace` or by inst
 
 @lru_cache(maxsize=1)
 def compiled() -> bool:
-    """Whether the CPU kernels are there; says once why not."""
+    """Whether the CPU kernels can be loaded; warns once if not."""
     try:
         importlib.import_module("libs._C")
     except ImportError as error:
@@ -27,7 +27,7 @@ def compiled() -> bool:
 
 @lru_cache(maxsize=1)
 def compiled_for_cuda() -> bool:
-    """Whether the CUDA kernels are there as well; says once why not where torch has CUDA."""
+    """Whether the CUDA kernels can be loaded too; warns once if not, provided that torch has CUDA."""
     if not compiled() or torch.version.cuda is None:
         return False
     try:
@@ -39,7 +39,7 @@ def compiled_for_cuda() -> bool:
 
 
 def _register_fakes() -> None:
-    """Shapes and dtypes of the results, for tracing."""
+    """Registers shapes and dtypes of the operators' results, for tracing."""
 
     @torch.library.register_fake("actionformer_nt::nms_1d")
     @torch.library.register_fake("actionformer_nt::nms_1d_greedy")

@@ -1,7 +1,7 @@
 """1-D non-maximum suppression: hard, soft, and segment voting. Of equal scores the lowest input index wins.
 
-This file sorts candidates into groups, picks the implementation, and puts results in order. What a group goes through
-is in `csrc/nms.h`, or in `fallback.py` where nothing is compiled.
+This file sorts candidates into groups, chooses the implementation, and orders the results. The algorithm for a group is
+in `csrc/nms.h` and, without compiled kernels, in `fallback.py`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor
 from . import fallback, kernels
 from .fallback import GAUSSIAN, HARD, LINEAR
 
-MANY_CLASSES = 4096
+MANY_CLASSES = 4096  # range of class ids from which on the ids are renumbered
 METHODS = {"hard": HARD, "linear": LINEAR, "gaussian": GAUSSIAN}
 
 
 class Kept(NamedTuple):
-    """What is left of a video's candidates, best first."""
+    """The candidates of a video that NMS keeps, best first."""
 
     segments: Tensor  # (K, 2)
     scores: Tensor  # (K,)
@@ -52,7 +52,7 @@ def batched_nms(
             the first pick of a class).
         max_seg_num: kept per class and in total; <= 0: all.
         use_soft_nms: Gaussian soft-NMS with `sigma`: scores decay by exp(-IoU² / sigma).
-        multiclass: each class on its own; else one run over all.
+        multiclass: NMS within each class; else over all candidates together.
         voting_thresh: > 0 and not `multiclass`: a kept segment becomes the mean of all candidates whose IoU with
             it reaches this, weighted by score times IoU.
 
@@ -130,10 +130,10 @@ def nms_videos(
         kept = work.ops.segment_voting(kept, kept_offsets, work.segs, work.scores, video_offsets, voting_thresh)
     rows = (index if order is None else order.index_select(0, index)).to(labels.device)
     labels = labels.index_select(0, rows)
-    found = Kept(kept.to(segs.device, segs.dtype), kept_scores.to(scores.device, scores.dtype), labels)
+    result = Kept(kept.to(segs.device, segs.dtype), kept_scores.to(scores.device, scores.dtype), labels)
     if len(videos) == 1:
-        return [found]
-    return [Kept(*columns) for columns in zip(*(column.split(counts) for column in found), strict=True)]
+        return [result]
+    return [Kept(*columns) for columns in zip(*(column.split(counts) for column in result), strict=True)]
 
 
 def nms_1d(segs: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -154,7 +154,7 @@ def soft_nms_1d(
     iou_threshold: float = 0.1,
     method: str = "gaussian",
 ) -> tuple[Tensor, Tensor]:
-    """Soft-NMS (Bodla et al., 2017) of one list: "gaussian", "linear", or "vanilla", in which decayed means dropped.
+    """Soft-NMS (Bodla et al., 2017) of one list: "gaussian", "linear", or "vanilla" (hard NMS).
 
     Returns:
         Indices (K,) int64 in order of picking, and their decayed scores (K,).
@@ -195,6 +195,7 @@ def softnms(
 def _single(
     segs: Tensor, scores: Tensor, iou_threshold: float, sigma: float, min_score: float, method: int
 ) -> tuple[Tensor, Tensor]:
+    """NMS of one list as a single group; indices (K,) and scores (K,) in order of picking."""
     _check(segs, scores, scores)
     work = _working_tensors(segs, scores)
     whole = _offsets([len(scores)], work.device)
@@ -223,7 +224,7 @@ def _check(segs: Tensor, scores: Tensor, labels: Tensor, video: int | None = Non
 
 
 def _working_tensors(segs: Tensor, scores: Tensor) -> SimpleNamespace:
-    """Tensors of the precision and on the device of the computation, and the operators for them."""
+    """Tensors with the dtype and on the device of the computation, and the operators that process them."""
     double = segs.dtype == torch.float64
     on_cuda = segs.is_cuda and kernels.compiled_for_cuda()
     device, dtype = segs.device if on_cuda else "cpu", torch.float64 if double else torch.float32
@@ -233,6 +234,7 @@ def _working_tensors(segs: Tensor, scores: Tensor) -> SimpleNamespace:
 
 
 def _offsets(counts: list[int], device: torch.device) -> Tensor:
+    """Cumulative sums of `counts`, from 0 on: (len(counts) + 1,) int64."""
     total, offsets = 0, [0]
     for count in counts:
         total += count
@@ -241,11 +243,11 @@ def _offsets(counts: list[int], device: torch.device) -> Tensor:
 
 
 def _group(labels: Tensor, sizes: list[int], multiclass: bool) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
-    """Sorts candidates by video and class, keeping their order otherwise.
+    """Stable sort of candidates by video and class.
 
     Returns:
-        order (N,), None if it changes nothing; offsets of the groups (G + 1,); first group of each video (V + 1,);
-        first candidate of each video (V + 1,).
+        Order (N,), or None if it changes nothing; first candidate of each group (G + 1,); first group of each video (V
+            + 1,); first candidate of each video (V + 1,).
     """
     device = labels.device
     video_offsets = _offsets(sizes, device)
@@ -254,7 +256,7 @@ def _group(labels: Tensor, sizes: list[int], multiclass: bool) -> tuple[Tensor |
     if not len(labels):
         return None, video_offsets.new_zeros(1), video_offsets.new_zeros(len(sizes) + 1), video_offsets
     low, high = (int(label) for label in labels.aminmax())
-    if high - low >= MANY_CLASSES:  # rather than a group for every number in between
+    if high - low >= MANY_CLASSES:  # renumber: each id in the range gets a group
         labels = labels.unique(return_inverse=True)[1]
         low, high = 0, int(labels.max())
     span = high - low + 1
@@ -263,7 +265,7 @@ def _group(labels: Tensor, sizes: list[int], multiclass: bool) -> tuple[Tensor |
         video = torch.repeat_interleave(torch.arange(len(sizes), device=device), video_offsets.diff())
         key += video * span
     num_groups = len(sizes) * span
-    if device.type == "cpu" and num_groups <= 2**16:  # 16 bits: numpy sorts them by radix
+    if device.type == "cpu" and num_groups <= 2**16:  # numpy's radix sort of 16-bit keys is fast
         order = torch.from_numpy(np.argsort(key.numpy().astype(np.uint16), kind="stable"))
     else:
         order = key.argsort(stable=True)

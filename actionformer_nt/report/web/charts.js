@@ -2,7 +2,7 @@
 
 const WIDTH = 420, HEIGHT = 272, LEFT = 54, RIGHT = 18, TOP = 10, BOTTOM = 44;
 
-// The multiples in [low, high] of the largest step that gives at least `least`; steps are 1, 2 or 5 times a power of ten.
+// Ticks in [low, high]: multiples of the largest step (1, 2 or 5 times a power of ten) with at least `least` ticks.
 function ticks(low, high, least = 4) {
   if (!(high > low)) return [low];
   for (let power = Math.ceil(Math.log10(high - low)); ; power--) {
@@ -14,13 +14,13 @@ function ticks(low, high, least = 4) {
   }
 }
 
-// The range as far as the ticks around it
+// Extends a range to the next ticks outside it.
 function widen([low, high]) {
   const [first, second] = ticks(low, high), step = second - first;
   return [Math.floor(low / step + 1e-9) * step, Math.ceil(high / step - 1e-9) * step];
 }
 
-// A short number that is different for each of some ticks
+// A short text for a tick that keeps ticks distinguishable.
 function tidy(t) {
   const size = Math.abs(t);
   if (size >= 1e6) return `${+(t / 1e6).toPrecision(6)}M`;
@@ -46,7 +46,7 @@ function axes(plot, [x0, x1], [y0, y1], xLabel, yLabel, whole = false) {
   return [sx, sy];
 }
 
-// [min, max] of the numbers that are there
+// [min, max] of the values that are not null; low, high: fixed ends
 function range(values, low, high) {
   let a = low ?? Infinity, b = high ?? -Infinity;
   for (const v of values) if (v != null) { if (low == null && v < a) a = v; if (high == null && v > b) b = v; }
@@ -56,7 +56,7 @@ function range(values, low, high) {
 }
 
 // series: [{name, x, y, stroke, dash}], stroke a colour, dash a number; y may hold null.
-// yRange: [low, high], either may be null. whole: x counts something.
+// yRange: [low, high], null: from the data. whole: only integer ticks on x.
 function lineChart({ title, xLabel, yLabel, series, yRange = [null, null], whole = false }) {
   const plot = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title });
   const xs = range(series.flatMap((s) => s.x)), ys = widen(range(series.flatMap((s) => s.y), ...yRange));
@@ -75,7 +75,7 @@ function lineChart({ title, xLabel, yLabel, series, yRange = [null, null], whole
   return el("figure", { class: "cell" }, el("figcaption", {}, title), plot, legend);
 }
 
-// One mark a kind: circle, cross, triangle, square
+// The mark of a kind: circle, cross, triangle or square
 function mark(kind, x, y, fill) {
   const r = 3.2;
   if (kind % 4 === 1) {

@@ -1,5 +1,5 @@
 "use strict";
-// Elements, colours and numbers. Text from the data is always set as text, never as markup.
+// Helpers for elements, colours and numbers. Text from the data is always inserted as text, never as markup.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 
@@ -34,13 +34,13 @@ function svg(tag, attributes, ...children) {
 const color = (i) => COLORS[i % COLORS.length];
 const dash = (i) => DASHES[i % DASHES.length];
 const percent = (value, digits = 2) => (value == null ? "" : (100 * value).toFixed(digits));
-// A share in percent, with one decimal, or the first digit of what would be 0.0
+// A share in percent with one decimal; shares that would read 0.0 keep their first digit
 const share = (value) => (value > 0 && value < 0.001 ? String(+(100 * value).toPrecision(1)) : +value ? percent(value, 1) : "0");
 const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 const unique = (values) => [...new Set(values)];
 const note = (text) => el("p", { class: "note" }, text);
 
-// What readers have chosen, by control; it outlives a redraw of its section.
+// The reader's choices by id of the control; they survive a redraw of the section.
 const chosen = {};
 
 // A labelled <select>; options are strings or [value, text].
@@ -52,18 +52,18 @@ function choice(id, label, options, redraw) {
   return el("label", {}, label, box);
 }
 
-// Text whose lines end at spaces; only what is longer than a word, as a hash or a path, may break inside.
+// Text that wraps at spaces only; parts longer than LONGEST_WORD, such as hashes and paths, may break anywhere.
 const LONGEST_WORD = 24;
 function words(text) {
-  const found = document.createDocumentFragment();
+  const fragment = document.createDocumentFragment();
   for (const part of String(text ?? "").split(/(\s+)/)) {
-    if (part.length > LONGEST_WORD) found.append(el("span", { class: "long" }, part));
-    else found.append(/[-/?]/.test(part) ? el("span", { class: "word" }, part) : part);
+    if (part.length > LONGEST_WORD) fragment.append(el("span", { class: "long" }, part));
+    else fragment.append(/[-/?]/.test(part) ? el("span", { class: "word" }, part) : part);
   }
-  return found;
+  return fragment;
 }
 
-// Rows of cells; a cell is text, or {text, share} with a bar of that share of the cell.
+// A table; a cell is text, or {text, share} with a bar that fills this share of the cell.
 function table(head, rows, attributes) {
   const cell = (content) => {
     if (content == null || typeof content !== "object" || content instanceof Node) return el("td", {}, words(content));
@@ -80,7 +80,7 @@ function swatches(pairs) {
     el("li", {}, el("span", { class: "swatch", style: `background:${fill}` }), name)));
 }
 
-// Evaluations of the shown runs, each with its full name; a run has one colour, its evaluations differ by dashes.
+// Each evaluation gets its full title and an index. A run has one colour; its evaluations differ by dashes.
 let counter = 0;
 for (const run of data.runs) {
   run.shown = true;
@@ -94,8 +94,8 @@ for (const run of data.runs) {
 const runs = () => data.runs.filter((run) => run.shown);
 const evaluations = () => runs().flatMap((run) => run.evaluations);
 
-// The number of each class, the same in every section and whatever is shown: its id, or one beyond all ids for a name
-// whose id is another name's in an earlier run.
+// The number of each class, the same in every section, whichever runs are shown: the class id, or a number above all ids
+// if an earlier run has another class with this id.
 const classNumbers = new Map();
 let beyond = 1 + Math.max(-1, ...data.runs.flatMap((run) => Object.keys(run.classes).map(Number)));
 {
@@ -115,7 +115,7 @@ function classNumber(name) {
   return classNumbers.get(name);
 }
 
-// Beyond Okabe and Ito's colours, hues that differ most from those before them
+// Okabe and Ito's colours first, then hues that are far from the previous ones
 function classColor(name) {
   const n = classNumber(name);
   if (n < COLORS.length) return COLORS[n];

@@ -44,7 +44,7 @@ SECTIONS.push(["errors", "Errors", (root) => {
     + "localisation, confusion, undetected."));
   root.append(table(["", ...list.map((e) => `${e.title} (of\u00a0${e.diagnosis.events})`)], list[0].diagnosis.misses.map((miss, k) =>
     [miss.kind, ...list.map((e) => count(pick(e, e.diagnosis.misses[k].count)))])));
-  // a range holds its upper end, not its lower one
+  // a range includes its upper end, not its lower end
   const short = (x) => String(+x.toPrecision(3));
   const number = { length: short, instances: (x) => String(Math.floor(x)), coverage: share };
   const span = (name, { low, high }) => {

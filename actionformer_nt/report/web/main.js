@@ -6,7 +6,7 @@ function drawSection(id) {
   root.replaceChildren(el("h2", {}, title));
   draw(root);
   const again = active && root.querySelector(`#${CSS.escape(active)}`);
-  if (again) again.focus(); // a control that was used keeps the keyboard
+  if (again) again.focus(); // the control in use keeps the keyboard focus
 }
 
 function drawAll() {

@@ -1,4 +1,4 @@
-// The label space at chosen moments, and embeddings.
+// The partition of the label space at chosen iterations, and embeddings.
 
 const TOP_CLASSES = 12, OTHER = "#b4bac2";
 
@@ -14,9 +14,9 @@ SECTIONS.push(["space", "Label space", (root) => {
   root.append(swatches(Object.values(PARTS)));
   root.append(el("div", { class: "grid", id: "space-grid" }, ...list.map((run) => {
     const moment = run.moments.find((m) => String(m.iteration) === chosen["space-moment"]);
-    const found = moment ? moment.distributions.filter((d) => !chosen["space-video"] || d.video_id === chosen["space-video"]) : [];
-    return el("div", { class: "cell" }, el("h3", {}, run.name), found.length ? null : note("Nothing at this moment."),
-      ...found.slice(0, 24).map((d) => distribution(d, moment.classes)));
+    const distributions = moment ? moment.distributions.filter((d) => !chosen["space-video"] || d.video_id === chosen["space-video"]) : [];
+    return el("div", { class: "cell" }, el("h3", {}, run.name), distributions.length ? null : note("Nothing at this moment."),
+      ...distributions.slice(0, 24).map((d) => distribution(d, moment.classes)));
   })));
 }]);
 

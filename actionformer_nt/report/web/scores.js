@@ -1,4 +1,4 @@
-// mAP, recall, AP per class, precision and recall.
+// Overview of the runs, mAP and Recall@kx, AP per class, precision-recall curves.
 
 const thresholds = () => unique(evaluations().flatMap((e) => e.metrics.tiou)).sort((a, b) => a - b);
 const at = (e, values, tiou) => values[e.metrics.tiou.findIndex((t) => Math.abs(t - tiou) < 1e-9)];

@@ -8,7 +8,7 @@ function subsets() {
   return unique(runs().flatMap((run) => run.timelines.map((t) => t.subset)));
 }
 
-// Rows of a video: {title, bars: [[start, end, class name, score]]}; of the ground truth once, score null.
+// Rows of a video: {title, bars: [[start, end, class name, score]]}. The ground truth is one row with score null.
 function rowsOf(subset, id) {
   const rows = [];
   let duration = 0, known = false;
@@ -36,7 +36,7 @@ function rowsOf(subset, id) {
   return { rows, duration: duration || 1 };
 }
 
-// Bars that overlap lie in lanes below each other; of more than MAX_LANES the rest shares the last.
+// Puts overlapping bars into lanes below each other; from MAX_LANES on, all remaining bars share the last lane.
 function lanes(bars) {
   const ends = [];
   return [...bars].sort((a, b) => (b[3] ?? 2) - (a[3] ?? 2)).map((bar) => {
@@ -76,14 +76,14 @@ SECTIONS.push(["timeline", "Timeline", (root) => {
     const shown = rows.map((row) => ({ title: row.title, bars: row.bars.filter((bar) =>
       (bar[3] == null || bar[3] >= least) && (!only || bar[2] === only)) }));
     hits = paint(canvas, shown, duration);
-    const found = shown.flatMap((row) => row.bars.filter((bar) => bar[3] != null).map((bar) => [row.title, ...bar]));
+    const detections = shown.flatMap((row) => row.bars.filter((bar) => bar[3] != null).map((bar) => [row.title, ...bar]));
     const total = rows.flatMap((row) => row.bars).filter((bar) => bar[3] != null).length;
     shownScore.textContent = least.toFixed(3);
-    count.textContent = `${found.length} of ${total} bars shown`;
+    count.textContent = `${detections.length} of ${total} bars shown`;
     canvas.setAttribute("aria-label", `${chosen.video}, ${duration.toFixed(1)} s: ${shown.map((row) => `${row.title} ${row.bars.length}`).join(", ")}`);
     const truth = shown.filter((row) => row.bars.some((bar) => bar[3] == null)).flatMap((row) => row.bars.map((bar) => [row.title, ...bar]));
     list.replaceChildren(table(["row", "start, s", "end, s", "class", "score"],
-      [...truth, ...found.sort((a, b) => b[4] - a[4])].slice(0, LIST).map(([title, start, end, name, score]) =>
+      [...truth, ...detections.sort((a, b) => b[4] - a[4])].slice(0, LIST).map(([title, start, end, name, score]) =>
         [title, start.toFixed(1), end.toFixed(1), name, score == null ? "" : score.toFixed(3)])));
   };
   const later = () => { if (!waiting) { waiting = true; requestAnimationFrame(draw); } };
@@ -108,7 +108,7 @@ SECTIONS.push(["timeline", "Timeline", (root) => {
   draw();
 }]);
 
-// As much of a text as fits, without its middle, since names often differ at their ends; "" for less than a few letters
+// Shortens a text to a width by leaving out its middle, since names often differ at their ends; "" if too little fits
 function fit(pen, text, width) {
   if (pen.measureText(text).width <= width) return text;
   for (let letters = text.length - 1; letters >= LEAST_LABEL; letters--) {
@@ -118,7 +118,7 @@ function fit(pen, text, width) {
   return "";
 }
 
-// Lines of a text that are no wider; they end at spaces, inside a word only where it is wider than a line
+// Wraps a text into lines of at most this width, at spaces, or inside a word that is wider than a line
 function wrap(pen, text, width) {
   const lines = [];
   for (let word of text.split(" ")) {
@@ -135,7 +135,7 @@ function wrap(pen, text, width) {
   return lines;
 }
 
-// Draws the rows and returns where each bar is, in pixels of the page.
+// Draws the rows and returns the position of each bar in CSS pixels.
 function paint(canvas, rows, duration) {
   const width = canvas.clientWidth || canvas.parentElement.clientWidth || 320, ratio = window.devicePixelRatio || 1;
   const pen = canvas.getContext("2d"), font = "12px system-ui, sans-serif";
@@ -148,7 +148,7 @@ function paint(canvas, rows, duration) {
   canvas.style.height = `${height}px`;
   const scale = (t) => 4 + (t / duration) * (width - 8), hits = [];
   pen.scale(ratio, ratio);
-  pen.font = font; // a new size of the canvas has reset it
+  pen.font = font; // resizing the canvas has reset the font
   const wide = (t) => pen.measureText(seconds(t)).width;
   const room = (times) => times.length * (wide(times.at(-1)) + 8) <= width;
   for (const t of [4, 3, 2].map((least) => ticks(0, duration, least)).find(room) || [0]) {
@@ -172,7 +172,7 @@ function paint(canvas, rows, duration) {
       pen.strokeRect(x, y, w, BAR - 2);
       return { x, y, w, bar, title: row.title };
     });
-    // the surest bars come first; in the lane that bars share, a label that would lie over another is left out
+    // bars come by falling score; in the shared lane, a label that would cover an earlier label is left out
     const labels = [];
     for (const { x, y, w, bar } of boxes) {
       const label = fit(pen, bar[2], w - 10), right = x + 8 + pen.measureText(label).width;

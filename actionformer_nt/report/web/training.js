@@ -1,5 +1,5 @@
-// Training curves, sizes of the subspaces, quality of pseudo labels. What counts epochs and what counts iterations
-// share no chart.
+// Training curves, sizes of the subspaces, quality of pseudo labels. Runs that count epochs and runs that count
+// iterations get separate charts.
 
 function curveCharts(names, label) {
   return el("div", { class: "grid" }, ...names.flatMap((name) => {

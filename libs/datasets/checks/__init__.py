@@ -1,4 +1,4 @@
-"""Checks of a data set: annotations, feature files, their timing, and whether a pyramid suits the events."""
+"""Checks of a data set: annotations, feature files, their timing, and the pyramid's regression ranges."""
 
 from .check import check_data
 from .findings import DataCheck

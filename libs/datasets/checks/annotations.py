@@ -1,4 +1,4 @@
-"""Reads an annotation file as it stands and notes every problem, where `read_annotations` stops at the first."""
+"""Scans an annotation file and records every problem, whereas `read_annotations` stops at the first."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from libs.datasets.labels import label_number, label_text, whole_number
 from .findings import Findings
 from .names import close_names
 
-UNREADABLE = object()  # in place of the content of a file
+UNREADABLE = object()  # marks the content of a file that cannot be read
 
 
 @dataclass
 class RawVideo:
+    """A video as the file gives it, as far as it can be read."""
+
     id: str
     subset: str
     duration: float | None  # seconds
@@ -41,15 +43,15 @@ class Labels:
     first: dict[str, str] = field(default_factory=dict)  # name -> first video
 
     def numbers(self) -> dict[str, int]:
-        """name -> id, by the rules of `read_annotations`."""
+        """Class name -> id, by the rules of `read_annotations`."""
         if any(self.ids.values()):
-            return {name: min(ids) for name, ids in self.ids.items() if ids}  # numbers without one are ids themselves
+            return {name: min(ids) for name, ids in self.ids.items() if ids}  # other labels are ids, such as "3"
         names = self.listed if self.listed is not None else sorted(self.without_id)
         return {name: i for i, name in enumerate(names)}
 
 
 def scan_annotations(path: str, findings: Findings) -> tuple[list[RawVideo], Labels]:
-    """All videos that can be read at all, and the labels. Every problem becomes a finding."""
+    """The videos that can be read, and the labels. Every problem is added to `findings`."""
     labels, videos = Labels(), []
     content = _load(path, findings)
     database = content.get("database") if isinstance(content, dict) else None
@@ -220,13 +222,13 @@ def _check_labels(labels: Labels, findings: Findings) -> None:
 
 
 def check_similar(labels: Labels, counts: dict[str, dict[str, int]], findings: Findings) -> None:
-    """Names that differ so little that they may be one class, with their events; the rarer one is where.
+    """Warns about class names that are so similar that they may mean one class, at the rarer name.
 
     Args:
-        counts: split -> class name -> events.
+        counts: split -> class name -> number of events.
     """
     for pair in close_names(sorted(labels.first)):
-        first, second = sorted(pair, key=lambda name: -sum(found.get(name, 0) for found in counts.values()))
+        first, second = sorted(pair, key=lambda name: -sum(events_of.get(name, 0) for events_of in counts.values()))
         events = [", ".join(f"{counts[split].get(name, 0)} in {split}" for split in counts) for name in (first, second)]
         findings.add(
             "warning", "similar-labels", second,

@@ -1,4 +1,4 @@
-"""The whole check of the data that a configuration names."""
+"""Checks all data that a configuration refers to."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def check_data(
     """Checks annotations and feature files against each other and against a resolved configuration.
 
     Args:
-        features: look at the feature files.
-        full: read all of their numbers instead of their headers alone.
-        jobs: files at a time.
+        features: check the feature files.
+        full: read all values instead of the headers only.
+        jobs: files read in parallel.
 
     Returns:
-        Everything that was found; nothing is raised for faulty data.
+        All findings; faulty data raises no exception.
     """
     check = DataCheck(Findings())
     findings, data = check.findings, config["dataset"]
@@ -57,11 +57,11 @@ def _subsets(config: Config) -> dict[str, list[str]]:
 def _check_splits(
     config: Config, videos: list[RawVideo], splits: dict[str, list[RawVideo]], findings: Findings
 ) -> None:
-    there = Counter(video.subset for video in videos)
+    counts = Counter(video.subset for video in videos)
     for name, subsets in _subsets(config).items():
         for subset in subsets:
-            if subset not in there:
-                findings.add("error", "no-videos", subset, f"{name}_split, but the file has {dict(there)}")
+            if subset not in counts:
+                findings.add("error", "no-videos", subset, f"{name}_split, but the file has {dict(counts)}")
     for subset in set(config["train_split"]) & set(config["val_split"]):
         findings.add("warning", "same-subset", subset, "for training and for evaluation")
     for name, part in splits.items():
@@ -77,16 +77,16 @@ def _check_splits(
 
 
 def _check_events(split: str, videos: list[RawVideo], findings: Findings) -> None:
-    """A split must hold something to learn, or to evaluate."""
+    """Adds an error if a split has no event to learn from or to evaluate."""
     if not videos:
-        return  # a finding already
+        return  # reported by `_check_splits`
     events = [event for video in videos if video.labeled for event in video.events]
     if any(end - start >= MIN_DURATION for start, end, _ in events):
         return
-    found = f"{len(events)} events, none of which has a length" if events else "no event"
+    content = f"{len(events)} events, none of which has a length" if events else "no event"
     findings.add(
         "error", "nothing-to-learn" if split == "train_split" else "nothing-to-evaluate", split,
-        f"{found} in {sum(v.labeled for v in videos)} labeled videos",
+        f"{content} in {sum(v.labeled for v in videos)} labeled videos",
         advice="events stand under 'annotations' of each video, as {'segment': [start, end], 'label': name}",
     )  # fmt: skip
 
@@ -111,7 +111,7 @@ def _check_classes(
                 advice=f"dataset.num_classes: {len(set(numbers.values()))}" if preset.all_classes and numbers else "",
             )  # fmt: skip
     seen = {name: Counter(event[2] for video in part for event in video.events) for name, part in splits.items()}
-    check_similar(labels, {f"{name}_split": dict(found) for name, found in seen.items()}, findings)
+    check_similar(labels, {f"{name}_split": dict(events_of) for name, events_of in seen.items()}, findings)
     for label in sorted(labels.first):
         for name, other in (("train", "val"), ("val", "train")):
             if splits[name] and not seen[name][label] and seen[other][label]:
@@ -132,14 +132,15 @@ def _check_times(data: DatasetConfig, preset: Preset, splits: dict[str, list[Raw
 
 
 def _faulty(findings: Findings, video_id: str) -> set[str]:
-    """Keys of a video that were there and could not be read."""
+    """Which of "fps" and "duration" have an invalid value in this video."""
     kinds = (kind for kind in ("fps", "duration") if kind in findings)
     return {kind for kind in kinds if any(where == video_id for where, _ in findings[kind].places)}
 
 
 def _features(
-    config: Config, preset: Preset, videos: list[RawVideo], used: list[RawVideo], findings: Findings, **how: Any
+    config: Config, preset: Preset, videos: list[RawVideo], used: list[RawVideo], findings: Findings, **options: Any
 ) -> dict[str, int]:
+    """Checks the feature files; returns video id -> number of steps of the readable ones."""
     data = config["dataset"]
     try:
         files = FeatureFiles(
@@ -147,7 +148,7 @@ def _features(
         )
         policy = data["missing_features"] or preset.missing_features
         level = "error" if policy == "error" else "warning"
-        steps = scan_features(files, [video.id for video in used], findings, missing=level, **how)
+        steps = scan_features(files, [video.id for video in used], findings, missing=level, **options)
         if videos:
             find_extra(files, {video.id for video in videos}, findings)
     except (ValueError, OSError) as error:
@@ -157,10 +158,10 @@ def _features(
 
 
 def _check_loads(config: Config, findings: Findings) -> None:
-    """Whether the data sets can be made: the last word, should everything above have missed something."""
+    """Builds the data sets, in case the other checks missed a problem."""
     logger = logging.getLogger("libs")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # its warnings are findings already
+    logger.setLevel(logging.ERROR)  # its warnings are already among the findings
     try:
         for name, subsets in _subsets(config).items():
             try:

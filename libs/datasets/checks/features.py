@@ -1,4 +1,4 @@
-"""Looks at the feature files of videos, at their headers or at everything in them."""
+"""Checks feature files: their headers, or all values."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ ADVICE = {
 }
 
 
-class _Look(NamedTuple):
+class _Inspection(NamedTuple):
+    """Result of reading one feature file."""
+
     video_id: str
     steps: int | None
-    kind: str | None  # of the problem
+    kind: str | None  # kind of the problem; None: no problem
     message: str
 
 
@@ -37,11 +39,15 @@ def scan_features(
     jobs: int,
     progress: bool,
 ) -> dict[str, int]:
-    """Steps of every video whose features can be read; the others become findings.
+    """Number of steps of every video with readable features; the others become findings.
 
     Args:
-        missing: level of a missing file.
-        full: read all numbers, not only the headers.
+        missing: level of the finding for a missing file.
+        full: read all values, not only the headers.
+        jobs: files read in parallel.
+
+    Returns:
+        Video id -> number of steps.
     """
     present = [video_id for video_id in video_ids if files.exists(video_id)]
     for video_id in sorted(set(video_ids) - set(present)):
@@ -49,22 +55,24 @@ def scan_features(
             "error" if not present else missing, "missing-file", video_id, f"no {files.path(video_id)}",
             advice=_other_names(files) or "dataset.missing_features says whether such a video is skipped or an error",
         )  # fmt: skip
-    work = (joblib.delayed(_look)(files, video_id, full) for video_id in present)
-    looks = joblib.Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(work)
+    work = (joblib.delayed(_inspect)(files, video_id, full) for video_id in present)
+    inspections = joblib.Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(work)
     steps = {}
-    for look in tqdm(
-        looks, total=len(present), desc="features", unit="video", leave=False, disable=None if progress else True
+    for inspection in tqdm(
+        inspections, total=len(present), desc="features", unit="video", leave=False, disable=None if progress else True
     ):
-        if look.kind is not None:
-            level = "warning" if look.kind == "all-zero" else "error"
-            findings.add(level, look.kind, look.video_id, look.message, advice=ADVICE.get(look.kind, ""))
-        if look.steps is not None:
-            steps[look.video_id] = look.steps
+        if inspection.kind is not None:
+            level = "warning" if inspection.kind == "all-zero" else "error"
+            findings.add(
+                level, inspection.kind, inspection.video_id, inspection.message, advice=ADVICE.get(inspection.kind, "")
+            )
+        if inspection.steps is not None:
+            steps[inspection.video_id] = inspection.steps
     return steps
 
 
 def find_extra(files: FeatureFiles, known: set[str], findings: Findings) -> None:
-    """Files of videos that the annotations do not have."""
+    """Warns about feature files of videos that are not in the annotations."""
     for video_id in files.ids():
         if video_id not in known:
             findings.add(
@@ -73,20 +81,20 @@ def find_extra(files: FeatureFiles, known: set[str], findings: Findings) -> None
             )  # fmt: skip
 
 
-def _look(files: FeatureFiles, video_id: str, full: bool) -> _Look:
+def _inspect(files: FeatureFiles, video_id: str, full: bool) -> _Inspection:
     try:
         steps, _ = files.shape(video_id)
         if full and not files.read(video_id).any():
-            return _Look(video_id, steps, "all-zero", "every number is 0")
+            return _Inspection(video_id, steps, "all-zero", "every number is 0")
     except FeatureError as error:
-        return _Look(video_id, None, error.kind, str(error))
+        return _Inspection(video_id, None, error.kind, str(error))
     except (ValueError, OSError) as error:
-        return _Look(video_id, None, "unreadable", str(error))
-    return _Look(video_id, steps, None, "")
+        return _Inspection(video_id, None, "unreadable", str(error))
+    return _Inspection(video_id, steps, None, "")
 
 
 def _other_names(files: FeatureFiles) -> str:
-    """What the folder holds instead, if a prefix or an extension explains that files are missing."""
+    """Advice if a wrong prefix or extension explains that all files are missing; else empty."""
     folder = files.folders[0]
     if is_hdf5(folder) or files.ids():
         return ""

@@ -1,4 +1,4 @@
-"""What a data check found, and the table of it."""
+"""Findings of a data check, and their table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Finding:
     level: str
     kind: str  # a short name, such as "missing-file"
     advice: str
-    places: list[tuple[str, str]] = field(default_factory=list)  # (video, class or file; what is wrong there)
+    places: list[tuple[str, str]] = field(default_factory=list)  # (video, class or file; what is wrong)
 
 
 class Findings:
@@ -30,7 +30,7 @@ class Findings:
         self._kinds.setdefault(kind, Finding(level, kind, advice)).places.append((where, what))
 
     def __iter__(self) -> Iterator[Finding]:
-        """Errors first, then by the order in which they were found."""
+        """Errors first, then warnings, then notes; within a level in order of discovery."""
         return iter(sorted(self._kinds.values(), key=lambda finding: LEVELS.index(finding.level)))
 
     def __contains__(self, kind: str) -> bool:
@@ -40,11 +40,11 @@ class Findings:
         return self._kinds[kind]
 
     def count(self, level: str) -> int:
-        """Kinds of problems of a level."""
+        """Number of kinds of problems at this level."""
         return sum(finding.level == level for finding in self)
 
     def table(self) -> pd.DataFrame:
-        """A row per kind: `level`, `check`, `count`, `where` (the first place), `what`, `advice`."""
+        """One row per kind: `level`, `check`, `count`, `where` (the first place), `what`, `advice`."""
         rows = [
             [f.level, f.kind, len(f.places), f.places[0][0], f.places[0][1], f.advice]
             for f in self
@@ -52,7 +52,7 @@ class Findings:
         return pd.DataFrame(rows, columns=["level", "check", "count", "where", "what", "advice"])
 
     def to_list(self) -> list[dict[str, object]]:
-        """Everything, for JSON."""
+        """All findings with all places, for JSON."""
         return [
             {
                 "level": f.level, "check": f.kind, "count": len(f.places), "advice": f.advice,
@@ -62,7 +62,7 @@ class Findings:
         ]  # fmt: skip
 
     def format(self) -> str:
-        """The table as text: a line per kind with its first place, and what to do about it below."""
+        """The table as text: one line per kind with its first place, and the advice below it."""
         if not self._kinds:
             return "no findings"
         width = max(len(finding.kind) for finding in self)
@@ -76,7 +76,7 @@ class Findings:
 
 @dataclass
 class DataCheck:
-    """What `check_data` returns."""
+    """Result of `check_data`: findings, facts (name -> text) and tables."""
 
     findings: Findings
     facts: dict[str, str] = field(default_factory=dict)

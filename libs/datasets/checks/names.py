@@ -1,4 +1,4 @@
-"""Class names that are suspiciously alike."""
+"""Detection of class names that may be two spellings of one class."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import itertools
 import re
 from collections.abc import Sequence
 
-SHORT = 5  # letters; shorter words have no near ones: "polo" and "pool" are two games
+SHORT = 5  # letters; shorter words must be equal: "polo" and "pool" are two games
 
 
 def close_names(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of names that differ in case, spaces, hyphens or underscores alone, or by a typing error: a letter too
-    many, too few or wrong in a word, though not its first. Digits are taken for numbers on purpose."""
+    """Pairs of names that differ only in case, spaces, hyphens or underscores, or by one typing error per word: a
+    letter too many, missing or wrong, except the first letter. Words with different numbers never match."""
     words = {name: re.sub(r"[\s_-]+", " ", name.casefold()).split() for name in names}
     return [
         (first, second)
@@ -32,7 +32,7 @@ def _close(a: str, b: str) -> bool:
 
 
 def edit_distance(a: str, b: str) -> int:
-    """Letters to insert, remove or replace to make one of the other (Levenshtein)."""
+    """Levenshtein distance: the number of letters to insert, remove or replace to turn one word into the other."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, start=1):
         before, row[0] = row[0], i

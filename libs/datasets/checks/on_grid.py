@@ -1,4 +1,4 @@
-"""Where events and features lie on the grid, how long events are there, and settings that would suit them."""
+"""Checks in grid steps: whether events lie within the features, how long they are, and which settings suit them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .timing import VideoLength, check_ends, check_lengths
 
 
 class _Timed(NamedTuple):
-    """A video whose length is known in seconds and in frames."""
+    """A video whose duration and frame rate are known."""
 
     video: RawVideo
     duration: float  # seconds
@@ -24,12 +24,12 @@ class _Timed(NamedTuple):
 
 
 def check_grid(config: Config, splits: dict[str, list[RawVideo]], steps: dict[str, int], check: DataCheck) -> None:
-    """Everything that is counted in grid steps.
+    """Runs all checks that need lengths in grid steps.
 
     Args:
         splits: "train" and "val" -> videos.
-        steps: video id -> steps of its features; only of videos whose features could be read.
-        check: takes findings, facts and tables.
+        steps: video id -> number of feature steps, for videos whose features could be read.
+        check: receives findings, facts and tables.
     """
     data, findings = config["dataset"], check.findings
     rule = GridRule(
@@ -69,20 +69,20 @@ def check_grid(config: Config, splits: dict[str, list[RawVideo]], steps: dict[st
                         f"'{name}' [{start:g}, {stop:g}] begins after the features end ({end:.1f} s)",
                     )  # fmt: skip
     rates = {video.id: fps for video, _, fps in known}
-    _check_any(splits["train"], grids, rates, findings)
+    _check_overlap(splits["train"], grids, rates, findings)
     _summary(config, splits, rates, grids, check)
 
 
-def _check_any(videos: list[RawVideo], grids: dict[str, Grid], fps: dict[str, float], findings: Findings) -> None:
-    """Some event of the training videos must lie where there are features."""
-    found = [(v, event) for v in videos if v.labeled and v.id in grids for event in v.events]
-    if found and not any(
+def _check_overlap(videos: list[RawVideo], grids: dict[str, Grid], fps: dict[str, float], findings: Findings) -> None:
+    """Adds an error if no training event overlaps the features of its video."""
+    events = [(v, event) for v in videos if v.labeled and v.id in grids for event in v.events]
+    if events and not any(
         stop > 0 and start * fps[v.id] < (grids[v.id].length - 1) * grids[v.id].stride + grids[v.id].num_frames
-        for v, (start, stop, _) in found
+        for v, (start, stop, _) in events
     ):
         findings.add(
             "error", "nothing-to-learn", "train_split",
-            f"all {len(found)} events lie outside the features of their videos",
+            f"all {len(events)} events lie outside the features of their videos",
             advice="are segments in seconds, and fps, feat_stride and num_frames those of the features?",
         )  # fmt: skip
 
@@ -91,6 +91,7 @@ def _summary(
     config: Config, splits: dict[str, list[RawVideo]], fps: dict[str, float], grids: dict[str, Grid],
     check: DataCheck,
 ) -> None:  # fmt: skip
+    """Adds the facts and tables: sizes of the splits, lengths of events, pyramid levels, max_seq_len."""
     findings = check.findings
     for name, part in splits.items():
         check.facts[f"{name}_split"] = (

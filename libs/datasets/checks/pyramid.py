@@ -1,4 +1,4 @@
-"""Lengths of events against the grid and the pyramid's regression ranges, and what would suit them."""
+"""Compares lengths of events with the grid and the pyramid's regression ranges, and recommends settings."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from libs.core.types import Config
 from .findings import Findings
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
-SHORT = 2.0  # grid steps; shorter events have hardly a point of their own
-MANY_SHORT = 0.1  # share from which a note becomes a warning
-HELD = 0.95  # share of the training videos that max_seq_len should hold
+SHORT = 2.0  # grid steps; shorter events contain hardly more than one point
+MANY_SHORT = 0.1  # share of short events above which the note becomes a warning
+HELD = 0.95  # share of the training videos that must fit into max_seq_len
 
 
 def percent(share: float) -> str:
-    """A share as percent with one digit; "100 %" and "0 %" only where they are true."""
+    """A share in percent with one digit; "100 %" and "0 %" stand only for exactly 1 and 0."""
     tenths = round(1000 * float(share))
     if tenths == 1000 and share < 1:
         return "99.9 %"
@@ -36,14 +36,14 @@ def percentiles(seconds: np.ndarray, steps: np.ndarray | None) -> pd.DataFrame:
 
 
 class Levels(NamedTuple):
-    """ActionFormer's pyramid, and which events are learned at which of its levels."""
+    """ActionFormer's pyramid: regression ranges, strides and attention windows of its levels."""
 
     ranges: list[list[float]]  # regression range of each level, in grid steps
-    first: int  # a step of this pyramid's first level is `scale_factor` ** `first` grid steps long
-    last: int  # the same for the backbone's last level
+    first: int  # the first level has stride `scale_factor` ** `first`, in grid steps
+    last: int  # the backbone's last level has stride `scale_factor` ** `last`
     scale_factor: int
-    windows: int | list[int]  # attention window of every level, or of each
-    center_radius: float | None  # of center sampling, in steps of a level; None: no center sampling
+    windows: int | list[int]  # attention window: one for all levels, or one per level
+    center_radius: float | None  # radius of center sampling, in units of a level's stride; None: no center sampling
 
     @classmethod
     def of(cls, config: Config) -> Levels:
@@ -58,9 +58,18 @@ class Levels(NamedTuple):
         )
 
     def usable(self, steps: np.ndarray) -> np.ndarray:
-        """(L, N) which events (N,) of so many grid steps can be learned at which level: some point that label
-        assignment looks at has its farther boundary within the level's range. That distance is half the event at its
-        centre, and more by the radius of center sampling."""
+        """Which events can be learned at which level.
+
+        An event can be learned at a level if some point that label assignment considers has its distance to the farther
+        boundary within the level's regression range. At the centre of the event this distance is half its length;
+        center sampling admits points up to the radius away from the centre.
+
+        Args:
+            steps: (N,) lengths of events in grid steps.
+
+        Returns:
+            (L, N) bool.
+        """
         rows = []
         for level, (low, high) in enumerate(self.ranges, start=self.first):
             reach = steps
@@ -70,7 +79,8 @@ class Levels(NamedTuple):
         return np.array(rows)
 
     def recommended(self, steps: np.ndarray) -> int:
-        """Levels of a pyramid whose ranges double, so that the coarsest is there for one event (N,) in a hundred."""
+        """Number of levels, with upper ends of the ranges that double from level to level, such that the last range
+        reaches half the 99th percentile of the event lengths `steps` (N,)."""
         if not len(steps):
             return 1
         first = self.ranges[0][1]
@@ -78,18 +88,18 @@ class Levels(NamedTuple):
         return 1 + max(0, math.ceil(math.log2(half / first))) if half > first else 1
 
     def multiple(self, count: int) -> int:
-        """What `max_seq_len` should be a multiple of: stride and attention windows of `count` levels."""
+        """The number that must divide `max_seq_len`, given strides and attention windows of `count` levels."""
         windows = self.windows
         windows = [windows] * count if isinstance(windows, int) else [*windows, *[windows[-1]] * count][:count]
         return math.lcm(*(self.scale_factor**i * (2 * (w // 2) if w > 1 else 1) for i, w in enumerate(windows)))
 
 
 def check_pyramid(steps: np.ndarray, where: list[str], findings: Findings, *, levels: Levels) -> pd.DataFrame:
-    """The table of levels: range in grid steps, and the share of the events that can be learned there.
+    """The table of levels: regression range in grid steps, and share of the events that can be learned there.
 
     Args:
         steps: (N,) lengths of training events in grid steps.
-        where: (N,) their videos.
+        where: (N,) ids of their videos.
     """
     usable, ranges = levels.usable(steps), levels.ranges
     for i in np.flatnonzero(~usable.any(axis=0) & (steps > 0)):
@@ -107,7 +117,7 @@ def check_pyramid(steps: np.ndarray, where: list[str], findings: Findings, *, le
 
 
 def check_short(steps: np.ndarray, where: list[str], findings: Findings) -> float:
-    """Share of events shorter than two grid steps, those without length included."""
+    """Share of events shorter than two grid steps, zero length included; each becomes a finding."""
     short = np.flatnonzero(steps < SHORT - 1e-6)
     share = len(short) / max(len(steps), 1)
     for i in short:
@@ -120,6 +130,6 @@ def check_short(steps: np.ndarray, where: list[str], findings: Findings) -> floa
 
 
 def recommended_length(num_steps: np.ndarray, multiple: int) -> int:
-    """The smallest `max_seq_len` that holds 95 % of the training videos."""
+    """The smallest multiple of `multiple` that holds 95 % of the training videos, of lengths `num_steps` (V,)."""
     needed = float(np.percentile(num_steps, 100 * HELD, method="higher"))
     return max(math.ceil(needed / multiple), 1) * multiple

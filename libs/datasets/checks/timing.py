@@ -1,4 +1,4 @@
-"""Whether features are as long as their videos say, and which stride or frame rate would make them so."""
+"""Compares the time span of features with the duration of videos, and suggests a stride or frame rate that fits."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ import numpy as np
 
 from .findings import Findings
 
-SECONDS, SHARE = 1.0, 0.02  # tolerated difference: one second, or this share of the video
+SECONDS, SHARE = 1.0, 0.02  # tolerated difference: the larger of one second and this share of the duration
 FPS = (5, 10, 12.5, 15, 23.976, 24, 25, 29.97, 30, 50, 59.94, 60)
-CONSISTENT = 0.02  # relative difference up to which one number is said to fit several videos
+CONSISTENT = 0.02  # relative tolerance within which one value fits several videos
 
 
 class VideoLength(NamedTuple):
     video_id: str
-    steps: int  # of the feature file
+    steps: int  # number of features
     duration: float  # seconds
     fps: float
 
     def covered(self, stride: float, num_frames: float) -> float:
-        """Seconds at which the window of the last feature ends."""
+        """Time in seconds at which the window of the last feature ends."""
         return ((self.steps - 1) * stride + num_frames) / self.fps
 
     def fits(self, stride: float, num_frames: float) -> bool:
+        """Whether the features cover the video, within the tolerance."""
         tolerance = max(SECONDS, SHARE * self.duration, (stride + num_frames) / self.fps)
         return abs(self.covered(stride, num_frames) - self.duration) <= tolerance
 
 
 def check_lengths(lengths: list[VideoLength], findings: Findings, *, stride: float, num_frames: float) -> None:
-    """One error where most videos disagree (with what would fit), else a warning for each video that does."""
+    """Reports videos whose features do not match their duration: as errors with a suggested setting if most videos are
+    wrong, else as warnings."""
     wrong = [video for video in lengths if not video.fits(stride, num_frames)]
     if not wrong:
         return
@@ -46,11 +48,13 @@ def check_lengths(lengths: list[VideoLength], findings: Findings, *, stride: flo
 
 
 def check_ends(lengths: list[VideoLength], ends: dict[str, float], findings: Findings) -> None:
-    """Durations that were computed with a wrong frame rate fit the features, which were counted in frames, but not the
-    events, which somebody saw in seconds: these end after their videos, by the same factor at most.
+    """Detects durations that were computed with a wrong frame rate.
+
+    Such durations agree with the features, which are counted in frames, but not with the events, which are annotated in
+    seconds: events end after their videos, by at most the same factor.
 
     Args:
-        ends: seconds at which the last event of each video ends.
+        ends: video id -> end of its last event in seconds.
     """
     late = [video for video in lengths if ends.get(video.video_id, 0.0) > video.duration + SECONDS]
     if len(late) < 2 or "timing" in findings:
@@ -72,31 +76,32 @@ def check_ends(lengths: list[VideoLength], ends: dict[str, float], findings: Fin
 
 
 def fitting(lengths: list[VideoLength], *, stride: float, num_frames: float) -> str:
-    """The stride, or the frame rate, with which the features would cover their videos."""
+    """Suggests the stride or the frame rate with which the features would cover their videos."""
     long = [video for video in lengths if video.steps > 1]
     if not long:
         return ""
     frames = np.array([video.duration * video.fps for video in long])
     steps, seconds = np.array([video.steps for video in long]), np.array([video.duration for video in long])
-    found = []
-    for name, least, most, nice in (  # of T steps, the last window fits in and a further one would not
+    suggestions = []
+    for name, least, most, candidates in (  # bounds: the T-th window still fits into the video, a further one would not
         ("feat_stride", (frames - num_frames) / steps, (frames - num_frames) / (steps - 1), None),
         ("default_fps", ((steps - 1) * stride + num_frames) / seconds, (steps * stride + num_frames) / seconds, FPS),
     ):
-        value = _common(least, most, nice)
+        value = _common(least, most, candidates)
         if value is not None:
-            found.append(f"dataset.{name}: {value:g}")
-    if found:
-        return " or ".join(found) + " would fit"
+            suggestions.append(f"dataset.{name}: {value:g}")
+    if suggestions:
+        return " or ".join(suggestions) + " would fit"
     return "no one stride or frame rate fits all videos: look at each video's 'fps'"
 
 
-def _common(least: np.ndarray, most: np.ndarray, nice: tuple[float, ...] | None) -> float | None:
-    """A number within nearly all intervals [least, most], a whole (or common) one if possible; None: there is none."""
+def _common(least: np.ndarray, most: np.ndarray, candidates: tuple[float, ...] | None) -> float | None:
+    """A value within nearly all intervals [least, most] (V,), a whole number or one of `candidates` if possible; None
+    if there is no such value."""
     low, high = float(np.percentile(least, 90)), float(np.percentile(most, 10))
     middle = (low + high) / 2
     if middle <= 0 or low - high > CONSISTENT * middle:
         return None
     low, high = min(low, high) - CONSISTENT * middle, max(low, high) + CONSISTENT * middle
-    near = round(middle) if nice is None else min(nice, key=lambda number: abs(number - middle))
+    near = round(middle) if candidates is None else min(candidates, key=lambda number: abs(number - middle))
     return near if low <= near <= high else round(middle, 2)

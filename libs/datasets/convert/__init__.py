@@ -1,9 +1,9 @@
-"""From the annotation files of public data sets to this project's annotation JSON (docs/data.md).
+"""Converts annotation files of public data sets to this project's annotation JSON (docs/data.md).
 
-A format is a module here and its name in `FORMATS`. It has
+A format is a module of this package that `FORMATS` lists. The module defines
 
 * `TITLE`, a line for error messages, and `OPTIONS`, the names of the options that it takes;
-* `recognizes(source) -> bool`: whether a file is of the format, judged by its content;
+* `recognizes(source) -> bool`: whether the content of a file has this format;
 * `read(sources, options) -> Converted`.
 """
 
@@ -29,14 +29,14 @@ def convert(
     """Reads annotation files of one data set.
 
     Args:
-        paths: the files, all of one format.
-        source_format: a name in `FORMATS`; by default the one whose files these are, judged by their content.
-        options: what the format has to be told.
+        paths: files, all of one format.
+        source_format: a key of `FORMATS`; None: recognized by the content of the files.
+        options: options of the format.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: an unknown format, an option that the format does not take, or something in a file that is not as
-            expected; names the file, the row and the value.
+        ValueError: unknown format, an option that the format does not have, or unexpected content; names the file, the
+            row and the value.
     """
     options = options or Options()
     sources = [Source(path) for path in paths]
@@ -50,7 +50,7 @@ def convert(
 
 
 def _guess(sources: Sequence[Source]) -> str:
-    """The one format that recognizes every file."""
+    """Name of the only format that recognizes all files."""
     for source in sources:
         if not any(module.recognizes(source) for module in FORMATS.values()):
             raise ValueError(f"{source.path}: not a file of a known format; expected one of:{_known()}")

@@ -3,9 +3,9 @@
     videos [video_uid, split, clips [clip_uid, video_start_sec, video_start_frame, ...,
                                      annotations [annotator_uid, labels [label, primary, video_start_time, ...]]]]
 
-A video of the result is a clip. As in ActionFormer, times count from the clip's first feature: features are cut out of
-those of the whole video, which begin every `grid` frames, and a clip begins anywhere, so that it is widened to the grid
-on both sides. Moments shorter than 0.25 s are left out, times are rounded to 10 ms.
+Each clip becomes a video of the result. As in ActionFormer, times count from the clip's first feature. The features of
+a clip are a part of the whole video's features, which start every `grid` frames. Since a clip may start at any frame,
+it is widened to the grid at both ends. Moments shorter than 0.25 s are dropped; times are rounded to 10 ms.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .source import Source
 TITLE = "Ego4D's Moment Queries, the files moments_train.json, moments_val.json and moments_test_unannotated.json"
 OPTIONS = ("classes", "grid")
 SUBSETS = {"train": "training", "val": "validation", "test": "test"}
-GRID = 16  # frames from one feature to the next
-SHORTEST = 0.25  # seconds
-FPS = (10, 100)  # of a clip whose times and frames agree
+GRID = 16  # frames between consecutive features
+SHORTEST = 0.25  # seconds; shorter moments are dropped
+FPS = (10, 100)  # plausible frame rates; outside, times and frames of a clip contradict each other
 
 
 class Moment(NamedTuple):
-    where: str
-    start: float  # seconds of the clip
+    where: str  # location for messages
+    start: float  # seconds from the start of the clip
     end: float
     label: str
 
@@ -63,7 +63,7 @@ def read(sources: Sequence[Source], options: Options) -> Converted:
                 result.database[name] = entry
                 moments[name] = list(_moments(where, clip, annotated=subset != "test", notes=result.notes))
     if options.classes is None:
-        labels = {moment.label for found in moments.values() for moment in found}
+        labels = {moment.label for of_clip in moments.values() for moment in of_clip}
         ids = {label: number for number, label in enumerate(sorted(labels))}
     else:
         ids = read_classes(options.classes)
@@ -74,10 +74,10 @@ def read(sources: Sequence[Source], options: Options) -> Converted:
 
 
 def read_classes(path: str | os.PathLike) -> dict[str, int]:
-    """Class name -> id: a line for each class, its name alone, or its id, a tab and its name.
+    """Reads class name -> id from a file with one line per class: its name, or its id, a tab and its name.
 
     Raises:
-        ValueError: an id or a name that is there twice, or an id that is no number.
+        ValueError: an id or a name occurs twice, or an id is not a number.
     """
     with open(path, encoding="utf-8") as file:
         lines = [line.strip() for line in file if line.strip()]
@@ -94,7 +94,7 @@ def read_classes(path: str | os.PathLike) -> dict[str, int]:
 
 
 def _clips(source: Source) -> Iterator[tuple[str, str, dict[str, object]]]:
-    """Place, subset and content of every clip."""
+    """Yields (location for messages, subset, clip) of every clip."""
     if not recognizes(source):
         raise ValueError(f"{source.path}: expected an object with a list 'videos' that have 'clips'")
     for number, video in enumerate(source.content["videos"]):
@@ -108,7 +108,8 @@ def _clips(source: Source) -> Iterator[tuple[str, str, dict[str, object]]]:
 
 
 def _entry(where: str, clip: Mapping[str, object], *, subset: str, grid: int, notes: list[Note]) -> VideoEntry | None:
-    """The clip without its events; `offset`: seconds from its first feature to its start. None where it is dropped."""
+    """The entry of a clip without events, or None if the clip is dropped. `offset`: seconds from its first feature to
+    its start."""
     start, end = _clip_start(where, clip), _number(where, clip, "video_end_sec")
     first, last = (int(_number(where, clip, f"video_{side}_frame")) for side in ("start", "end"))
     if min(first, _number(where, clip, "video_start_sec")) < 0:
@@ -122,7 +123,7 @@ def _entry(where: str, clip: Mapping[str, object], *, subset: str, grid: int, no
         text = f"{start:g} to {end:g} s, frames {first} to {last}"
         notes.append(Note("clip dropped, its seconds and frames do not agree", where, text))
         return None
-    before, after = (first % grid, -last % grid) if grid else (0, 0)  # frames
+    before, after = (first % grid, -last % grid) if grid else (0, 0)  # frames added by widening
     return {
         "subset": subset,
         "duration": round(end - start + before / fps + after / fps, 2),
@@ -137,7 +138,7 @@ def _clip_start(where: str, clip: Mapping[str, object]) -> float:
 
 
 def _moments(where: str, clip: Mapping[str, object], *, annotated: bool, notes: list[Note]) -> Iterator[Moment]:
-    """The moments of the classes that count, of all annotators."""
+    """Yields the primary moments of all annotators."""
     clip_start = _clip_start(where, clip)
     for annotator in _get(where, clip, "annotations", list) if annotated else ():
         for item in _get(where, annotator, "labels", list):
@@ -155,7 +156,7 @@ def _moments(where: str, clip: Mapping[str, object], *, annotated: bool, notes: 
 
 
 def _events(moments: Sequence[Moment], offset: float, *, ids: dict[str, int], notes: list[Note]) -> list[EventEntry]:
-    """A clip's events, `offset` seconds later; what is there twice, by several annotators, is there once."""
+    """The events of a clip, shifted by `offset` seconds, without duplicates from several annotators."""
     long = []
     for moment in moments:
         if moment.label not in ids:

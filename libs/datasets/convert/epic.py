@@ -1,7 +1,7 @@
 """EPIC-Kitchens-100: the tables `EPIC_100_train.csv`, `EPIC_100_validation.csv` and `EPIC_100_video_info.csv`.
 
-An action has a verb and a noun, so that one call makes the file of the verbs or that of the nouns. Ids of classes are
-the tables' own.
+An action has a verb and a noun; one call writes the annotations of either the verbs or the nouns. Class ids are those
+of the tables.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def recognizes(source: Source) -> bool:
 
 def read(sources: Sequence[Source], options: Options) -> Converted:
     if options.label not in LABELS:
-        found = "is not given" if options.label is None else options.label
-        raise ValueError(f"--label {found}: an action of EPIC-Kitchens has two classes; expected verb or noun")
+        given = "is not given" if options.label is None else options.label
+        raise ValueError(f"--label {given}: an action of EPIC-Kitchens has two classes; expected verb or noun")
     tables: list[Source] = []  # of videos
     actions: list[Source] = []
     for source in sources:
@@ -64,8 +64,14 @@ def _add_actions(
     names: dict[int, str] | None,
     seen: set[str],
 ) -> None:
-    """Adds the actions of a table. `videos`: duration and frames per second; `names`: of the classes; `seen`: ids of
-    the actions so far, to which those of the table are added."""
+    """Adds the actions of a table to `result`.
+
+    Args:
+        label: "verb" or "noun".
+        videos: video id -> duration in seconds and frames per second.
+        names: class id -> name; None: not known.
+        seen: narration ids of earlier actions; the ids of this table are added.
+    """
     subset = _subset(source)
     column = f"{label}_class"
     for where, row in source.rows((*ACTIONS, column)):
@@ -98,20 +104,20 @@ def _add_actions(
 
 
 def _subset(source: Source) -> str:
-    found = {subset for part, subset in SUBSETS.items() if part in source.name.lower()}
-    if len(found) != 1:
+    subsets = {subset for part, subset in SUBSETS.items() if part in source.name.lower()}
+    if len(subsets) != 1:
         raise ValueError(f"{source.path}: the file's name must have 'train' or 'val' in it, which says the subset")
-    return found.pop()
+    return subsets.pop()
 
 
 def _videos(source: Source) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Video and its duration in seconds and frames per second."""
+    """Yields (video id, (duration in seconds, frames per second))."""
     for where, row in source.rows(VIDEOS):
         yield row["video_id"], (_positive(where, "duration", row["duration"]), _positive(where, "fps", row["fps"]))
 
 
 def _classes(source: Source) -> dict[int, str]:
-    """Id -> key. The reader of annotations takes the name for the class, so that no two ids may share one."""
+    """Class id -> name. Names must be unique, since annotation files identify classes by name."""
     names: dict[int, str] = {}
     for where, row in source.rows(CLASSES):
         number, name = _class_id(where, "id", row["id"]), row["key"]
@@ -123,10 +129,10 @@ def _classes(source: Source) -> dict[int, str]:
 
 def _seconds(where: str, column: str, text: str) -> float:
     """ "01:02:03.45" -> 3723.45, to the millisecond."""
-    found = TIME.fullmatch(text.strip())
-    if not found:
+    match = TIME.fullmatch(text.strip())
+    if not match:
         raise ValueError(f"{where}: {column} '{text}', expected hours:minutes:seconds such as 00:01:02.34")
-    hours, minutes, seconds = found.groups()
+    hours, minutes, seconds = match.groups()
     return round(int(hours) * 3600 + int(minutes) * 60 + float(seconds), 3)
 
 

@@ -1,4 +1,4 @@
-"""What a converter is told and returns, and how it is written."""
+"""Options and results of converters, and writing of the results."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from libs.datasets.entries import VideoEntry
 
 @dataclass(frozen=True)
 class Options:
-    """What a format may have to be told; None: not given.
+    """Options of a format; None: not given.
 
     Attributes:
-        label: which of several labels of an event is the class.
+        label: which label of an event is its class: "verb" or "noun".
         classes: file with the names of the classes.
-        grid: frames from one feature to the next, to which clips are widened.
+        grid: frames between consecutive features; clips are widened to multiples of it.
     """
 
     label: str | None = None
@@ -27,11 +27,12 @@ class Options:
     grid: int | None = None
 
     def given(self) -> list[str]:
+        """Names of the options that are given."""
         return [entry.name for entry in fields(self) if getattr(self, entry.name) is not None]
 
 
 class Note(NamedTuple):
-    """Something that was dropped or changed."""
+    """A video, clip or event that was dropped or changed."""
 
     reason: str
     where: str  # file, row and name
@@ -40,7 +41,8 @@ class Note(NamedTuple):
 
 @dataclass
 class Converted:
-    """
+    """The result of a converter.
+
     Attributes:
         database: video id -> video, as in an annotation file; times in seconds.
         notes: everything that was dropped or changed.
@@ -51,24 +53,24 @@ class Converted:
 
     def reasons(self) -> dict[str, list[Note]]:
         """Notes by reason, in the order of their first occurrence."""
-        found: dict[str, list[Note]] = {}
+        by_reason: dict[str, list[Note]] = {}
         for note in self.notes:
-            found.setdefault(note.reason, []).append(note)
-        return found
+            by_reason.setdefault(note.reason, []).append(note)
+        return by_reason
 
 
 def write_annotations(path: str | os.PathLike, database: dict[str, VideoEntry]) -> None:
-    """Writes an annotation file; folders are made where they are missing."""
+    """Writes an annotation file; creates missing folders."""
     _write(path, json.dumps({"database": database}, ensure_ascii=False) + "\n")
 
 
 def write_notes(path: str | os.PathLike, notes: Sequence[Note]) -> None:
-    """Writes a line for each note: reason, place and value, with tabs between them."""
+    """Writes one line per note: reason, place and value, separated by tabs."""
     _write(path, "".join("\t".join(note) + "\n" for note in notes))
 
 
 def _write(path: str | os.PathLike, text: str) -> None:
-    """Writes a file at once: whoever reads `path` finds the old content or the new, never a part."""
+    """Writes a file atomically: a reader finds the old or the new content, never a part."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")

@@ -1,4 +1,4 @@
-"""An input file, read when it is asked for, as a table or as JSON."""
+"""An input file, read on demand as a CSV table or as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from libs.core.files import load_json
 
 
 class Source:
-    """A file in UTF-8, with or without a byte order mark."""
+    """A UTF-8 file, with or without a byte-order mark."""
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = os.fspath(path)
@@ -25,7 +25,7 @@ class Source:
 
     @cached_property
     def header(self) -> tuple[str, ...]:
-        """The columns of a table with commas; nothing for a file that is JSON or no text."""
+        """Column names of a CSV table; empty if the file is JSON or not text."""
         try:
             with open(self.path, encoding="utf-8-sig", newline="") as file:
                 start = file.read(4096).lstrip()
@@ -44,7 +44,7 @@ class Source:
         return load_json(self.path) if is_json else None
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-        """The rows of a table, each with its place for messages, "FILE, line 12".
+        """Yields (location for messages, row) of each row of a table; a location is "FILE, line 12".
 
         Raises:
             ValueError: one of `columns` is missing, or a row does not have as many cells as the header.
@@ -57,7 +57,7 @@ class Source:
             with open(self.path, encoding="utf-8-sig", newline="") as file:
                 reader = csv.reader(file)
                 next(reader)
-                for cells in filter(None, reader):  # without empty lines
+                for cells in filter(None, reader):  # skips empty lines
                     where = f"{self.path}, line {reader.line_num}"
                     if len(cells) != len(self.header):
                         raise ValueError(f"{where}: {len(cells)} cells, expected {len(self.header)}, as in the header")

@@ -101,13 +101,13 @@ def test_a_lost_burn_in_is_made_again(study_file):
     for run in plan.runs():
         plan.result_file(run).parent.mkdir(parents=True, exist_ok=True)
         plan.result_file(run).write_text(json.dumps({"config_hash": runner._digest(plan.config(run))}))
-    assert runner._to_run(plan) == []
+    assert runner._runs_to_execute(plan) == []
     (lost,) = (run for run in plan.runs() if run.method == "nt" and run.fold == 1)
     plan.result_file(lost).unlink()
-    assert [(run.method, run.fold) for run in runner._to_run(plan)] == [("labeled_only", 1), ("nt", 1)]
+    assert [(run.method, run.fold) for run in runner._runs_to_execute(plan)] == [("labeled_only", 1), ("nt", 1)]
     plan.burn_in(lost).parent.mkdir(parents=True)
     plan.burn_in(lost).touch()
-    assert runner._to_run(plan) == [lost]
+    assert runner._runs_to_execute(plan) == [lost]
 
 
 def test_mistakes(study_file, capsys):
