@@ -1,8 +1,8 @@
-"""The loop of semi-supervised training: burn-in on the labeled videos, then self-training with an averaged teacher.
+"""The loop of semi-supervised training: burn-in on labeled videos, then self-training with an averaged teacher.
 
-A run is counted in iterations. Each is the supervised step on a labeled batch. After the burn-in an unlabeled batch
-joins: the teacher looks at a weak view and makes pseudo labels, the method turns the class distribution of each into
-class targets, and the student learns these on a strong view.
+Every iteration has a supervised loss on a batch of labeled videos. After the burn-in, a loss on a batch of unlabeled
+videos is added: the teacher makes pseudo labels on weak views, the method turns their class distributions into class
+targets, and the student learns these on strong views.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ class SemiCheckpoint(Checkpoint, TeacherState):
     """A checkpoint of a semi-supervised run."""
 
     iteration: int  # completed iterations
-    rng_state: Tensor  # of torch, in this process
-    rng_states: list[Tensor]  # of all processes
-    record_sums: list[dict[str, float]]  # of iterations since the last record, by process
+    rng_state: Tensor  # torch's generator in the main process
+    rng_states: list[Tensor]  # torch's generator in every process
+    record_sums: list[dict[str, float]]  # per process: sums over the iterations since the last record
     split_hash: str
 
 
 class SemiTrainer:
-    """Trains a run.
+    """Trains a semi-supervised run.
 
     Args:
-        observer: gets a `Snapshot` at the start and after every iteration.
+        observer: called with a `Snapshot` at the start and after every iteration.
     """
 
     def __init__(self, run: SemiRun, *, observer: Observer) -> None:
@@ -61,8 +61,11 @@ class SemiTrainer:
             self.curves = PseudoLabelCurves(run.teacher.self_training, lam=run.semi.lam, hidden=run.shown)
 
     def train(self, folder: Path, *, stop: StopRequest, progress: bool = True) -> None:
-        """Trains from the present iteration to the end, or until `stop` says so: then it writes a checkpoint, and the
-        signal's exception is raised."""
+        """Trains from the present iteration to the end of the run.
+
+        Raises:
+            KeyboardInterrupt: a stop was requested; a checkpoint has been written.
+        """
         run, start = self.run, self.iteration
         with RunLog(folder, key="iteration", start=start, purge_step=start) as log:
             logger.info(
@@ -82,7 +85,7 @@ class SemiTrainer:
                 self._keep(self.step(batch), folder)
 
     def step(self, videos: IterationVideos) -> dict[str, float]:
-        """One iteration. Returns what is recorded of it (see `curves.curves`)."""
+        """Makes one update. Returns the values that `Records.add` takes."""
         run = self.run
         run.model.train()
         labeled = videos.labeled
@@ -101,6 +104,7 @@ class SemiTrainer:
         return values | {"count": 1.0 / distributed.world_size(), "videos": float(sum(map(len, videos)))}
 
     def snapshot(self) -> Snapshot:
+        """State of the run for observers."""
         run, teacher = self.run, self.run.teacher
         return Snapshot(
             config=run.config, semi=run.semi, annotations=run.annotations, iteration=self.iteration,
@@ -111,12 +115,12 @@ class SemiTrainer:
         )  # fmt: skip
 
     def _keep(self, values: dict[str, float], folder: Path) -> None:
-        """Records and checkpoints after an iteration."""
+        """Writes records and checkpoints after an iteration, and calls the observer."""
         run, semi, done = self.run, self.run.semi, self.iteration == self.run.stages.total
         self.records.add(values)
         if self.iteration % semi.log_every == 0 or done:
-            taught = run.teacher is not None and self.iteration > run.stages.burn_in
-            state = run.teacher.self_training.state() if run.teacher is not None and taught else {}
+            self_trained = run.teacher is not None and self.iteration > run.stages.burn_in
+            state = run.teacher.self_training.state() if run.teacher is not None and self_trained else {}
             state = {f"unlabeled/{name}": value for name, value in state.items() if isinstance(value, float)}
             self.records.write(self.iteration, {"lr": run.updater.scheduler.get_last_lr()[0]} | state)
         self.observer(self.snapshot())
@@ -131,7 +135,7 @@ class SemiTrainer:
         raise stop.exception()
 
     def state(self) -> SemiCheckpoint:
-        """A checkpoint: ActionFormer's keys (the teacher is `state_dict_ema`) and what an exact resume needs."""
+        """A checkpoint: ActionFormer's keys (the teacher is `state_dict_ema`) and further keys for exact resuming."""
         run = self.run
         teacher: TeacherState = {"unlabeled": None, "frozen_teacher": None}
         if run.teacher is not None and self.iteration > run.stages.burn_in:
@@ -141,16 +145,16 @@ class SemiTrainer:
             **teacher,
             "iteration": self.iteration,
             "rng_state": torch.get_rng_state(),
-            "rng_states": distributed.gather(torch.get_rng_state()),  # of all processes
+            "rng_states": distributed.gather(torch.get_rng_state()),
             "record_sums": distributed.gather(dict(self.records.sums)),
             "split_hash": run.split.hash,
         }
 
     def restore(self, path: Path) -> None:
-        """Goes back to a checkpoint of `state`; on a CPU the run then ends bit for bit as if never interrupted.
+        """Restores a checkpoint of `state`. On a CPU, the run then continues bit for bit as if never interrupted.
 
         Raises:
-            ValueError: a checkpoint of supervised training, or of another split.
+            ValueError: the checkpoint is of supervised training, or of another split.
         """
         run, state = self.run, cast(SemiCheckpoint, load_checkpoint(path))
         if "iteration" not in state:
