@@ -5,8 +5,8 @@
     folder = ant.train("configs/demo.yaml", "ckpt/demo")
     table = ant.Predictor.from_checkpoint(folder)("my_video.npy", fps=30, threshold=0.3)
 
-Importing this package registers what a configuration may hold beyond ActionFormer's sections. All names below are
-loaded at their first use, so that importing stays cheap.
+Importing this package registers the section `semi_cfg` and the architecture SPOT. The public names are loaded at their
+first use, so importing is cheap.
 """
 
 import importlib
@@ -30,23 +30,23 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def _check_libs() -> None:
-    """`libs` must be the package beside this one: ActionFormer's repository, and many others, have one of that name,
-    and whatever stands first on Python's path is imported.
+    """Checks that `import libs` finds the package beside this one, because other repositories, such as ActionFormer's,
+    also have a package `libs`.
 
     Raises:
-        ImportError: it is another. A command ends with one line and exit status 2 instead.
+        ImportError: another `libs` comes first on Python's path. A command prints one line and exits with status 2.
     """
-    own, found = os.path.join(ROOT, "libs"), None
+    expected, imported = os.path.join(ROOT, "libs"), None
     if spec := importlib.util.find_spec("libs"):
-        found = next(iter(spec.submodule_search_locations or ()), spec.origin)
-    if found is None:
-        message = f"this package's own 'libs' is missing, expected at {own}: install it again"
-    elif found == own or (os.path.exists(own) and os.path.samefile(found, own)):
+        imported = next(iter(spec.submodule_search_locations or ()), spec.origin)
+    if imported is None:
+        message = f"this package's own 'libs' is missing, expected at {expected}: install it again"
+    elif imported == expected or (os.path.exists(expected) and os.path.samefile(imported, expected)):
         return
     else:
         message = (
-            f"another 'libs', at {found}, stands on Python's path before this package's own at {own}: "
-            f"run in another folder, or take {os.path.dirname(found)} off PYTHONPATH"
+            f"another 'libs', at {imported}, stands on Python's path before this package's own at {expected}: "
+            f"run in another folder, or take {os.path.dirname(imported)} off PYTHONPATH"
         )
     if not _is_command():
         raise ImportError(message)

@@ -1,4 +1,4 @@
-"""The section `semi_cfg`: everything about semi-supervised training that the supervised sections do not say."""
+"""Schema of the section `semi_cfg`, the settings of semi-supervised training."""
 
 from __future__ import annotations
 
@@ -15,87 +15,86 @@ class SplitSection(Section):
     file: str
     """Split file, written by `actionformer-nt splits`."""
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the training videos that is labeled. May be left out where the file holds a published list, which has
-    one ratio."""
+    """Share of the training videos that is labeled. Optional for a published list, which has a single ratio."""
     fold: NonNegativeInt = 0
-    """Fold of the file: which draw of labeled videos."""
+    """Fold of the split file, that is, which random draw of labeled videos."""
 
 
 class ViewSection(Section):
-    """Perturbations of a view, applied in this order; 0 switches one off."""
+    """Perturbations of a view, applied in the order of the keys; 0 switches a perturbation off."""
 
     crop: Fraction = 0.0
-    """Up to this share of the steps is cut off."""
+    """Largest share of the video that is cropped away."""
     shift: NonNegativeInt = 0
-    """The video moves by up to this many steps to either side."""
+    """Largest shift in time, in grid steps, to either side."""
     warp: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """The tempo changes along the video, by a factor between 1 - warp and 1 + warp."""
+    """Time warping: the speed varies along the video between 1 - warp and 1 + warp."""
     flip: Fraction = 0.0
-    """Probability that time runs backwards."""
+    """Probability that time is reversed."""
     snippet_mask: Fraction = 0.0
-    """Probability that a block of `mask_length` steps becomes zero."""
+    """Probability that a block of `mask_length` snippets is set to zero."""
     mask_length: Count = 1
-    """Steps in a block of `snippet_mask`."""
+    """Snippets in a block of `snippet_mask`."""
     channel_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Probability that a channel becomes zero; the others are scaled up."""
+    """Probability that a channel is set to zero; the others are scaled up."""
     noise: NonNegative = 0.0
     """Standard deviation of Gaussian noise, in standard deviations of the features."""
 
 
-MOVING = ("crop", "shift", "warp", "flip")  # perturbations that move moments
+MOVING = ("crop", "shift", "warp", "flip")  # perturbations that change the time of events
 
 
 class PseudoSection(Section):
-    """From a teacher's detections to pseudo segments."""
+    """How the teacher's output becomes pseudo segments."""
 
     source: Literal["online", "refresh"] = "online"
-    """Teacher: `online` is the moving average at the moment, `refresh` a copy of it that is renewed every
-    `refresh_every` iterations."""
+    """Weights of the teacher: the current moving average of the student (`online`), or a copy of that average which is
+    renewed every `refresh_every` iterations (`refresh`)."""
     refresh_every: Count = 500
     """Iterations from one copy of the teacher to the next, for `refresh`."""
     select: Literal["fixed", "per_class", "topk"] = "fixed"
-    """Which segments become pseudo labels: those with a score of at least `threshold` (`fixed`), of at least
-    `threshold` times the mean score of the class over that of the best class (`per_class`), or the best `topk`
-    (`topk`)."""
+    """Selection of pseudo segments: all with a score of at least `threshold` (`fixed`); of at least `threshold` times
+    m_c / max m, where m_c is the running mean score of class c (`per_class`); or the best `topk` (`topk`)."""
     threshold: Fraction = 0.3
     """Threshold of the score, for `fixed` and `per_class`."""
     topk: Count = 20
     """Segments per video, for `topk`."""
     nms_iou: Positive = 0.5
-    """IoU from which class-agnostic hard NMS drops a segment."""
+    """tIoU threshold of the class-agnostic hard NMS."""
     support_iou: Fraction = 0.7
-    """Candidates that overlap a segment by this IoU support it: its logits and ends are their weighted mean."""
+    """Logits and ends of a pseudo segment are the score-weighted means over the candidates with at least this tIoU."""
     max_segments: Count = 100
-    """Segments per video that NMS keeps."""
+    """Largest number of segments per video after NMS."""
     temperature: Positive = 1.0
-    """Logits are divided by it before they become a distribution; above 1 makes distributions less sure."""
+    """Softmax temperature of the class distributions; above 1, they become flatter."""
     partition: Literal["segments", "dense"] = "segments"
-    """Where the method gets its distributions: `segments` has one over the actions per pseudo segment, `dense` one over
-    actions and background at every point."""
+    """Class distributions for the method: one per pseudo segment, over the actions (`segments`), or one per point, over
+    the actions and the background (`dense`)."""
     background: Literal["negative", "ignore", "weighted", "partition"] = "negative"
-    """What points outside all pseudo segments learn: background (`negative`), nothing (`ignore`), background with
-    `background_weight` (`weighted`), or background without the actions that the teacher finds almost as probable or
-    ambiguous there (`partition`; like `negative` for methods without non-target classes)."""
+    """Class loss at points outside all pseudo segments: background (`negative`), none (`ignore`), background with
+    `background_weight` (`weighted`), or background, but without loss for actions that the teacher finds ambiguous or at
+    least lambda times as probable as the background (`partition`; equals `negative` for methods that do not use
+    non-target classes)."""
     background_logit: float | None = None
-    """Logit of the background in distributions at points. Needed there with the sigmoid form, whose head has none;
-    refused with the softmax form, where it is 0."""
+    """Background logit of the distributions at points. Required if these are used with the sigmoid form, whose head has
+    no background logit; not allowed with the softmax form, where the background logit is 0."""
     background_weight: Fraction = 0.5
     """Weight of the background, for `weighted`."""
 
     @property
     def at_points(self) -> bool:
-        """Whether the teacher's distributions at points are used."""
+        """Whether the teacher's class distributions at points are used."""
         return self.partition == "dense" or self.background == "partition"
 
 
 class SamplesSection(Section):
-    """What a run keeps for its report; it changes nothing in training."""
+    """Snapshots that a run keeps for its report. They do not affect training."""
 
     videos: NonNegativeInt = 16
-    """Unlabeled videos that samples are kept of; 0: none."""
+    """Number of unlabeled videos in the snapshots; 0: no snapshots."""
     moments: Count = 4
-    """Times that samples are written during self-training, evenly spaced up to its end. They are also written at the
-    end of the burn-in."""
+    """Number of snapshots during self-training, evenly spaced up to its end. Another one is taken at the end of the
+    burn-in."""
 
 
 class SemiSection(Section):
@@ -104,17 +103,17 @@ class SemiSection(Section):
     split: SplitSection
     """Which training videos are labeled."""
     method: str
-    """Name of the method that turns class distributions into class targets, or the module of a method of one's own."""
+    """Method that turns class distributions into class targets: a built-in name, or the module of your own method."""
     pretrain: NonNegativeInt = 0
-    """Iterations of SPOT's pretext tasks on all videos, before everything else."""
+    """Iterations of SPOT's pretext tasks on all videos, before the burn-in."""
     burn_in: NonNegativeInt
-    """Iterations on labeled videos alone."""
+    """Iterations on labeled videos only."""
     iterations: NonNegativeInt
     """Iterations of self-training, after the burn-in."""
     warmup_iterations: NonNegativeInt = 0
-    """Iterations over which the learning rate rises; one schedule goes over all stages."""
+    """Iterations of the learning-rate warm-up, at the start of the one schedule over all stages."""
     burn_in_checkpoint: str | None = None
-    """Checkpoint of a burn-in with the same configuration, which then is not run."""
+    """Checkpoint from the end of a burn-in with the same configuration; the burn-in is then skipped."""
     unlabeled_batch_size: Count = 2
     """Unlabeled videos per iteration."""
     alpha: NonNegative = 1.0
@@ -124,30 +123,31 @@ class SemiSection(Section):
     reg_weight: NonNegative = 1.0
     """Weight of the regression loss within the unlabeled loss."""
     lam: Annotated[float, Field(gt=0, le=1)] = 0.85
-    """Lambda of the partition: a class with at least this share of the target's probability is positive."""
+    """Lambda of the partition: a class is positive if its probability is at least lambda times the target's."""
     positive: Literal["split", "hard"] = "split"
-    """Targets of `nt` on the target and the positive classes S, sigmoid form: 1/|S| each (`split`) or 1 (`hard`)."""
+    """Sigmoid form, method `nt`: target value of each class in S, the target and positive classes: 1/|S| (`split`) or 1
+    (`hard`)."""
     positive_reduction: Literal["sum", "mean"] = "sum"
-    """Sum over the positive classes as in the paper, or mean."""
+    """Reduction of the loss over the positive classes: sum, as in the paper, or mean."""
     pseudo: PseudoSection = PseudoSection()
-    """From the teacher's detections to pseudo segments."""
+    """How the teacher's output becomes pseudo segments."""
     labeled_view: Literal["plain", "strong"] = "plain"
-    """View of labeled videos: unperturbed, or `strong` like the student's unlabeled ones, for every method alike."""
+    """View of labeled videos, for every method: unperturbed (`plain`), or perturbed as set in `strong` (`strong`)."""
     weak: ViewSection = ViewSection()
-    """The teacher's view of an unlabeled video. Perturbations are applied in the order of their keys; 0 switches one
-    off."""
+    """Weak view: the teacher's view of an unlabeled video. Perturbations are applied in the order of the keys; 0
+    switches one off."""
     strong: ViewSection = ViewSection(snippet_mask=0.1, channel_dropout=0.1)
-    """The student's view of an unlabeled video. Pseudo segments move with the views."""
+    """Strong view: the student's view of an unlabeled video. Pseudo segments are mapped into it."""
     ckpt_every: Count = 500
     """Iterations from one checkpoint to the next."""
     log_every: Count = 50
-    """Iterations from one record to the next."""
+    """Iterations from one record in `metrics.jsonl` to the next."""
     samples: SamplesSection = SamplesSection()
-    """What is kept for the report. It changes nothing in training."""
+    """Snapshots for the report. They do not affect training."""
     log_hidden: bool = False
-    """Records the quality of pseudo labels, measured with the hidden labels."""
+    """Measures the quality of pseudo labels with the hidden labels, and records it."""
     allow_external_scores: bool = False
-    """Allows `test_cfg.ext_score_file`, whose model may have seen hidden labels."""
+    """Allows `test_cfg.ext_score_file`, although the model behind external scores may have seen hidden labels."""
 
     @model_validator(mode="after")
     def _check(self) -> SemiSection:
@@ -171,5 +171,5 @@ class SemiSection(Section):
 
 
 def semi_section(config: Config) -> SemiSection:
-    """`semi_cfg` of a resolved configuration as an object."""
+    """The section `semi_cfg` of a resolved configuration as an object."""
     return SemiSection.model_validate(config["semi_cfg"])

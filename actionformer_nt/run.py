@@ -1,4 +1,4 @@
-"""Whole runs, supervised or semi-supervised: training, and evaluation. What `import actionformer_nt` offers."""
+"""`train` and `evaluate` of the public interface: whole runs, supervised or semi-supervised."""
 
 from __future__ import annotations
 
@@ -36,23 +36,24 @@ def train(
     ckpt_freq: int = 5,
     progress: bool = True,
 ) -> Path:
-    """Trains a detector: semi-supervised where the configuration has `semi_cfg`, else supervised.
+    """Trains a detector: semi-supervised if the configuration has a section `semi_cfg`, else supervised.
 
     Args:
-        config: file, or resolved (see `load_config`); it is not changed.
-        folder: of the run; must not hold a run already unless `resume` or `overwrite`.
-        resume: checkpoint or run folder to go on from; the end is the same as without the interruption.
-        diagnostic: allows the semi-supervised method that uses hidden labels.
-        print_freq, ckpt_freq: of supervised training: iterations from one log line to the next, and epochs from one
+        config: path of a configuration file, or a resolved configuration (see `load_config`), which is not changed.
+        folder: run folder; must not hold a run already unless `resume` or `overwrite` is given.
+        resume: checkpoint or run folder to resume from; the result is the same as without the interruption.
+        overwrite: delete the run that the folder holds.
+        diagnostic: allow the method that uses hidden labels.
+        print_freq, ckpt_freq: supervised training only: iterations from one log line to the next, and epochs from one
             numbered checkpoint to the next.
-        progress: show a bar (on a terminal).
+        progress: show a progress bar (on a terminal only).
 
     Returns:
         The run folder, with `config.yaml`, `run.json`, `metrics.jsonl`, TensorBoard's `logs/` and `last.pth.tar`
         (weights: `state_dict`; averaged weights, the teacher: `state_dict_ema`).
 
     Raises:
-        ValueError, FileNotFoundError: something in the configuration or in the data; names file, key or video.
+        ValueError, FileNotFoundError: an error in the configuration or the data; names file, key or video.
     """
     if not isinstance(config, dict):
         config = load_config(config)
@@ -72,7 +73,7 @@ def _train_semi(
     run = set_up(config, diagnostic=diagnostic)
     own_folder = distributed.own_folder(path)
     trainer = SemiTrainer(run, observer=SnapshotWriter(own_folder / SAMPLES))
-    resumed = _go_back(trainer, run, resume)
+    resumed = _restore(trainer, run, resume)
     with locked(own_folder, LOCK), stop_requests() as stop:
         if resume is None and overwrite and distributed.is_main():
             clear_folder(own_folder)
@@ -86,8 +87,12 @@ def _train_semi(
     return path
 
 
-def _go_back(trainer: SemiTrainer, run: SemiRun, resume: str | Path | None) -> Path | None:
-    """To the checkpoint that the run goes on from, or to a given burn-in. Returns the folder of a run that goes on."""
+def _restore(trainer: SemiTrainer, run: SemiRun, resume: str | Path | None) -> Path | None:
+    """Restores the checkpoint to resume from, or `semi_cfg.burn_in_checkpoint`.
+
+    Returns:
+        Folder of the run to resume; None for a new run.
+    """
     if resume is not None:
         start_from = resume_point(resume)
         _check_classes(run.split, start_from.parent)
@@ -104,7 +109,7 @@ def _go_back(trainer: SemiTrainer, run: SemiRun, resume: str | Path | None) -> P
 
 
 def _check_classes(split: Split, folder: Path) -> None:
-    """The classes of a split file must be those of the run in a folder."""
+    """Raises ValueError if a split file has other classes than the run in `folder`."""
     if known := read_label_ids(folder):
         check_classes(split.label_ids, known, what=f"split {split.source}", source=f"the run {folder}")
 
@@ -115,25 +120,27 @@ def evaluate(
     """Evaluates a finished run on `val_split`, without reading hidden labels.
 
     Args:
-        config: file, or resolved; it is not changed.
-        folder: of the run.
+        config: see `train`.
+        folder: run folder.
+        progress: show a progress bar (on a terminal only).
 
     Returns:
-        Of a semi-supervised run `student` and `teacher`, else `model`, the averaged weights.
+        Results by name: `student` and `teacher` (averaged weights) of a semi-supervised run, else `model` (averaged
+        weights).
     """
     if not isinstance(config, dict):
         config = load_config(config)
     if "semi_cfg" not in config:
         return {"model": evaluate_checkpoint(config, Path(folder), progress=progress)}
-    wanted = semi_section(config).split
-    split = read_split(wanted.file, wanted.ratio, wanted.fold)
+    split_options = semi_section(config).split
+    split = read_split(split_options.file, split_options.ratio, split_options.fold)
     _check_classes(split, Path(folder))
     annotations = read_hidden(config["dataset"]["json_file"], split)
     checkpoint = Path(folder) / LAST
-    found = {
+    evaluations = {
         name: evaluate_checkpoint(config, checkpoint, weights=weights, annotations=annotations, progress=progress)
         for name, weights in (("student", "raw"), ("teacher", "ema"))
     }
     if distributed.is_main():
         write_embeddings(config, checkpoint, annotations)
-    return found
+    return evaluations

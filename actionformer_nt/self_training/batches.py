@@ -1,4 +1,4 @@
-"""Batches by iteration: which videos iteration t sees is a function of the seed and t alone."""
+"""Batches by iteration: the videos of iteration t depend on the seed and t only."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from libs.datasets.loader import check_batch_size, identity
 
 
 class IterationBatches(Sampler[list[SampleKey]]):
-    """Batches of iterations start .. end - 1. Epoch after epoch the videos are shuffled as `EpochBatchSampler` does
-    and the last, smaller batch is dropped; a data set smaller than a batch is repeated within it.
+    """Batches of the iterations start .. end - 1.
+
+    In every epoch the videos are shuffled as by `EpochBatchSampler`, and the last, incomplete batch is dropped. A data
+    set smaller than a batch is repeated to fill it.
 
     Args:
-        name: of the stream; two streams of one seed are shuffled differently unless it is empty.
+        size: number of videos.
+        name: name of the stream, part of the seed. The stream of labeled videos has an empty name.
+
+    Raises:
+        ValueError: no video, or a batch size that the processes cannot share.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int, *, start: int, end: int, name: str = "") -> None:
@@ -38,10 +44,10 @@ class IterationBatches(Sampler[list[SampleKey]]):
     def __iter__(self) -> Iterator[list[SampleKey]]:
         epoch, order = -1, []
         for iteration in range(self.start, self.end):
-            now, place = divmod(iteration, self.per_epoch)
-            if now != epoch:
-                epoch, order = now, self._order(now)
-            batch = order[place * self.batch_size : (place + 1) * self.batch_size]
+            new_epoch, position = divmod(iteration, self.per_epoch)
+            if new_epoch != epoch:
+                epoch, order = new_epoch, self._order(new_epoch)
+            batch = order[position * self.batch_size : (position + 1) * self.batch_size]
             yield [SampleKey(i, epoch) for i in distributed.share(batch)]
 
     def _order(self, epoch: int) -> list[int]:
@@ -52,7 +58,9 @@ class IterationBatches(Sampler[list[SampleKey]]):
 
 
 def iteration_loader(dataset: TALDataset, batches: IterationBatches, num_workers: int) -> DataLoader:
-    generator = torch.Generator().manual_seed(batches.seed)  # the loader's own draws leave the model's alone
+    """Loader of lists of videos, one list per iteration."""
+    # without a generator of its own, the loader would draw from torch's global one and change dropout
+    generator = torch.Generator().manual_seed(batches.seed)
     return DataLoader(
         dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=identity, generator=generator,
         worker_init_fn=ignore_interrupts,

@@ -1,4 +1,4 @@
-"""The part of `check-data` that knows semi-supervised configurations: `semi_cfg` and its split file."""
+"""Checks of `check-data` for semi-supervised configurations: `semi_cfg` and its split file."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from .setup import check_config
 
 
 def check_semi(config: Config, findings: Findings) -> None:
-    """Notes what would keep a semi-supervised run from starting, or from learning."""
+    """Adds to `findings` the problems that would keep a semi-supervised run from starting or from learning."""
     try:
         check_config(config, diagnostic=True)
     except ValueError as error:
         findings.add("error", "semi-cfg", "semi_cfg", str(error))
-    wanted = semi_section(config).split
+    split_options = semi_section(config).split
     try:
-        split = read_split(wanted.file, wanted.ratio, wanted.fold)
+        split = read_split(split_options.file, split_options.ratio, split_options.fold)
         annotations = read_hidden(config["dataset"]["json_file"], split)
         check_split(config, annotations, split)
     except (ValueError, OSError) as error:
-        findings.add("error", "split", wanted.file, str(error), advice="`actionformer-nt splits` makes one")
+        findings.add("error", "split", split_options.file, str(error), advice="`actionformer-nt splits` makes one")
         return
     _check_labeled(config, annotations, split, findings)
 
@@ -32,9 +32,9 @@ def _check_labeled(config: Config, annotations: Annotations, split: Split, findi
     labeled = [video for video in annotations.videos if video.id in set(split.labeled)]
     events = [event for video in labeled for event in video.events]
     if not any(event.end - event.start >= MIN_DURATION for event in events):
-        found = f"{len(events)} events, none of which has a length" if events else "no event"
+        problem = f"{len(events)} events, none of which has a length" if events else "no event"
         findings.add(
-            "error", "nothing-to-learn", "labeled videos", f"{found} in the {len(labeled)} labeled videos",
+            "error", "nothing-to-learn", "labeled videos", f"{problem} in the {len(labeled)} labeled videos",
             advice="choose another fold, or label other videos",
         )  # fmt: skip
     for name in unlabeled_classes(annotations, split):

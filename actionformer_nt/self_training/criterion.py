@@ -12,12 +12,15 @@ from libs.modeling.losses import ctr_diou_loss_1d
 
 
 class UnlabeledCriterion:
-    """Class loss on Y and W, distance IoU on pseudo segments, over a running mean of the number of their points.
+    """Class loss on all points with a weight, and distance IoU loss on the points of pseudo segments.
 
-    The mean never falls below a tenth of the labeled one's, towards which it drifts where there are no pseudo labels:
-    hundreds of such steps do no harm to the first that has some.
+    Both are divided by `normalizer`, a running mean of the number of points of pseudo segments. It starts at the
+    labeled loss normaliser (None before the first call). An iteration counts at least `FLOOR` times the labeled
+    normaliser, so that the loss does not explode at the first pseudo labels after many iterations without any.
 
-    The mean starts at the labeled one's. It is None before the first call.
+    Args:
+        form: class form of the model.
+        reg_weight: weight of the regression loss in `loss`.
     """
 
     MOMENTUM = 0.9
@@ -32,17 +35,18 @@ class UnlabeledCriterion:
     ) -> dict[str, Tensor]:
         """
         Args:
-            logits: (B, P, C); offsets: (B, P, 2); targets: classes and weights (B, P, C), with the background as a
-                last column in the softmax form.
+            logits: (B, P, C); offsets: (B, P, 2) in units of the stride.
+            targets: class targets and weights (B, P, K), see `ClassForm`.
+            labeled_normalizer: loss normaliser of the labeled videos.
 
         Returns:
-            `cls_loss`, `reg_loss` and `loss`, their weighted sum.
+            Scalars `cls_loss`, `reg_loss` and their weighted sum `loss`.
         """
         positive = targets.offset_weight > 0
         count = distributed.total_count(int(positive.sum()))
-        least = self.FLOOR * labeled_normalizer
-        before = labeled_normalizer if self.normalizer is None else self.normalizer
-        self.normalizer = self.MOMENTUM * before + (1 - self.MOMENTUM) * max(count, least)
+        floor = self.FLOOR * labeled_normalizer
+        normalizer = labeled_normalizer if self.normalizer is None else self.normalizer
+        self.normalizer = self.MOMENTUM * normalizer + (1 - self.MOMENTUM) * max(count, floor)
         used = targets.cls_weight.amax(-1) > 0
         y, w = targets.cls, targets.cls_weight
         logits = self.form.add_background(logits)
@@ -56,7 +60,7 @@ class UnlabeledCriterion:
 
 
 def ramp(iteration: int, length: int) -> float:
-    """exp(-5 (1 - t)^2), t from 0 to 1 over `length` iterations (Laine and Aila, 2017); 1 from then on."""
+    """Ramp-up exp(-5 (1 - t)^2) with t = iteration / length (Laine and Aila, 2017); 1 from `length` on."""
     if iteration >= length:
         return 1.0
     return float(torch.exp(torch.tensor(-5.0 * (1 - iteration / length) ** 2)))

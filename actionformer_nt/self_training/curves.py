@@ -1,4 +1,4 @@
-"""What a semi-supervised run writes down: sums per iteration, and the curves they become."""
+"""Records of a semi-supervised run: sums over iterations, and the curves computed from them."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ SHOWN = ("pretext/final_loss", "labeled/final_loss", "unlabeled/loss", "pseudo/s
 
 
 class Records:
-    """Adds up what iterations say, and writes it to TensorBoard, `metrics.jsonl` and the log.
+    """Adds up the values of iterations, and writes curves to TensorBoard, `metrics.jsonl` and the log.
 
     Args:
-        total: the iteration at which the run ends.
+        total: number of iterations of the run.
     """
 
     def __init__(self, *, total: int) -> None:
         self.total = total
-        self.sums: dict[str, float] = defaultdict(float)  # of iterations since the last record, in this process
+        self.sums: dict[str, float] = defaultdict(float)  # over the iterations since the last record, in this process
 
     def restore(self, sums: list[dict[str, float]]) -> None:
-        """Goes back to the sums of a checkpoint, an entry per process; of another number of processes they are lost."""
+        """Restores the sums of a checkpoint, one entry per process; drops them if the number of processes changed."""
         if len(sums) == distributed.world_size():
             self.sums.update(sums[distributed.rank()])
 
     def begin(self, log: RunLog, start: int) -> None:
-        """Training begins, or goes on, after iteration `start`."""
+        """Starts recording for a run that has completed `start` iterations."""
         self.log, self.start = log, start
         self.began = self.last = time.perf_counter()
 
     def add(self, values: Mapping[str, float]) -> None:
-        """Adds one iteration's terms; `write` records their means."""
+        """Adds the values of one iteration, which `curves` describes."""
         for name, value in values.items():
             self.sums[name] += value
 
     def write(self, iteration: int, state: Mapping[str, float]) -> None:
-        """Writes the curves since the last writing, of all processes, and `state` (`lr` among it)."""
+        """Writes the curves since the last record, over all processes, and the values of `state`, which has `lr`."""
         sums = add_up(distributed.gather(dict(self.sums)))
         self.sums.clear()
         values = curves(sums) | dict(state)
@@ -71,38 +71,38 @@ class Records:
 
 
 def with_prefix(prefix: str, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Losses under names with a prefix."""
+    """Losses with `prefix/` before every name."""
     return {f"{prefix}/{name}": loss for name, loss in losses.items()}
 
 
 class PseudoLabelCurves:
-    """What is recorded of the pseudo labels of an iteration. Warns of a teacher that finds none.
+    """Counts that describe the pseudo labels of an iteration. Warns if the teacher finds no pseudo label for long.
 
     Args:
         lam: lambda of the partition.
-        hidden: the hidden labels, for the curves `hidden/*`; None: these curves are left out.
+        hidden: hidden labels for the curves `hidden/*`; None: no such curves.
     """
 
     PATIENCE = 200  # iterations without a pseudo label before a warning
 
     def __init__(self, self_training: SelfTraining, *, lam: float, hidden: HiddenLabels | None) -> None:
         self.self_training, self.lam, self.hidden = self_training, lam, hidden
-        self.without = 0  # iterations in a row
+        self.without = 0  # consecutive iterations without a pseudo segment
 
     def describe(self, lesson: Lesson, projected: int, iteration: int) -> dict[str, float]:
-        """Counts of one iteration, to be summed.
+        """Counts of one iteration, which `Records` adds up.
 
         Args:
-            projected: pseudo segments that are left in the student's views.
+            projected: number of pseudo segments that are visible in the student's views.
         """
-        segments = [self.self_training.segments(found) for found in lesson.pseudo]
-        self.without = 0 if any(len(found.scores) for found in segments) else self.without + 1
+        segments = [self.self_training.segments(pseudo) for pseudo in lesson.pseudo]
+        self.without = 0 if any(len(video.scores) for video in segments) else self.without + 1
         if self.without and self.without % self.PATIENCE == 0:
             logger.warning(
                 "iteration %d: the teacher has found no segment for %d iterations; lower the threshold of its scores",
                 iteration, self.without,
             )  # fmt: skip
-        probs = [self.self_training.used_probs(found) for found in lesson.pseudo]
+        probs = [self.self_training.used_probs(pseudo) for pseudo in lesson.pseudo]
         values = count_pseudo_labels(segments, probs, projected, self.lam)
         if self.hidden is not None:
             counts = measure(self.hidden, lesson.weak, segments, self.lam)
@@ -113,11 +113,16 @@ class PseudoLabelCurves:
 def count_pseudo_labels(
     pseudo: list[PseudoSegments], probs: list[Tensor], projected: int, lam: float
 ) -> dict[str, float]:
-    """Counts of one iteration: videos, pseudo segments, those left in the student's views, and, over all class
-    distributions (..., K), the sizes of the four parts of the label space."""
+    """Counts of one iteration: videos, pseudo segments, those visible in the student's views, and the sizes of the four
+    parts of the label space, summed over all class distributions.
+
+    Args:
+        pseudo, probs: per video, pseudo segments and class distributions (..., K).
+        projected: see `PseudoLabelCurves.describe`.
+    """
     values = {
         "unlabeled/videos": float(len(pseudo)),
-        "pseudo/segments": float(sum(len(found.scores) for found in pseudo)),
+        "pseudo/segments": float(sum(len(video.scores) for video in pseudo)),
         "pseudo/projected": float(projected),
     }
     flat = torch.cat([p.reshape(-1, p.shape[-1]) for p in probs])
@@ -129,7 +134,7 @@ def count_pseudo_labels(
 
 
 def add_up(parts: list[dict[str, float]]) -> dict[str, float]:
-    """Sums of several processes -> theirs together; not all have all names."""
+    """Adds up the sums of several processes. A name may be missing in some of them."""
     sums: dict[str, float] = {}
     for part in parts:
         for name, value in part.items():
@@ -141,8 +146,14 @@ NOT_CURVES = ("count", "videos", "unlabeled/videos", "space_count")
 
 
 def curves(sums: dict[str, float]) -> dict[str, float]:
-    """Sums over iterations (`count` of them, with `videos`) -> means per iteration, pseudo labels per video, classes
-    per distribution, and the rates of the hidden counts."""
+    """Sums over iterations -> values of the curves.
+
+    `space/*` become classes per distribution, `pseudo/*` pseudo segments per video, `hidden_count/*` the `rates`, all
+    others means per iteration.
+
+    Args:
+        sums: with the number of iterations, `count`, and of all videos, `videos`.
+    """
     values = {}
     for name, total in sums.items():
         if name.startswith("space/"):
@@ -157,43 +168,48 @@ def curves(sums: dict[str, float]) -> dict[str, float]:
 def measure(
     hidden: HiddenLabels, videos: list[VideoItem], pseudo: list[PseudoSegments], lam: float
 ) -> dict[str, float]:
-    """Quality of pseudo labels, and the paper's two observations (section III-B).
+    """Counts for the quality of pseudo labels and for the paper's two observations (section III-B).
+
+    Args:
+        videos: weak views; pseudo: pseudo segments per video.
+        lam: lambda of the partition.
 
     Returns:
-        Counts, to be summed over iterations: pseudo segments, those on an event, those with its class, events,
-        events found; of segments on an event whose target class is wrong: how many, and how many have the true
-        class among the positives; of all segments on an event, how many have it among the negatives.
+        `segments`: pseudo segments; `located`: pseudo segments that match a hidden event; `correct`, `wrong`: located
+        segments whose target class is, or is not, the class of the event; `in_positive`: wrong segments whose true
+        class is among the positive classes; `in_negative`: located segments whose true class is among the negative
+        classes; `events`: hidden events; `found`: hidden events that a pseudo segment of their class matches.
     """
     counts = dict.fromkeys(
         ("segments", "located", "correct", "events", "found", "wrong", "in_positive", "in_negative"), 0.0
     )
-    for video, found in zip(videos, pseudo, strict=True):
+    for video, proposals in zip(videos, pseudo, strict=True):
         if video["video_id"] not in hidden.events:
             continue
         segments, labels = hidden.of(video)
-        truth = hidden.true_class(video, found.segments)
+        truth = hidden.true_class(video, proposals.segments)
         on_event = truth >= 0
         counts["segments"] += len(truth)
         counts["located"] += int(on_event.sum())
         counts["events"] += len(labels)
         if not on_event.any():
             continue
-        parts = partition(found.probs.cpu()[on_event], lam)
+        parts = partition(proposals.probs.cpu()[on_event], lam)
         index = truth[on_event][:, None]
         correct = parts.target.gather(1, index)[:, 0]
         counts["correct"] += int(correct.sum())
         counts["wrong"] += int((~correct).sum())
         counts["in_positive"] += int((parts.positive.gather(1, index)[:, 0] & ~correct).sum())
         counts["in_negative"] += int(parts.negative.gather(1, index).sum())
-        predicted = found.probs.cpu().argmax(-1)
+        predicted = proposals.probs.cpu().argmax(-1)
         same = predicted[:, None] == labels[None, :]
-        hit = (iou_matrix(found.segments.cpu(), segments) >= MATCH_IOU) & same
+        hit = (iou_matrix(proposals.segments.cpu(), segments) >= MATCH_IOU) & same
         counts["found"] += int(hit.any(dim=0).sum())
     return counts
 
 
 def rates(counts: dict[str, float]) -> dict[str, float]:
-    """The curves `hidden/*` of summed counts; what has no denominator is left out."""
+    """Curves `hidden/*` from the summed counts of `measure`; a rate with denominator 0 is left out."""
     pairs = {
         "precision": ("correct", "segments"),
         "located": ("located", "segments"),

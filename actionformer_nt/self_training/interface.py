@@ -1,8 +1,8 @@
-"""What an architecture has to say about learning from unlabeled videos, and what a run tells its observers.
+"""Interfaces of self-training: the adapter of an architecture, and the snapshot for observers of a run.
 
-The trainer makes views and lets the method choose class targets. What a pseudo label is, and how it reaches the
-student's points, is up to the architecture: `pyramid.py` for ActionFormer's, `actionformer_nt/spot/self_training.py`
-for SPOT. A plug-in registers its own with `libs.core.register_architecture(..., self_training=...)`.
+The trainer makes views, and the method chooses class targets. The adapter defines the pseudo labels of its architecture
+and assigns them to the student's outputs: `pyramid.py` for ActionFormer, `actionformer_nt/spot/self_training.py` for
+SPOT. Plug-ins register their own with `libs.core.register_architecture(..., self_training=...)`.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from .pseudo_segments import PseudoSegments
 from .views import Geometry
 
 Pseudo = TypeVar("Pseudo")
-State: TypeAlias = "dict[str, float | Tensor | None]"  # running means, by name
+State: TypeAlias = "dict[str, float | Tensor | None]"  # values for exact resuming, by name
 
 
 class SelfTraining(ABC, Generic[Pseudo]):
-    """Self-training of one architecture. `Pseudo` is its kind of pseudo labels of one video.
+    """Self-training adapter of one architecture. `Pseudo` is its type for the pseudo labels of one video.
 
     Args:
-        config: resolved, with `semi_cfg`; it has passed `check`.
+        config: resolved, with `semi_cfg`; `check` has accepted it.
         labeled: the labeled training videos.
     """
 
-    form: ClassForm  # of the class loss
-    has_pretext = False  # whether there are pretext tasks
+    form: ClassForm  # form of the class loss
+    has_pretext = False  # whether `pretext_losses` is implemented
 
     @abstractmethod
     def __init__(self, config: Config, labeled: TALDataset) -> None: ...
@@ -49,18 +49,18 @@ class SelfTraining(ABC, Generic[Pseudo]):
     @staticmethod
     @abstractmethod
     def check(config: Config) -> None:
-        """Raises ValueError where `semi_cfg.pseudo` does not fit the architecture; names the key."""
+        """Raises ValueError if `semi_cfg.pseudo` does not fit the architecture; names the key."""
 
     @abstractmethod
     def pseudo_labels(self, teacher: Any, videos: list[VideoItem]) -> list[Pseudo]:
-        """The teacher's pseudo labels on weak views, one entry per video, in the order of `videos`."""
+        """Pseudo labels of the teacher on weak views: one entry per video, in the order of `videos`."""
 
     @abstractmethod
     def probs(self, pseudo: Pseudo) -> Tensor:
-        """(..., K) class distributions, which a method turns into Y and W."""
+        """Class distributions (..., K), from which the method computes class targets Y and weights W."""
 
     def used_probs(self, pseudo: Pseudo) -> Tensor:
-        """(N, K): the distributions that the student learns from, for the curves."""
+        """Class distributions (N, K) that the student learns from, for the curves."""
         return self.probs(pseudo)
 
     @abstractmethod
@@ -69,12 +69,16 @@ class SelfTraining(ABC, Generic[Pseudo]):
 
     @abstractmethod
     def rows_of_segments(self, pseudo: Pseudo) -> list[int]:
-        """For each of `segments`, the row of the distributions `probs`, flattened to (P, K), that stands for it."""
+        """For each segment of `segments`, the index of its class distribution in `probs`, flattened to (P, K)."""
 
     @abstractmethod
     def true_class(self, hidden: HiddenLabels, video: VideoItem, pseudo: Pseudo) -> Tensor:
-        """Hidden classes: (N,) of each of `segments`, -1 where it overlaps no event, or (1, T) of each snippet, where
-        the background is the last class. For the diagnostic method and for snapshots."""
+        """Hidden classes, for the diagnostic method and for snapshots.
+
+        Returns:
+            (N,) class of each segment of `segments`, -1 for a segment that matches no event; or (1, T) class of each
+            snippet, with the background as the last class.
+        """
 
     @abstractmethod
     def losses(
@@ -86,25 +90,27 @@ class SelfTraining(ABC, Generic[Pseudo]):
         pseudo: list[Pseudo],
         targets: list[ClassTargets],
     ) -> tuple[dict[str, Tensor], int]:
-        """Losses of the student.
+        """Losses of the student on unlabeled videos. Entry i of every list belongs to video i.
 
         Args:
-            videos: the weak views that the teacher saw; views: the strong views that the student sees.
-            geometries: where a moment of the weak view lies in the strong one.
+            videos: weak views, which the teacher saw; views: strong views, which the student sees.
+            geometries: maps of times in the weak view to times in the strong view.
+            targets: the method's class targets for `probs`.
 
         Returns:
-            Named terms with their weighted sum `loss`, and the number of pseudo segments that are left in the views.
+            Scalar losses by name, with their weighted sum `loss`; and the number of pseudo labels that are visible in
+            the strong views.
         """
 
     @staticmethod
     def pretext_losses(model: Any, videos: list[VideoItem], generator: torch.Generator) -> dict[str, Tensor]:
-        """Losses of the pretext tasks, `final_loss` among them, where `has_pretext` is true."""
+        """Scalar losses of the pretext tasks, with their weighted sum `final_loss`; only if `has_pretext` is true."""
         raise NotImplementedError
 
     @staticmethod
     @abstractmethod
     def class_features(model: Any, video: VideoItem) -> tuple[np.ndarray, np.ndarray]:
-        """Input of the last layer of the class head, (P, D), and the time of each row, (P,) grid steps."""
+        """Inputs of the last layer of the class head, (P, D), and their times, (P,) in grid steps."""
 
     @abstractmethod
     def state(self) -> State:
@@ -112,17 +118,16 @@ class SelfTraining(ABC, Generic[Pseudo]):
 
     @abstractmethod
     def load_state(self, state: State) -> None:
-        """Goes back to a `state`."""
+        """Restores a result of `state`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A run after an iteration, for observers: they may look at everything and must change nothing.
+    """State of a run after an iteration. Observers must not change it.
 
     Attributes:
-        unlabeled: unlabeled videos; None for `labeled_only`.
-        self_training, teacher: None for `labeled_only`.
-        hidden: the hidden labels where `semi_cfg.log_hidden` allows them to be shown, else None.
+        unlabeled, self_training, teacher: None for the method `labeled_only`.
+        hidden: hidden labels; None unless `semi_cfg.log_hidden` is true.
     """
 
     config: Config

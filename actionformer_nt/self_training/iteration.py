@@ -1,4 +1,4 @@
-"""One iteration of semi-supervised training: the losses of its videos."""
+"""Losses of one iteration of semi-supervised training."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from .teacher import Lesson
 
 
 class Iteration:
-    """The losses of one iteration, part by part where `train_cfg.accumulate` cuts the batch.
+    """Losses of one iteration, for each of the `train_cfg.accumulate` parts of its batch.
 
     Args:
-        number: of the iteration, from 0.
-        labeled: the view of the labeled videos that the student sees.
+        number: number of the iteration, from 0.
+        labeled: views of the labeled videos for the student.
+        videos: all videos of the iteration.
 
     Attributes:
-        lesson: what the teacher said; None before self-training.
-        projected: pseudo segments that are left in the student's views.
+        lesson: pseudo labels and views of the unlabeled videos; None before self-training.
+        projected: number of pseudo segments that are visible in the student's views so far.
     """
 
     def __init__(self, run: SemiRun, number: int, labeled: list[VideoItem], videos: IterationVideos) -> None:
@@ -34,14 +35,14 @@ class Iteration:
         self.projected = 0
 
     def losses_of(self, k: int) -> dict[str, Tensor]:
-        """Of part k, with `final_loss`."""
+        """Scalar losses of part k by name, with their weighted sum `final_loss`."""
         run, parts = self.run, self.run.config["train_cfg"]["accumulate"]
         if self.videos.pretext:
             return self._pretext(self.videos.pretext[k::parts], k)
         losses = run.model(self.labeled[k::parts])
         total, named = losses["final_loss"], with_prefix("labeled", losses)
         if self.videos.unlabeled and run.teacher is not None:
-            if self.lesson is None:  # after the labeled videos of the first part, whose normaliser it starts from
+            if self.lesson is None:  # needs the loss normaliser after the first labeled part
                 self.lesson = run.teacher.teach(self.videos.unlabeled, self.number)
             part = self.lesson.part(k, parts)
             losses, projected = run.teacher.self_training.losses(
@@ -54,7 +55,7 @@ class Iteration:
         return named | {"final_loss": total}
 
     def _pretext(self, videos: list[VideoItem], k: int) -> dict[str, Tensor]:
-        """Pretraining learns from labeled and unlabeled videos alike, without any label."""
+        """Losses of the pretext tasks on labeled and unlabeled videos, without labels."""
         run = self.run
         seed = derive_seed(run.seed, self.number, "pretext", *([k] if k else []))
         seed_model(seed)

@@ -1,4 +1,4 @@
-"""Pseudo labels: from a teacher's output to segments with class distributions, and on to a student's points."""
+"""Pseudo labels: teacher's output -> segments with class distributions -> targets of the student's points."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from libs.nms.suppress import nms_videos
 
 
 class PseudoSegments(NamedTuple):
-    """Of one video, best first."""
+    """Pseudo segments of one video, by falling score."""
 
-    segments: Tensor  # (N, 2) in steps of the grid that the teacher saw
+    segments: Tensor  # (N, 2) grid steps of the teacher's view
     scores: Tensor  # (N,)
-    logits: Tensor  # (N, C) mean logits of the supporting points, weighted by their scores, over the temperature
+    logits: Tensor  # (N, C) score-weighted mean logits of the supporting candidates, divided by the temperature
 
     def select(self, keep: Tensor) -> PseudoSegments:
-        """Those of a boolean mask or of positions, (N,) or (K,)."""
+        """Segments selected by a boolean mask (N,) or by indices (K,)."""
         return PseudoSegments(*(column[keep] for column in self))
 
     @property
     def probs(self) -> Tensor:
-        """(N, C): the distribution over the actions, given that there is one. For independent Bernoulli variables
-        with these logits it is the conditional given exactly one success."""
+        """Distributions over the actions (N, C): softmax of the logits. For a sigmoid head, this is the distribution of
+        independent Bernoulli variables, given that exactly one of them is 1."""
         return self.logits.softmax(dim=-1)
 
 
@@ -40,11 +40,15 @@ class PseudoSegments(NamedTuple):
 def propose(
     output: PyramidOutput, row: int, options: PseudoSection, *, class_form: str = "sigmoid", pre_nms_topk: int = 2000
 ) -> PseudoSegments:
-    """All segments of the video in `row` of a teacher's output, before any selection: class-agnostic hard NMS over
-    each point's best class; boundaries and logits are means over a segment's supporters, weighted by score.
+    """Proposes pseudo segments from a teacher's output, before any selection.
+
+    Class-agnostic hard NMS over the best class of every point. Ends and logits of a segment are then replaced by the
+    score-weighted means over its supporting candidates, those with a tIoU of at least `support_iou`.
 
     Args:
+        row: row of the video in the batch.
         options: `semi_cfg.pseudo`.
+        pre_nms_topk: number of candidates, best first, that enter NMS.
     """
     parts: list[tuple[Tensor, Tensor]] = []  # logits and segments of each level
     for z, distance, mask, point in zip(output.logits, output.offsets, output.masks, output.points, strict=True):
@@ -68,57 +72,60 @@ def propose(
     weight = torch.where(iou_matrix(kept, segments) >= options.support_iou, scores[None, :], 0.0)  # (N, candidates)
     weight.scatter_(1, index[:, None], scores[index][:, None])  # a segment supports itself
     weight = weight / weight.sum(dim=1, keepdim=True)
-    # as differences to the segment, so that the mean of equal ends, such as a point's own time, is exactly that end and
-    # rounding does not decide on which side of it the point lies
+    # averaging differences makes the mean of equal ends exact; otherwise, where an end is the time of a point, rounding
+    # would decide whether that point lies inside the segment
     shift = (weight[:, :, None] * (segments[None] - kept[:, None])).sum(dim=1)  # (N, candidates, 2) -> (N, 2)
     return PseudoSegments(kept + shift, kept_scores, weight @ logits / options.temperature)
 
 
-def select(found: PseudoSegments, options: PseudoSection, class_scores: Tensor | None = None) -> PseudoSegments:
-    """The segments that are used as pseudo labels.
+def select(proposals: PseudoSegments, options: PseudoSection, class_scores: Tensor | None = None) -> PseudoSegments:
+    """Selects the pseudo segments that the student learns from.
 
     Args:
-        options: `semi_cfg.pseudo`: `fixed`: score at least `threshold`; `per_class`: at least `threshold` times the
-            class's running score over that of the best class; `topk`: the best `topk`.
-        class_scores: (C,) running mean of the scores per class, for `per_class`.
+        options: `semi_cfg.pseudo`; `options.select` is the rule.
+        class_scores: (C,) running mean score of every class, for the rule `per_class`.
     """
     if options.select == "topk":
-        return found.select(torch.arange(min(options.topk, len(found.scores)), device=found.scores.device))
-    threshold = torch.full_like(found.scores, options.threshold)
-    if options.select == "per_class" and class_scores is not None and len(found.scores):
+        return proposals.select(torch.arange(min(options.topk, len(proposals.scores)), device=proposals.scores.device))
+    threshold = torch.full_like(proposals.scores, options.threshold)
+    if options.select == "per_class" and class_scores is not None and len(proposals.scores):
         relative = class_scores / class_scores.max().clamp(min=1e-6)
-        threshold = threshold * relative.to(threshold.device)[found.logits.argmax(dim=-1)]
-    return found.select(found.scores >= threshold)
+        threshold = threshold * relative.to(threshold.device)[proposals.logits.argmax(dim=-1)]
+    return proposals.select(proposals.scores >= threshold)
 
 
 def point_probs(output: PyramidOutput, row: int, options: PseudoSection) -> Tensor:
-    """(P, C + 1): the distribution over the actions and the background at the valid points of the video in `row`,
-    level by level."""
+    """Class distributions (P, C + 1), background last, at the valid points of the video in `row` of the batch, level by
+    level."""
     logits = torch.cat([z[row, mask[row]].float() for z, mask in zip(output.logits, output.masks, strict=True)])
     return (with_background(logits, options.background_logit or 0.0) / options.temperature).softmax(dim=-1)
 
 
 def background_targets(num_classes: int, options: PseudoSection, *, form: str, partitioning: bool) -> ClassTargets:
-    """Y and W (K,) of a point of no pseudo segment: the target is the background, and the actions are its negatives,
-    in the softmax form for the methods alone that learn from non-target classes.
+    """Class targets Y and weights W, each (K,), of a point outside all pseudo segments.
+
+    The target is the background. The actions are negatives; in the softmax form only for partitioning methods.
 
     Args:
         options: `semi_cfg.pseudo`.
-        partitioning: whether the method is one of those.
+        partitioning: whether the method learns from non-target classes.
     """
     weight = {"ignore": 0.0, "weighted": options.background_weight}.get(options.background, 1.0)
     return ClassTargets(*ClassForm(form).background_targets(num_classes, weight=weight, negatives=partitioning))
 
 
 def spare_likely(background: ClassTargets, probs: Tensor, *, lam: float) -> ClassTargets:
-    """Background targets (K,) at points where a teacher is unsure: W = 0 for the actions that are at least lambda
-    times as probable as the background, or ambiguous among actions and background.
+    """Background targets at every point, without loss for the actions that the teacher does not rule out there.
+
+    W is 0 for an action that is at least lambda times as probable as the background, or an ambiguous class of the
+    partition.
 
     Args:
-        probs: (P, C + 1) of the teacher.
+        background: Y and W, each (K,), of `background_targets`.
+        probs: (P, C + 1) class distributions of the teacher.
 
     Returns:
-        Y and W (P, K).
+        Y and W, each (P, K).
     """
     spared = ((probs >= lam * probs[:, -1:]) | partition(probs, lam).ambiguous)[:, :-1]
     y, w = (column.to(probs).expand(len(probs), -1).clone() for column in background)
@@ -135,18 +142,21 @@ def assign_pseudo_labels(
     center_sample: str,
     center_sample_radius: float,
 ) -> Targets:
-    """Targets of a student's points: a point of a pseudo segment has the segment's distances and its Y and W, the
-    others, or without `at_segments` all, have those of `at_points`.
+    """Targets of the student's points.
+
+    A point that `match_points` assigns to a pseudo segment gets the offsets of that segment and its class targets from
+    `at_segments`. All other points get class targets from `at_points`.
 
     Args:
-        segments: per video (N, 2) in steps of the student's view.
-        at_segments: per video Y and W, (N, K); at_points: per video Y and W, (K,) or (P, K) over its valid points.
+        segments: per video (N, 2) in grid steps of the student's view.
+        at_segments: per video Y and W, each (N, K); None: all points take `at_points`.
+        at_points: per video Y and W, each (K,) or (P, K) over its valid points.
     """
     points, mask = torch.cat(output.points), torch.cat(output.masks, dim=1)
     rows = []
-    for i, (valid, s, elsewhere) in enumerate(zip(mask, segments, at_points, strict=True)):
-        y, w = (points.new_zeros(len(points), elsewhere.target.shape[-1]) for _ in range(2))
-        y[valid], w[valid] = elsewhere.target.to(y), elsewhere.weight.to(w)
+    for i, (valid, s, default) in enumerate(zip(mask, segments, at_points, strict=True)):
+        y, w = (points.new_zeros(len(points), default.target.shape[-1]) for _ in range(2))
+        y[valid], w[valid] = default.target.to(y), default.weight.to(w)
         offsets, positive = points.new_zeros(len(points), 2), valid.new_zeros(len(points))
         if len(s):
             match = match_points(points, s, center_sample=center_sample, center_sample_radius=center_sample_radius)

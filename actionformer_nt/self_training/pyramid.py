@@ -1,4 +1,4 @@
-"""Self-training of ActionFormer's pyramid: pseudo segments, and the points of the student that learn from them."""
+"""Self-training adapter of ActionFormer's pyramid: pseudo segments, and targets of the student's points."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ CLASS_SCORE_MOMENTUM = 0.99
 
 
 class PyramidPseudo(NamedTuple):
-    """Of one video."""
+    """Pseudo labels of one video."""
 
     segments: PseudoSegments
-    points: Tensor | None  # (P, C + 1) distributions at the teacher's valid points, where they are asked for
+    points: Tensor | None  # (P, C + 1) class distributions at the teacher's valid points, if they are used
 
 
 class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
-    """Each pseudo segment has one class distribution over the actions or, with `pseudo.partition: dense`, every point
-    has one over the actions and the background."""
+    """Pseudo segments, each with a class distribution over the actions. With `pseudo.partition: dense`, instead every
+    point has a distribution over the actions and the background."""
 
     def __init__(self, config: Config, labeled: TALDataset) -> None:
         semi = semi_section(config)
@@ -60,14 +60,14 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
     @staticmethod
     def check(config: Config) -> None:
         pseudo = semi_section(config).pseudo
-        asked = pseudo.at_points
+        at_points = pseudo.at_points
         sigmoid = ClassForm(config["model"]["class_form"]) is ClassForm.SIGMOID
-        if asked and sigmoid and pseudo.background_logit is None:
+        if at_points and sigmoid and pseudo.background_logit is None:
             raise ValueError(
                 "semi_cfg.pseudo.background_logit: the distribution at points needs one, since a sigmoid head has no "
                 "logit of the background; at -0.85, say, an action with a score of .3 is as probable as the background"
             )
-        if pseudo.background_logit is not None and not (asked and sigmoid):
+        if pseudo.background_logit is not None and not (at_points and sigmoid):
             raise ValueError(
                 f"semi_cfg.pseudo.background_logit: {pseudo.background_logit}: without effect unless model.class_form "
                 "is sigmoid and pseudo.partition: dense or pseudo.background: partition asks for it; leave it out"
@@ -75,15 +75,15 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
 
     @torch.no_grad()
     def pseudo_labels(self, teacher: Any, videos: list[VideoItem]) -> list[PyramidPseudo]:
-        found: dict[int, PseudoSegments] = {}
+        segments_of: dict[int, PseudoSegments] = {}
         points: dict[int, Tensor] = {}
         for batch in teacher.batches(videos):
             output = teacher.network(batch.feats, batch.mask, batch.lengths)
             for row, i in enumerate(batch.index):
-                found[i] = propose(output, row, self.options, class_form=self.form)
+                segments_of[i] = propose(output, row, self.options, class_form=self.form)
                 if self.dense or self.spares:
                     points[i] = point_probs(output, row, self.options)
-        proposals = [found[i] for i in range(len(videos))]
+        proposals = [segments_of[i] for i in range(len(videos))]
         if self.options.select == "per_class":
             self._update_class_scores(proposals)
         return [
@@ -92,20 +92,20 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         ]
 
     def _update_class_scores(self, proposals: list[PseudoSegments]) -> None:
-        """Running mean per class of the best score that a video gives it."""
-        own = []
-        for found in proposals:
+        """Updates the running mean, per class, of the best score in a video. Videos without the class do not count."""
+        best_scores = []
+        for proposal in proposals:
             best = torch.zeros_like(self.class_scores)
-            if len(found.scores):
-                best.scatter_reduce_(0, found.logits.argmax(dim=-1).cpu(), found.scores.cpu(), reduce="amax")
-            own.append(best)
-        for best in distributed.gather_shares(own):
+            if len(proposal.scores):
+                best.scatter_reduce_(0, proposal.logits.argmax(dim=-1).cpu(), proposal.scores.cpu(), reduce="amax")
+            best_scores.append(best)
+        for best in distributed.gather_shares(best_scores):
             updated = CLASS_SCORE_MOMENTUM * self.class_scores + (1 - CLASS_SCORE_MOMENTUM) * best
             updated = torch.where(self.class_scores > 0, updated, best)
             self.class_scores = torch.where(best > 0, updated, self.class_scores)
 
     def probs(self, pseudo: PyramidPseudo) -> Tensor:
-        """(N, C) of the segments or, dense, (P, C + 1) of the points."""
+        """(N, C) at the segments or, with `pseudo.partition: dense`, (P, C + 1) at the points."""
         if not self.dense:
             return pseudo.segments.probs
         assert pseudo.points is not None
@@ -115,7 +115,7 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         return pseudo.segments
 
     def rows_of_segments(self, pseudo: PyramidPseudo) -> list[int]:
-        """A segment's own distribution or, dense, that of the point of the finest level in its middle."""
+        """Index of the segment or, with `pseudo.partition: dense`, of the point in its middle on the finest level."""
         segments = pseudo.segments.segments
         if pseudo.points is None or not self.dense:
             return list(range(len(segments)))
@@ -135,17 +135,17 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         targets: list[ClassTargets],
     ) -> tuple[dict[str, Tensor], int]:
         segments, at_segments, at_points = [], [], []
-        for view, geometry, found, (y, w) in zip(views, geometries, pseudo, targets, strict=True):
-            moved, kept = geometry.project(found.segments.segments.cpu(), view["feats"].shape[1])
+        for view, geometry, labels, (y, w) in zip(views, geometries, pseudo, targets, strict=True):
+            moved, kept = geometry.project(labels.segments.segments.cpu(), view["feats"].shape[1])
             segments.append(moved.to(student.device))
             if self.dense:
                 columns = self.num_classes + self.form.background_columns
                 at_points.append(ClassTargets(y[:, :columns], w[:, :columns]))
                 continue
             kept = kept.to(y.device)
-            # nothing is said about the background on a segment
+            # on a segment the background has weight 0
             at_segments.append(ClassTargets(self.form.pad_targets(y[kept]), self.form.pad_targets(w[kept])))
-            at_points.append(self._background(found))
+            at_points.append(self._background(labels))
         output = student.outputs(views)
         point_targets = assign_pseudo_labels(
             output, segments, None if self.dense else at_segments, at_points,
@@ -159,7 +159,7 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         return losses, sum(len(s) for s in segments)
 
     def _background(self, pseudo: PyramidPseudo) -> ClassTargets:
-        """(K,) or, where the teacher is asked, (P, K)."""
+        """Background targets (K,) or, with `pseudo.background: partition`, (P, K)."""
         if not self.spares or pseudo.points is None:
             return self.background
         return spare_likely(self.background, pseudo.points, lam=self.lam)
@@ -167,17 +167,17 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
     @staticmethod
     @torch.no_grad()
     def class_features(model: Any, video: VideoItem) -> tuple[np.ndarray, np.ndarray]:
-        """Of the points of the finest level."""
-        seen: list[Tensor] = []
+        """Features at the points of the finest level, see `SelfTraining.class_features`."""
+        head_inputs: list[Tensor] = []
         layer = model.cls_head.cls_head
-        hook = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().float().cpu()))
+        hook = layer.register_forward_pre_hook(lambda _, args: head_inputs.append(args[0].detach().float().cpu()))
         try:
             (batch,) = model.batches([video])
             output = model.network(batch.feats, batch.mask, batch.lengths)
         finally:
             hook.remove()
         valid = output.masks[0][0].cpu()
-        finest = seen[0][0, :, : len(valid)].T  # the levels lie in one sequence, the finest first
+        finest = head_inputs[0][0, :, : len(valid)].T  # the packed sequence begins with the finest level
         return finest[valid].numpy(), output.points[0][:, 0].cpu()[valid].numpy()
 
     def state(self) -> State:

@@ -1,4 +1,4 @@
-"""From a configuration to a semi-supervised run that is ready to train."""
+"""Set-up of a semi-supervised run: configuration -> `SemiRun`."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SemiRun:
-    """Everything of a run that stays the same while it trains.
+    """A semi-supervised run that is ready to train.
 
     Attributes:
-        config: resolved, with what the data say (`train_cfg.head_empty_cls`).
-        teacher: None for `labeled_only`, which has none.
-        shown: the hidden labels where `semi_cfg.log_hidden` allows them to be shown, else None.
+        config: resolved; `train_cfg.head_empty_cls` lists the classes without a labeled event.
+        teacher: None for the method `labeled_only`.
+        shown: hidden labels for curves and snapshots; None unless `semi_cfg.log_hidden` is true.
     """
 
     config: Config
@@ -63,13 +63,14 @@ class SemiRun:
 
 
 def set_up(config: Config, *, diagnostic: bool = False) -> SemiRun:
-    """Split, data, network and optimizer of a resolved configuration with `semi_cfg`, which is not changed.
+    """Reads the split and builds data sets, network, optimizer and teacher. `config` is not changed.
 
     Args:
-        diagnostic: allows the method that uses hidden labels.
+        config: resolved, with `semi_cfg`.
+        diagnostic: allow the method that uses hidden labels.
 
     Raises:
-        ValueError: a configuration that does not fit semi-supervised training, or a split that does not fit the data.
+        ValueError: the configuration does not fit semi-supervised training, or the split does not fit the data.
     """
     config = copy.deepcopy(config)
     semi, train_cfg = semi_section(config), config["train_cfg"]
@@ -119,7 +120,7 @@ def _dataset(config: Config, annotations: Annotations, videos: tuple[str, ...]) 
 
 
 def _schedule(config: Config, optimizer: torch.optim.Optimizer, total: int) -> IterationLR:
-    """One learning-rate schedule over all iterations of the run."""
+    """Learning-rate schedule over all iterations of the run."""
     opt, warmup = config["opt"], semi_section(config).warmup_iterations
     return IterationLR(
         optimizer,
@@ -144,10 +145,13 @@ def _teacher(config: Config, stages: Stages, ema: ModelEma, hidden: HiddenLabels
 
 
 def check_config(config: Config, *, diagnostic: bool = False) -> None:
-    """Raises ValueError where a configuration does not fit semi-supervised training.
+    """Checks that a resolved configuration fits semi-supervised training.
 
     Args:
-        diagnostic: allows the method that uses hidden labels.
+        diagnostic: allow the method that uses hidden labels.
+
+    Raises:
+        ValueError: it does not; names the key.
     """
     semi = semi_section(config)
     if config["test_cfg"]["ext_score_file"] and not semi.allow_external_scores:

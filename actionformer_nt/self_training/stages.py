@@ -1,7 +1,7 @@
-"""The stages of a run, one after another, and the videos that each iteration sees.
+"""Stages of a run, and the videos of every iteration.
 
-Pretext tasks on all videos without any label (`semi_cfg.pretrain` iterations), burn-in on the labeled videos
-(`burn_in`), self-training on labeled and unlabeled ones (`iterations`).
+The stages are: pretext tasks on all videos, without labels (`semi_cfg.pretrain` iterations); burn-in on labeled videos
+(`burn_in`); self-training on labeled and unlabeled videos (`iterations`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .batches import IterationBatches, iteration_loader
 
 
 class IterationVideos(NamedTuple):
-    """This process' videos of one iteration; a stage leaves empty what it does not use."""
+    """Videos of one iteration for this process. Lists that a stage does not use are empty."""
 
     pretext: list[VideoItem] = []
     labeled: list[VideoItem] = []
@@ -32,11 +32,12 @@ class Stages:
     """
     Args:
         config: resolved, with `semi_cfg`.
-        labeled: videos with labels; unlabeled: without, None for `labeled_only`; every: both, None without pretext
-            tasks.
+        labeled: labeled videos.
+        unlabeled: unlabeled videos; None for the method `labeled_only`.
+        every: labeled and unlabeled videos; None without pretext tasks.
 
     Attributes:
-        pretrained, burn_in, total: the iterations at which the stages end.
+        pretrained, burn_in, total: iterations at which pretext tasks, burn-in and self-training end.
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class Stages:
         self.total = self.burn_in + self.semi.iterations
 
     def videos(self, start: int, stop: StopRequest) -> Iterator[IterationVideos]:
-        """The videos of iterations `start` .. `total` - 1. Ends earlier where the signal of `stop` has ended the
-        loaders' workers. Seeds the network's own draws at the beginning of each epoch of the labeled videos."""
+        """Yields the videos of iterations `start` .. `total` - 1, or of fewer if a stop is requested (`until_stopped`).
+
+        Seeds dropout and drop path at the beginning of every epoch of the labeled videos.
+        """
         if self.every is not None and start < self.pretrained:
             size = self.loader["batch_size"] + self.semi.unlabeled_batch_size
             for videos in self._stream(self.every, size, start, self.pretrained, stop, name="pretext"):
@@ -63,8 +66,8 @@ class Stages:
         )
         unlabeled: Iterator[list[VideoItem]] | None = None
         for iteration in range(start, self.total):
-            epoch, place = divmod(iteration - self.pretrained, self._per_epoch)
-            if place == 0:
+            epoch, position = divmod(iteration - self.pretrained, self._per_epoch)
+            if position == 0:
                 seed_model(self.seed, epoch)
             if self.unlabeled is not None and iteration >= self.burn_in and unlabeled is None:
                 unlabeled = self._stream(

@@ -1,4 +1,4 @@
-"""The teacher of self-training: what it says about a batch of unlabeled videos."""
+"""The teacher of self-training: views, pseudo labels and class targets of unlabeled videos."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .views import Geometry, view_of
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """What the student learns from a batch of unlabeled videos; entry i of every list belongs to video i."""
+    """A batch of unlabeled videos with views, pseudo labels and targets. Entry i of every list belongs to video i."""
 
     weak: list[VideoItem]
     strong: list[VideoItem]
@@ -31,26 +31,26 @@ class Lesson:
     targets: list[ClassTargets]
 
     def part(self, k: int, parts: int) -> Lesson:
-        """Part k of so many equal ones."""
+        """Part k of `parts` equal parts."""
         return Lesson(**{name: column[k::parts] for name, column in vars(self).items()})
 
 
 class TeacherState(TypedDict):
-    """What exact resuming needs, under the keys of a checkpoint. None: self-training has not begun, or is online."""
+    """State of a teacher for exact resuming, under its keys in a checkpoint."""
 
-    unlabeled: State | None
-    frozen_teacher: dict[str, Tensor] | None
+    unlabeled: State | None  # of `SelfTraining`; None before self-training
+    frozen_teacher: dict[str, Tensor] | None  # weights; None before self-training and with `pseudo.source: online`
 
 
 class Teacher:
-    """Averaged weights that make pseudo labels, online or frozen from time to time (`pseudo.source`).
+    """Makes pseudo labels with the averaged weights of the student, current or frozen (`pseudo.source`).
 
     Args:
         method: turns class distributions into class targets.
         ema: averaged weights of the student.
-        seed: of the run.
+        seed: seed of the run.
         burn_in: iteration at which self-training begins.
-        hidden: for the diagnostic method alone; None: no hidden label is at hand.
+        hidden: hidden labels, for the diagnostic method only; else None.
     """
 
     def __init__(
@@ -66,21 +66,21 @@ class Teacher:
     ) -> None:
         self.semi, self.self_training, self.method, self.ema = semi, self_training, method, ema
         self.seed, self.burn_in, self.hidden = seed, burn_in, hidden
-        self.frozen: ModelEma | None = None  # with `pseudo.source: refresh`
+        self.frozen: ModelEma | None = None  # copy of the averaged weights for `pseudo.source: refresh`
 
     @property
     def network(self) -> Any:
-        """The weights that made the last pseudo labels."""
+        """The teacher's network with its present weights."""
         return (self.ema if self.frozen is None else self.frozen).module
 
     def teach(self, videos: list[VideoItem], iteration: int) -> Lesson:
-        """Pseudo labels and class targets of a batch."""
+        """Views, pseudo labels and class targets of a batch of unlabeled videos."""
         self._refresh(iteration)
         weak = [view_of(video, "weak", self.semi.weak, self.seed, iteration)[0] for video in videos]
         pseudo = self.self_training.pseudo_labels(self.network, weak)
         targets = [
-            self._class_targets(video, found, row, iteration)
-            for row, (video, found) in enumerate(zip(weak, pseudo, strict=True))
+            self._class_targets(video, labels, row, iteration)
+            for row, (video, labels) in enumerate(zip(weak, pseudo, strict=True))
         ]
         strong = [view_of(video, "strong", self.semi.strong, self.seed, iteration) for video in weak]
         return Lesson(
@@ -97,8 +97,8 @@ class Teacher:
             self.frozen.set(self.ema.module)
 
     def _class_targets(self, video: VideoItem, pseudo: Any, row: int, iteration: int) -> ClassTargets:
-        place = row * distributed.world_size() + distributed.rank()  # in the batch of all processes
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, iteration, place, "method"))
+        position = row * distributed.world_size() + distributed.rank()  # position in the batch of all processes
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, iteration, position, "method"))
         truth = None if self.hidden is None else self.self_training.true_class(self.hidden, video, pseudo)
         options = Options(
             form=self.self_training.form, lam=self.semi.lam, positive=self.semi.positive,
@@ -112,7 +112,7 @@ class Teacher:
         return {"unlabeled": self.self_training.state(), "frozen_teacher": frozen}
 
     def load_state(self, state: TeacherState) -> None:
-        """Goes back to a `state`."""
+        """Restores a result of `state`."""
         if state["unlabeled"] is not None:
             self.self_training.load_state(state["unlabeled"])
         if state["frozen_teacher"] is not None:

@@ -1,33 +1,30 @@
-"""The loop of semi-supervised training: burn-in on the labeled videos, then self-training with an averaged teacher.
+"""The loop of semi-supervised training: burn-in on labeled videos, then self-training with an averaged teacher.
 
-A run is counted in iterations. Each is the supervised step on a labeled batch. After the burn-in an unlabeled batch
-joins: the teacher looks at a weak view and makes pseudo labels, the method turns the class distribution of each into
-class targets, and the student learns these on a strong view.
+Every iteration has a supervised loss on a batch of labeled videos. After the burn-in, a loss on a batch of unlabeled
+videos is added: the teacher makes pseudo labels on weak views, the method turns their class distributions into class
+targets, and the student learns these on strong views.
 """
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import NoReturn
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from libs.core import distributed
 from libs.core.interrupts import StopRequest
-from libs.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from libs.training.resume import restore, training_state
+from libs.training.checkpoint import save_checkpoint
 from libs.training.run_folder import LAST
 from libs.training.run_log import RunLog
 
 from .curves import PseudoLabelCurves, Records
 from .interface import Observer, Snapshot
 from .iteration import Iteration
+from .resume import checkpoint_of, restore
 from .setup import SemiRun
 from .stages import IterationVideos
-from .teacher import TeacherState
 from .views import labeled_view
 
 logger = logging.getLogger(__name__)
@@ -35,21 +32,11 @@ logger = logging.getLogger(__name__)
 BURN_IN = "burn_in.pth.tar"
 
 
-class SemiCheckpoint(Checkpoint, TeacherState):
-    """A checkpoint of a semi-supervised run."""
-
-    iteration: int  # completed iterations
-    rng_state: Tensor  # of torch, in this process
-    rng_states: list[Tensor]  # of all processes
-    record_sums: list[dict[str, float]]  # of iterations since the last record, by process
-    split_hash: str
-
-
 class SemiTrainer:
-    """Trains a run.
+    """Trains a semi-supervised run.
 
     Args:
-        observer: gets a `Snapshot` at the start and after every iteration.
+        observer: called with a `Snapshot` at the start and after every iteration.
     """
 
     def __init__(self, run: SemiRun, *, observer: Observer) -> None:
@@ -61,8 +48,11 @@ class SemiTrainer:
             self.curves = PseudoLabelCurves(run.teacher.self_training, lam=run.semi.lam, hidden=run.shown)
 
     def train(self, folder: Path, *, stop: StopRequest, progress: bool = True) -> None:
-        """Trains from the present iteration to the end, or until `stop` says so: then it writes a checkpoint, and the
-        signal's exception is raised."""
+        """Trains from the present iteration to the end of the run.
+
+        Raises:
+            KeyboardInterrupt: a stop was requested; a checkpoint has been written.
+        """
         run, start = self.run, self.iteration
         with RunLog(folder, key="iteration", start=start, purge_step=start) as log:
             logger.info(
@@ -82,7 +72,7 @@ class SemiTrainer:
                 self._keep(self.step(batch), folder)
 
     def step(self, videos: IterationVideos) -> dict[str, float]:
-        """One iteration. Returns what is recorded of it (see `curves.curves`)."""
+        """Makes one update. Returns the values that `Records.add` takes."""
         run = self.run
         run.model.train()
         labeled = videos.labeled
@@ -101,6 +91,7 @@ class SemiTrainer:
         return values | {"count": 1.0 / distributed.world_size(), "videos": float(sum(map(len, videos)))}
 
     def snapshot(self) -> Snapshot:
+        """State of the run for observers."""
         run, teacher = self.run, self.run.teacher
         return Snapshot(
             config=run.config, semi=run.semi, annotations=run.annotations, iteration=self.iteration,
@@ -111,58 +102,25 @@ class SemiTrainer:
         )  # fmt: skip
 
     def _keep(self, values: dict[str, float], folder: Path) -> None:
-        """Records and checkpoints after an iteration."""
+        """Writes records and checkpoints after an iteration, and calls the observer."""
         run, semi, done = self.run, self.run.semi, self.iteration == self.run.stages.total
         self.records.add(values)
         if self.iteration % semi.log_every == 0 or done:
-            taught = run.teacher is not None and self.iteration > run.stages.burn_in
-            state = run.teacher.self_training.state() if run.teacher is not None and taught else {}
+            self_trained = run.teacher is not None and self.iteration > run.stages.burn_in
+            state = run.teacher.self_training.state() if run.teacher is not None and self_trained else {}
             state = {f"unlabeled/{name}": value for name, value in state.items() if isinstance(value, float)}
             self.records.write(self.iteration, {"lr": run.updater.scheduler.get_last_lr()[0]} | state)
         self.observer(self.snapshot())
         if done or self.iteration % semi.ckpt_every == 0:
-            save_checkpoint(self.state(), False, str(folder), LAST)
+            save_checkpoint(checkpoint_of(self.run, self.iteration, self.records), False, str(folder), LAST)
         if self.iteration == run.stages.burn_in and semi.iterations:
-            save_checkpoint(self.state(), False, str(folder), BURN_IN)
+            save_checkpoint(checkpoint_of(self.run, self.iteration, self.records), False, str(folder), BURN_IN)
 
     def _stop(self, stop: StopRequest, folder: Path) -> NoReturn:
-        save_checkpoint(self.state(), False, str(folder), LAST)
+        save_checkpoint(checkpoint_of(self.run, self.iteration, self.records), False, str(folder), LAST)
         logger.warning("stopped after iteration %d; go on with --resume %s", self.iteration, folder)
         raise stop.exception()
 
-    def state(self) -> SemiCheckpoint:
-        """A checkpoint: ActionFormer's keys (the teacher is `state_dict_ema`) and what an exact resume needs."""
-        run = self.run
-        teacher: TeacherState = {"unlabeled": None, "frozen_teacher": None}
-        if run.teacher is not None and self.iteration > run.stages.burn_in:
-            teacher = run.teacher.state()
-        return {
-            **training_state(self.iteration, run.updater, run.ema),
-            **teacher,
-            "iteration": self.iteration,
-            "rng_state": torch.get_rng_state(),
-            "rng_states": distributed.gather(torch.get_rng_state()),  # of all processes
-            "record_sums": distributed.gather(dict(self.records.sums)),
-            "split_hash": run.split.hash,
-        }
-
     def restore(self, path: Path) -> None:
-        """Goes back to a checkpoint of `state`; on a CPU the run then ends bit for bit as if never interrupted.
-
-        Raises:
-            ValueError: a checkpoint of supervised training, or of another split.
-        """
-        run, state = self.run, cast(SemiCheckpoint, load_checkpoint(path))
-        if "iteration" not in state:
-            raise ValueError(f"{path}: not a checkpoint of semi-supervised training")
-        if state["split_hash"] != run.split.hash:
-            raise ValueError(f"{path}: made with another split file than {run.split.source}")
-        restore(path, run.updater, run.ema, iters_per_epoch=1)
-        self.iteration = state["iteration"]
-        self.records.restore(state.get("record_sums", []))
-        if run.teacher is not None:
-            run.teacher.load_state(state)
-        if len(state.get("rng_states", [0])) == distributed.world_size() > 1:
-            torch.set_rng_state(state["rng_states"][distributed.rank()])
-        else:
-            torch.set_rng_state(state["rng_state"])
+        """Goes back to a checkpoint, see `resume.restore`."""
+        self.iteration = restore(path, self.run, self.records)

@@ -1,4 +1,4 @@
-"""Weak and strong views of a video: perturbed features, and where a moment of the video went."""
+"""Weak and strong views of a video: perturbed features, and the map of times from the video to the view."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from actionformer_nt.config import ViewSection
 from libs.core.seeding import derive_seed
 from libs.datasets.video import VideoItem
 
-MIN_VISIBLE = 0.5  # a segment of which less is left in a view is dropped
+MIN_VISIBLE = 0.5  # smallest visible share of a segment that is kept in a view
 
 
 @dataclass
 class Geometry:
-    """A map of grid times, as steps one after another; each is piecewise linear and given by knots (K,) and the
-    times they go to (K,), which rise or fall."""
+    """Map from grid times of a video to grid times of a view.
+
+    Attributes:
+        steps: piecewise linear maps, applied one after another. Each is given by knots (K,), rising, and their images
+            (K,), which rise or fall.
+    """
 
     steps: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
@@ -28,14 +32,14 @@ class Geometry:
         return time
 
     def project(self, segments: Tensor, num_steps: int) -> tuple[Tensor, Tensor]:
-        """Segments (N, 2) of the video in a view of `num_steps` steps.
+        """Maps segments (N, 2) of the video into a view of `num_steps` steps.
 
         Returns:
-            Segments (N', 2), cut at the view's ends, and the mask (N,) of those that are kept: at least half must be
-            left.
+            Segments (N', 2) clipped to the view, and a mask (N,) of the kept segments. A segment is kept if at
+            least the share `MIN_VISIBLE` of its length is visible.
         """
         moved = self(segments.flatten()).view(-1, 2)
-        moved = torch.stack([moved.min(dim=1).values, moved.max(dim=1).values], dim=1)  # time may run backwards
+        moved = torch.stack([moved.min(dim=1).values, moved.max(dim=1).values], dim=1)  # `flip` reverses time
         cut = moved.clamp(-0.5, num_steps - 0.5)
         length = moved[:, 1] - moved[:, 0]
         kept = (cut[:, 1] - cut[:, 0] >= MIN_VISIBLE * length) & (cut[:, 1] > cut[:, 0])
@@ -43,14 +47,18 @@ class Geometry:
 
 
 def view_of(video: VideoItem, kind: str, options: ViewSection, seed: int, iteration: int) -> tuple[VideoItem, Geometry]:
-    """A view of a video, and where its moments went. Seed, iteration, video and kind ("weak" or "strong") decide."""
+    """A random view of a video, and its geometry.
+
+    Args:
+        kind: "weak" or "strong". Seed, iteration, video and kind determine the random numbers.
+    """
     generator = torch.Generator().manual_seed(derive_seed(seed, iteration, video["video_id"], kind))
     feats, geometry = make_view(video["feats"], options, generator)
     return {**video, "feats": feats}, geometry
 
 
 def labeled_view(video: VideoItem, options: ViewSection, seed: int, iteration: int) -> VideoItem:
-    """The strong view of a labeled video, with those of its events that are at least half visible."""
+    """Strong view of a labeled video, with its events mapped into the view (`Geometry.project`)."""
     view, geometry = view_of(video, "strong", options, seed, iteration)
     assert video["segments"] is not None and video["labels"] is not None
     segments, kept = geometry.project(video["segments"], view["feats"].shape[1])
@@ -58,7 +66,7 @@ def labeled_view(video: VideoItem, options: ViewSection, seed: int, iteration: i
 
 
 def make_view(feats: Tensor, options: ViewSection, generator: torch.Generator) -> tuple[Tensor, Geometry]:
-    """A perturbed copy of features (C, T) and its geometry. The generator alone decides what is drawn."""
+    """A perturbed copy of features (C, T), and its geometry. All random numbers come from `generator`."""
     geometry = Geometry()
     feats = _crop(feats, options.crop, geometry, generator)
     feats = _shift(feats, options.shift, geometry, generator)
@@ -78,7 +86,7 @@ def _linear(start: float, slope: float) -> tuple[Tensor, Tensor]:
 
 
 def _piecewise_linear(x: Tensor, knots: Tensor, images: Tensor) -> Tensor:
-    """Interpolates between knots and goes on straight beyond them."""
+    """Interpolates linearly between knots and extrapolates linearly beyond them."""
     knots, images = knots.to(x), images.to(x)
     cell = (torch.searchsorted(knots, x.contiguous()) - 1).clamp(0, len(knots) - 2)
     slope = (images[1:] - images[:-1]) / (knots[1:] - knots[:-1])
@@ -99,22 +107,22 @@ def _crop(feats: Tensor, share: float, geometry: Geometry, generator: torch.Gene
     return feats[:, start : start + length]
 
 
-def _shift(feats: Tensor, most: int, geometry: Geometry, generator: torch.Generator) -> Tensor:
-    """What leaves on one side is lost; the other side is filled with the last step."""
-    if not most:
+def _shift(feats: Tensor, largest: int, geometry: Geometry, generator: torch.Generator) -> Tensor:
+    """Shifts in time; the gap is filled with copies of the first or last step."""
+    if not largest:
         return feats
-    by = int(torch.randint(-most, most + 1, (), generator=generator))
-    geometry.steps.append(_linear(by, 1.0))
-    index = (torch.arange(feats.shape[1]) - by).clamp(0, feats.shape[1] - 1)
+    shift = int(torch.randint(-largest, largest + 1, (), generator=generator))
+    geometry.steps.append(_linear(shift, 1.0))
+    index = (torch.arange(feats.shape[1]) - shift).clamp(0, feats.shape[1] - 1)
     return feats[:, index]
 
 
 def _warp(feats: Tensor, strength: float, geometry: Geometry, generator: torch.Generator) -> Tensor:
-    """Tempo that changes along the video, ends fixed."""
+    """Changes the speed along the video; both ends stay where they are."""
     steps = feats.shape[1]
     if not strength or steps < 8:
         return feats
-    tempo = 1 + strength * (2 * torch.rand(6, generator=generator) - 1)  # of six equal parts
+    tempo = 1 + strength * (2 * torch.rand(6, generator=generator) - 1)  # speed in each of six equal parts
     images = torch.cat([torch.zeros(1), tempo.cumsum(0)])
     images = images / images[-1] * (steps - 1)
     knots = torch.linspace(0, steps - 1, 7)

@@ -18,10 +18,11 @@ from .registry import MODEL_SCHEMAS, SECTIONS
 from .schema import RootSection, Section
 from .types import Config
 
-# What `load_config` adds to the model section; a file may repeat them, but not contradict the dataset section.
+# Keys that `load_config` copies from the dataset section into the model section. A file may repeat them in its model
+# section if the values are equal.
 DERIVED_FROM_DATASET = ("input_dim", "num_classes", "max_seq_len")
 DERIVED_SECTIONS = ("train_cfg", "test_cfg")
-CLOSE = 0.75  # similarity (difflib's) from which one key is taken for a misspelling of another
+CLOSE = 0.75  # lowest difflib ratio at which a known key is suggested for an unknown one
 
 
 class _Loader(yaml.SafeLoader):
@@ -49,12 +50,13 @@ def load_config(path: str | os.PathLike, *, overrides: Iterable[str] = ()) -> Co
 
     Returns:
         A plain nested dict with every default filled in. As in ActionFormer, the model section also holds
-        `input_dim`, `num_classes`, `max_seq_len`, and `model.train_cfg` / `model.test_cfg` are the very
-        dicts of the top level. Nothing is shared between two calls.
+        `input_dim`, `num_classes`, `max_seq_len`, and `model.train_cfg` and `model.test_cfg` are the same dict
+        objects as `train_cfg` and `test_cfg`. Two calls share no objects.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not YAML, unknown key, wrong type or values that do not fit together; names the key.
+        ValueError: the file is not YAML, a key is unknown, a value has the wrong type, or values contradict each other;
+            names the key.
     """
     raw = read_yaml(path)
     set_keys(raw, overrides)
@@ -62,7 +64,12 @@ def load_config(path: str | os.PathLike, *, overrides: Iterable[str] = ()) -> Co
 
 
 def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
-    """A YAML file as it stands, with numbers like 1e-4 as numbers and without duplicate keys."""
+    """Reads a YAML mapping and fills in no defaults. `1e-4` is a number.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is not a YAML mapping, or a key is given twice.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"config file not found: {path}")
@@ -78,7 +85,11 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def set_key(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Sets `a.b.c` in a nested dict, making the dicts on the way."""
+    """Sets the dotted key `a.b.c` in a nested dict; missing sections are created.
+
+    Raises:
+        ValueError: `a` or `a.b` is not a section.
+    """
     *sections, last = key.split(".")
     for section in sections:
         raw = raw.setdefault(section, {})
@@ -88,7 +99,11 @@ def set_key(raw: dict[str, Any], key: str, value: Any) -> None:
 
 
 def set_keys(raw: dict[str, Any], overrides: Iterable[str]) -> None:
-    """Sets keys from strings such as "opt.epochs=5" or "dataset.crop_ratio=[0.8, 1.0]"; values are YAML."""
+    """Sets keys from strings such as "opt.epochs=5" or "dataset.crop_ratio=[0.8, 1.0]"; values are YAML.
+
+    Raises:
+        ValueError: a string is not KEY=VALUE, or its value is not YAML.
+    """
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not all(key.split(".")):
@@ -101,7 +116,15 @@ def set_keys(raw: dict[str, Any], overrides: Iterable[str]) -> None:
 
 
 def resolve_config(raw: dict[str, Any], source: str = "config") -> Config:
-    """The same for a dict that is already in memory; `raw` is not changed."""
+    """Checks a configuration dict and fills in its defaults, as `load_config` does for a file.
+
+    Args:
+        raw: keys as in the file; not changed.
+        source: names the configuration in error messages.
+
+    Raises:
+        ValueError: see `load_config`.
+    """
     raw = copy.deepcopy({key: value for key, value in raw.items() if value is not None})
     _import_plugins(raw.get("plugins") or [], source)
     if built_in := set(SECTIONS.names()) & set(RootSection.model_fields):
@@ -130,7 +153,7 @@ def resolve_config(raw: dict[str, Any], source: str = "config") -> Config:
     for key in DERIVED_SECTIONS:
         config["model"][key] = config[key]
     if config["opt"]["early_stop_epochs"] is None:
-        del config["opt"]["early_stop_epochs"]  # scripts ask for it with a default
+        del config["opt"]["early_stop_epochs"]  # ActionFormer's scripts read this key with a default
     try:
         schema.check_data(config["model"], config["dataset"])
     except ValueError as error:
@@ -139,7 +162,7 @@ def resolve_config(raw: dict[str, Any], source: str = "config") -> Config:
 
 
 def dump_config(config: Config, path: str | os.PathLike) -> None:
-    """Writes a resolved configuration as YAML that `load_config` reads back to the same dict."""
+    """Writes a resolved configuration as YAML; `load_config` on that file returns an equal dict."""
     config = copy.deepcopy(config)
     for key in DERIVED_FROM_DATASET + DERIVED_SECTIONS:
         config["model"].pop(key, None)
@@ -157,7 +180,11 @@ def _import_plugins(plugins: Any, source: str) -> None:
 
 
 def _pop_derived(raw: dict[str, Any], source: str) -> dict[str, Any]:
-    """Takes what `load_config` adds out of the model section; a section there must repeat the one of the top level."""
+    """Removes the keys that `load_config` adds to the model section; returns those copied from the dataset section.
+
+    Raises:
+        ValueError: `model.train_cfg` or `model.test_cfg` differs from the top-level section of that name.
+    """
     model = raw.get("model")
     if not isinstance(model, dict):
         return {}
@@ -196,7 +223,7 @@ def _explain(item: Mapping[str, Any], schema: type[Section], prefix: str, known:
 
 
 def _field_path(schema: type[Section], loc: tuple) -> list:
-    """The part of a pydantic error location that a user wrote: without the names of union members."""
+    """Drops the names of union members from a pydantic error location; what remains is the key in the file."""
     path: list = []
     section: type[Section] | None = schema
     for part in loc:
@@ -226,7 +253,7 @@ def _suggest(name: str, known: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples to lists, so that what is loaded equals what was written to YAML and read again."""
+    """Turns tuples into lists, as YAML does, so that `dump_config` and `load_config` give back an equal dict."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

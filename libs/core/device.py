@@ -1,4 +1,4 @@
-"""Where, and how, a network runs."""
+"""Device of a run, and compilation of its network."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ logger = logging.getLogger(__name__)
 
 
 def select_device(config: Config) -> torch.device:
-    """The device of `devices`; the CPU, with a warning, where no GPU is found.
+    """The device that `devices` names; the CPU, with a warning, if it names a GPU and CUDA is not available.
 
     With several processes, process i uses GPU LOCAL_RANK.
 
     Raises:
-        ValueError: several devices, or an unknown one.
+        ValueError: `devices` names several devices, or an unknown one.
     """
     devices = config["devices"]
     if len(devices) != 1:
@@ -42,7 +42,8 @@ def select_device(config: Config) -> torch.device:
 def compile_network(model: Any, config: Config) -> None:
     """Compiles `model.network`, for videos of any length, if `train_cfg.compile` is true.
 
-    Call it after the averaged copy is made: the copy stays uncompiled. Parameters keep their names.
+    Call this after `ModelEma` has copied the model, so that the averaged copy stays uncompiled. Parameter names do not
+    change.
     """
     if config["train_cfg"]["compile"]:
         model.network = torch.compile(model.network, dynamic=True)

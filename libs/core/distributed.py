@@ -1,10 +1,10 @@
-"""Several processes that train and evaluate together, started by torchrun: one device each, on one machine or more.
+"""Data-parallel training and evaluation under torchrun: one process per device, on one machine or several.
 
-Every function is the identity in a process of its own. `loader.batch_size` is that of all processes together; each
-takes every n-th video of a batch. Losses are sums over a normaliser that all share: the gradients of a batch are the
-sum of those of its parts, and n processes do what one does with the same batch (dropout and drop path draw their own
-numbers in each). torch's DistributedDataParallel is not used: it watches `forward` alone, and self-training calls the
-network's steps one by one.
+In a run of one process these functions change nothing. `loader.batch_size` counts the videos of all processes together;
+process r of n takes the videos r, r + n, ... of each batch. A loss is a sum over points divided by a normaliser that
+all processes share, so the summed gradients are the gradient of the whole batch: n processes make the same update as
+one, except that each draws its own dropout and drop path. torch's DistributedDataParallel is not used, because it only
+hooks into `forward` while self-training calls the steps below `forward` directly.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from torch import Tensor, nn
 
 T = TypeVar("T")
 
-_scratch: list[tempfile.TemporaryDirectory] = []  # lives as long as the process
+_scratch: list[tempfile.TemporaryDirectory] = []  # deleted when the process ends
 
 
 def start() -> None:
-    """Joins the other processes. All but the main one (rank 0) fall silent, apart from warnings and errors.
+    """Joins the process group. Processes other than the main one (rank 0) print nothing and log warnings only.
 
     Raises:
-        ValueError: more processes on this machine than GPUs, where there are GPUs.
+        ValueError: this machine has GPUs, but fewer than processes.
     """
     if dist.is_initialized():
         return
@@ -43,13 +43,13 @@ def start() -> None:
                 f"torchrun --nproc-per-node={os.environ['LOCAL_WORLD_SIZE']}: this machine has {gpus} GPUs"
             )
         torch.cuda.set_device(local)
-    # An optimizer imports torch._dynamo; done after the next line, this keeps the group alive when it is destroyed. Its
-    # threads then ask for the interpreter's lock while that shuts down, and the process aborts.
+    # Optimizers import torch._dynamo. An import after `init_process_group` keeps the group alive beyond
+    # `destroy_process_group`; its threads then request the GIL during interpreter shutdown, and the process aborts.
     importlib.import_module("torch._dynamo")
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     atexit.register(dist.destroy_process_group)
     if not is_main():
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (stays open until the process ends)
         for name in ("libs", "actionformer_nt"):
             for handler in logging.getLogger(name).handlers:
                 handler.setLevel(logging.WARNING)
@@ -68,12 +68,12 @@ def is_main() -> bool:
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
-    """This process' part of what all do together."""
+    """Every n-th item from this process' rank on, for n processes."""
     return items[rank() :: world_size()]
 
 
 def own_folder(folder: Path) -> Path:
-    """`folder` in the main process; in the others one that is thrown away."""
+    """`folder` in the main process, a temporary folder in the others."""
     if is_main():
         return folder
     _scratch.append(tempfile.TemporaryDirectory())
@@ -81,7 +81,7 @@ def own_folder(folder: Path) -> Path:
 
 
 def from_main(value: T) -> T:
-    """The main process' value, in all."""
+    """Returns the main process' value in every process."""
     if world_size() == 1:
         return value
     box = [value]
@@ -90,16 +90,16 @@ def from_main(value: T) -> T:
 
 
 def gather(value: T) -> list[T]:
-    """The values of all processes, by rank."""
+    """The values of all processes, in the order of their ranks."""
     if world_size() == 1:
         return [value]
-    found: list[Any] = [None] * world_size()
-    dist.all_gather_object(found, value)
-    return found
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def gather_shares(items: Sequence[T]) -> list[T]:
-    """What all processes made of their `share` of some items, in the order of these."""
+    """Merges per-item results, computed by each process for its `share` of a list, into the order of that list."""
     if world_size() == 1:
         return list(items)
     parts = gather(list(items))
@@ -107,7 +107,7 @@ def gather_shares(items: Sequence[T]) -> list[T]:
 
 
 def total(values: dict[str, float]) -> dict[str, float]:
-    """Sums over the processes, of the same keys in all."""
+    """Sums every value over the processes. All processes must pass the same keys."""
     if world_size() == 1:
         return values
     sums = torch.tensor([float(value) for value in values.values()], dtype=torch.float64)
@@ -120,12 +120,12 @@ def total_count(count: int) -> int:
 
 
 def in_any(flag: bool) -> bool:
-    """Whether it is true in any process: all of them stop together, or none."""
+    """Whether `flag` is true in any process. The result is the same in all processes."""
     return flag if world_size() == 1 else total({"": float(flag)})[""] > 0
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Gradients summed over the processes; one that a process lacks counts as zero."""
+    """Replaces every gradient by its sum over the processes; a missing gradient counts as zero."""
     if world_size() == 1:
         return
     used = [p for p in parameters if p.requires_grad]
@@ -136,5 +136,5 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def parts_of_mean(losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Losses that are means, as parts of the sum over the processes: each process weighs the same."""
+    """Divides losses by the number of processes, so that their sum over the processes is the mean."""
     return {name: loss / world_size() for name, loss in losses.items()}

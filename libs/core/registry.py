@@ -1,7 +1,7 @@
-"""Names in a configuration -> what they stand for. Everything that a plug-in may add is registered here.
+"""Registries: names in a configuration -> classes and functions. Plug-ins add their own.
 
-Nothing here imports torch or pydantic, and what is registered as "module:name" is imported at its first use, so that
-registering a plug-in stays cheap.
+This module imports neither torch nor pydantic, and an entry given as "module:name" is imported at its first use, so
+registering a plug-in is cheap.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Registry:
     """Classes and functions of one kind by name.
 
     Args:
-        kind: what they are, for error messages.
+        kind: noun for an entry, used in error messages.
     """
 
     def __init__(self, kind: str) -> None:
@@ -26,10 +26,13 @@ class Registry:
         self._entries: dict[str, Any] = {}
 
     def register(self, name: str, entry: Any = None) -> Any:
-        """Files `entry`, a class or function or "module:name" of one, under `name`; without it a decorator.
+        """Registers `entry` under `name` and returns it; without `entry`, returns a decorator that does so.
+
+        Args:
+            entry: a class, a function, or "module:name" of either.
 
         Raises:
-            ValueError: another entry has this name. The same one may come again, from a module that was reloaded.
+            ValueError: another entry has this name. The same entry may be registered again, as after a reload.
         """
         if entry is None:
             return lambda decorated: self.register(name, decorated)
@@ -43,10 +46,10 @@ class Registry:
         return list(self._entries)
 
     def get(self, name: str) -> Any:
-        """The class or function of that name.
+        """The class or function registered under `name`.
 
         Raises:
-            ValueError: an unknown name; lists the known.
+            ValueError: `name` is unknown; lists the known names.
         """
         if name not in self._entries:
             raise ValueError(f"unknown {self.kind} '{name}'; known: {sorted(self._entries)}")
@@ -56,7 +59,7 @@ class Registry:
         return entry
 
     def build(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """An instance of the class of that name, or what the function returns."""
+        """Calls the class or function registered under `name` with the other arguments."""
         return self.get(name)(*args, **kwargs)
 
 
@@ -80,11 +83,11 @@ def register_architecture(
     model: Callable[..., Any] | str | None = None,
     self_training: Callable[..., Any] | str | None = None,
 ) -> None:
-    """Registers the parts of an architecture; each may come by itself. All of them may be given as "module:name".
+    """Registers an architecture, or one part of it per call. Every part may be given as "module:name".
 
     Args:
         name: `model_name` in the configuration.
-        schema: a `Section` that says what the `model` section may hold.
+        schema: the `Section` that validates the `model` section.
         model: builds the network from the keys of the `model` section.
         self_training: how the architecture learns from unlabeled videos, see
             `actionformer_nt.self_training.interface.SelfTraining`.
@@ -95,13 +98,17 @@ def register_architecture(
 
 
 def register_config_section(name: str, schema: type[Section] | str) -> None:
-    """Adds an optional top-level section `name` to the configuration, checked against `schema` (a `Section`, or
-    "module:name" of one). A name that is built in is an error when a configuration is read."""
+    """Adds an optional top-level section to the configuration.
+
+    Args:
+        name: key of the section. The name of a built-in section is reported when a configuration is read.
+        schema: the `Section` that validates it, or "module:name" of that class.
+    """
     SECTIONS.register(name, schema)
 
 
 def register_model_schema(model_name: str, schema: type[Section] | str) -> None:
-    """Registers what the `model` section may hold when `model_name` names this architecture."""
+    """Registers the `Section` that validates the `model` section of architecture `model_name`."""
     register_architecture(model_name, schema=schema)
 
 

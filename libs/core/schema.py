@@ -1,8 +1,8 @@
 """The typed schema of a configuration file: every key, its type, its default, and what fits together.
 
-Keys, defaults and meanings are ActionFormer's. Keys of our own have defaults that change nothing;
-their docstrings begin with "Ours.". The tables of keys in docs/ are made of these docstrings, by
-`tools/key_tables.py`.
+Keys, defaults and meanings are ActionFormer's. The docstring of a key that ActionFormer does not have begins with
+"Ours."; the default of such a key keeps ActionFormer's behaviour. `tools/key_tables.py` copies the docstrings into the
+tables of docs/.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Section(BaseModel):
 
     @classmethod
     def check_data(cls, model: dict[str, Any], data: dict[str, Any]) -> None:
-        """Of the schema of a `model` section: whether a resolved section fits the resolved `dataset` section.
+        """Checks a resolved `model` section against the resolved `dataset` section. Architectures override this.
 
         Raises:
-            ValueError: it does not; names key and value.
+            ValueError: the two do not fit; names key and value.
         """
 
 
@@ -66,7 +66,7 @@ class DatasetSection(Section):
     feat_stride: Number = 16
     """Frames from one feature to the next; <= 0: features are spread evenly over the video (ActivityNet)."""
     num_frames: NonNegative = 32
-    """Frames that one feature looks at; 0: row x stands for frame x * feat_stride."""
+    """Frames that one feature covers; 0: feature x belongs to frame x * feat_stride."""
     default_fps: Positive | None = None
     """Frames per second of all videos; `null`: each video's own `fps`."""
     input_dim: Count | list[Count] = 2304
@@ -77,14 +77,14 @@ class DatasetSection(Section):
     crop_ratio: tuple[Positive, Positive] | None = None
     force_upsampling: bool = False
     cache_mib: NonNegativeInt = 0
-    """Ours. MiB of features that each reading process (every worker of the loader) keeps in memory; worth it for
-    `.csv`, `.npz` and slow disks."""
+    """Ours. Size in MiB of the feature cache of each process that reads features; useful for `.csv`, `.npz` and slow
+    disks."""
     tiou_thresholds: list[Positive] | None = None
-    """Ours. Thresholds of the evaluation; `null`: the benchmark's."""
+    """Ours. tIoU thresholds of the evaluation; `null`: the benchmark's."""
     missing_features: Literal["skip", "error"] | None = None
-    """Ours. What is done with a video without features; `null`: what the benchmark's reader does."""
+    """Ours. Whether a video without features is skipped or an error; `null`: as the benchmark's reader does."""
     duplicates: Literal["keep", "remove"] | None = None
-    """Ours. Whether training keeps repeated events; `null`: what the benchmark's reader does."""
+    """Ours. Whether training keeps repeated events; `null`: as the benchmark's reader does."""
 
     @model_validator(mode="after")
     def _check(self) -> DatasetSection:
@@ -99,18 +99,19 @@ class LoaderSection(Section):
     batch_size: Count = 8
     num_workers: NonNegativeInt = 4
     bucketing: bool = False
-    """Ours. Batches of videos of similar length, seeded."""
+    """Ours. Fills each batch with videos of similar length; the order is seeded."""
     eval_batch_size: Count = 1
-    """Ours. Videos at a time in evaluation; results do not depend on it."""
+    """Ours. Videos per batch in evaluation; results do not depend on it."""
 
 
 class TrainSection(Section):
     center_sample: Literal["radius", "none"] = "radius"
     center_sample_radius: Positive = 1.5
     loss_weight: Number = 1.0
-    """Weight of the regression loss; <= 0: it is balanced against the classification loss."""
+    """Weight of the regression loss; <= 0: chosen in every iteration so that it equals the classification
+    loss."""
     cls_prior_prob: Annotated[Number, Field(lt=1)] = 0.01
-    """Score of every class before training; <= 0: biases start at 0."""
+    """Initial score of every class; <= 0: biases start at 0."""
     init_loss_norm: Positive = 2000
     clip_grad_l2norm: Number = -1
     """Largest norm of the gradient; <= 0: gradients are not clipped."""
@@ -119,22 +120,22 @@ class TrainSection(Section):
     droppath: Annotated[Number, Field(ge=0, lt=1)] = 0.1
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     accumulate: Count = 1
-    """Ours. Parts of a batch that go through the network one after another, for the memory of one part; gradients are
-    averaged. The running loss normaliser is updated with every part, so set `init_loss_norm` for a part. Batch sizes
-    must be multiples of `accumulate` times the number of processes."""
+    """Ours. Gradient accumulation: number of equal parts of a batch that go through the network one after another, with
+    the memory of one part; gradients are averaged. The loss normaliser is updated with every part, so choose
+    `init_loss_norm` for one part. Batch sizes must be multiples of `accumulate` times the number of processes."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.999
-    """Ours. Decay of the moving average of the weights."""
+    """Ours. Decay of the exponential moving average (EMA) of the weights."""
     amp: Literal["off", "bf16", "fp16"] = "off"
-    """Ours. `bf16` and `fp16` compute the network's matrix products with 16 bits, in evaluation too; losses, decoding
-    and NMS keep 32. SPOT supports `off` only."""
+    """Ours. Mixed precision: `bf16` and `fp16` run the network under autocast, in evaluation too; losses, decoding and
+    NMS stay in float32. SPOT supports `off` only."""
     compile: bool = False
-    """Ours. Torch.compile for the network of training; losses and gradients agree to 1e-7, the first step takes minutes
-    on a CPU. Evaluation and the teacher do not use it."""
+    """Ours. Trains the network under torch.compile: losses and gradients agree with the uncompiled network to 1e-7, and
+    the first step takes minutes on a CPU. Evaluation and the teacher stay uncompiled."""
     numbered_checkpoints: Literal["weights", "full"] = "weights"
-    """Ours. What `epoch_NNN.pth.tar` holds: `weights`, which evaluation needs, or `full`, from which training can go
-    on, too. `last.pth.tar` is always full."""
+    """Ours. Content of `epoch_NNN.pth.tar`: `weights` suffices for evaluation, `full` for resuming too. `last.pth.tar`
+    is always full."""
     ema_ramp: bool = False
-    """Ours. The decay is min(`ema_decay`, (1 + t) / (10 + t)) at update t instead of `ema_decay` throughout."""
+    """Ours. The decay at update t is min(`ema_decay`, (1 + t) / (10 + t)) instead of `ema_decay`."""
 
 
 class TestSection(Section):
@@ -151,13 +152,12 @@ class TestSection(Section):
     ext_score_file: str | None = None
     voting_thresh: Fraction = 0.75
     ext_score_num_pred: Count = 200
-    """Ours. Detections of a video that are fused with external video scores."""
+    """Ours. Detections per video that are fused with external video scores, best first."""
     ext_score_topk: Count = 2
-    """Ours. Classes of a video that the fusion gives to each of them."""
+    """Ours. Most probable external classes that the fusion combines with each detection."""
     chunk_len: Count | None = 16384
-    """Ours. Grid steps: the network sees longer videos in pieces, each with everything that its outputs depend on,
-    so the result is that of the whole; `null`: whole. Global attention and absolute positions always take the whole
-    video."""
+    """Ours. Grid steps. A longer video goes through the network in overlapping chunks; the result is identical. `null`:
+    never. Networks with global attention or absolute positions always see the whole video."""
 
 
 class OptSection(Section):
@@ -195,11 +195,12 @@ class LocPointTransformerSection(Section):
     head_num_layers: Count = 3
     head_with_ln: bool = True
     max_buffer_len_factor: Positive = 6.0
-    """Kept for old files; there is no position buffer to overflow."""
+    """Without effect; accepted because ActionFormer's files contain it."""
     use_abs_pe: bool = False
     use_rel_pe: bool = False
     class_form: Literal["sigmoid", "softmax"] = "sigmoid"
-    """Ours. Each class by itself (`sigmoid`), or one distribution over all classes and the background (`softmax`)."""
+    """Ours. An independent score per class (`sigmoid`), or one distribution over all classes and the background
+    (`softmax`)."""
 
     @model_validator(mode="after")
     def _check(self) -> LocPointTransformerSection:
@@ -235,7 +236,7 @@ class LocPointTransformerSection(Section):
 
     @classmethod
     def check_data(cls, model: dict[str, Any], data: dict[str, Any]) -> None:
-        """The features' channels and the longest input against the network."""
+        """Checks the channels and the maximum length of the features against the network."""
         if isinstance(data["input_dim"], list):
             if not isinstance(model["embd_dim"], list) or len(model["embd_dim"]) != len(data["input_dim"]):
                 raise ValueError(
@@ -276,7 +277,7 @@ class RootSection(Section):
     model_name: str = "LocPointTransformer"
     output_folder: str = "./ckpt"
     plugins: list[str] = []
-    """Ours. Modules to import before the file is checked; they may register sections, architectures and datasets."""
+    """Ours. Modules imported before the file is checked; they may register sections, architectures and datasets."""
     dataset: DatasetSection
     loader: LoaderSection = LoaderSection()
     model: dict[str, Any] = {}

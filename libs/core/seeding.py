@@ -1,4 +1,4 @@
-"""Seeds. Everything random is a function of the run's seed and of what it is drawn for, never of when."""
+"""Seeds. Random numbers depend on the run's seed and on their purpose (epoch, video, ...), not on earlier draws."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ def fix_random_seed(seed: int, include_cuda: bool = True) -> torch.Generator:
 
 
 def seed_model(*parts: int) -> None:
-    """Seeds drop path and dropout, for a part of training; differently in each of several processes."""
-    own = (rank(),) if rank() else ()
-    torch.manual_seed(derive_seed(*parts, "model", *own))
+    """Seeds torch's global generator, from which dropout and drop path draw; processes get different seeds.
+
+    Args:
+        parts: the run's seed and, for instance, the epoch.
+    """
+    process = (rank(),) if rank() else ()
+    torch.manual_seed(derive_seed(*parts, "model", *process))
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed from a run's seed and what the randomness is for, such as (seed, epoch, index, "crop")."""
+    """A 63-bit seed from a run's seed and the purpose of the draws, such as (seed, epoch, index, "crop")."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

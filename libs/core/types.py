@@ -1,7 +1,7 @@
-"""Types of a resolved configuration: the plain dicts that `load_config` returns, key by key.
+"""Types of a resolved configuration, the nested dict that `load_config` returns.
 
-Meanings, bounds and defaults are in `schema.py`; a test holds the two files equal. Each stays a
-dict that ActionFormer's scripts can read and change.
+`schema.py` holds the meaning, bounds and default of every key; a test checks that both files list the same keys. At run
+time each section is a plain dict, which ActionFormer's scripts may read and change.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class OptConfig(TypedDict):
     schedule_type: Literal["cosine", "multistep"]
     schedule_steps: list[int]
     schedule_gamma: float
-    early_stop_epochs: NotRequired[int]  # absent where the file does not give it
+    early_stop_epochs: NotRequired[int]  # absent if the file does not set it
 
 
 class TrainConfig(TypedDict):
@@ -112,8 +112,8 @@ class Config(TypedDict):
     plugins: list[str]
     dataset: DatasetConfig
     loader: LoaderConfig
-    model: dict[str, Any]  # keys of the architecture `model_name`, and what `load_config` adds
+    model: dict[str, Any]  # validated by the schema of architecture `model_name`
     opt: OptConfig
     train_cfg: TrainConfig
     test_cfg: TestConfig
-    semi_cfg: NotRequired[dict[str, Any]]  # of the plug-in `actionformer_nt`, which validates it
+    semi_cfg: NotRequired[dict[str, Any]]  # validated by `actionformer_nt.config.SemiSection`

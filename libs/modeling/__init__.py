@@ -1,10 +1,10 @@
-"""Networks by name, and the registries that a plug-in adds its own to."""
+"""Builds networks by name, and registers the networks of plug-ins."""
 
 from typing import Any
 
 from libs.core.registry import BACKBONES, META_ARCHS, NECKS
 
-from . import backbones, necks  # noqa: F401  (registers what they hold)
+from . import backbones, necks  # noqa: F401  (registers backbones and necks)
 
 __all__ = [
     "make_backbone",
@@ -20,5 +20,13 @@ make_backbone, make_neck = BACKBONES.build, NECKS.build
 
 
 def make_meta_arch(name: str, **kwargs: Any) -> Any:
-    """Builds an architecture from the `model` section of a resolved configuration."""
+    """Builds a detector.
+
+    Args:
+        name: `model_name` of a resolved configuration.
+        kwargs: its `model` section.
+
+    Raises:
+        ValueError: unknown name.
+    """
     return META_ARCHS.build(name, **kwargs)

@@ -1,4 +1,4 @@
-"""Points of the pyramid, where the heads predict, and label assignment: which point answers for which event."""
+"""Points of the feature pyramid, and label assignment: which points learn which event."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from torch import Tensor
 
 from libs.datasets.video import VideoItem
 
-SAME_LENGTH = 1e-3  # grid steps; eligible events this much longer than the shortest one share a point's class target
+SAME_LENGTH = (
+    1e-3  # grid steps; eligible events at most this much longer than the shortest share a point's class target
+)
 
 
 class Targets(NamedTuple):
-    """Per pyramid point, all levels concatenated (P points in all)."""
+    """Targets of the P points of all pyramid levels, concatenated."""
 
     cls: Tensor  # Y (B, P, C) in [0, 1]
     cls_weight: Tensor  # W (B, P, 1 or C); 0: ignored
@@ -25,8 +27,10 @@ class Targets(NamedTuple):
 def pyramid_points(
     level_lengths: list[int], strides: list[int], regression_range: list[tuple[float, float]], device: torch.device
 ) -> list[Tensor]:
-    """(T_l, 4) per level: time of the point, range of the distances it answers for (low, high), stride; all in
-    steps of the feature grid. Point i of a level with stride S lies at i * S, without a half-cell offset."""
+    """Points of every level, (T_l, 4) per level: time, regression range (low, high) and stride, in grid steps.
+
+    Point i of a level with stride S lies at time i * S, without an offset of half a cell.
+    """
     points = []
     for length, stride, (low, high) in zip(level_lengths, strides, regression_range, strict=True):
         level = torch.empty(length, 4, device=device)
@@ -37,7 +41,7 @@ def pyramid_points(
 
 
 def events_of(video: VideoItem, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Segments (N, 2) and labels (N,) of a sample, empty where it has none.
+    """Segments (N, 2) and labels (N,) of a sample; N = 0 for a sample without them.
 
     Raises:
         ValueError: a label outside [0, num_classes); names the video.
@@ -53,18 +57,20 @@ def events_of(video: VideoItem, num_classes: int) -> tuple[Tensor, Tensor]:
 
 
 class PointMatch(NamedTuple):
-    """Which segments of one video a point answers for (P points, N segments)."""
+    """Assignment of the N segments of one video to P points."""
 
-    shared: Tensor  # (P, N) bool: eligible segments about as short as the shortest
-    chosen: Tensor  # (P,) the shortest eligible one, the first on a tie; 0 where there is none
-    offsets: Tensor  # (P, 2) distances to its start and end in units of the stride
+    shared: Tensor  # (P, N) bool: eligible, and at most SAME_LENGTH longer than the shortest eligible segment
+    chosen: Tensor  # (P,) index of the shortest eligible segment, the first on a tie; 0 without any
+    offsets: Tensor  # (P, 2) distances to start and end of the chosen segment, in units of the stride
 
 
 def match_points(
     points: Tensor, segments: Tensor, *, center_sample: str = "radius", center_sample_radius: float = 1.5
 ) -> PointMatch:
-    """A segment is eligible for the points inside it (within `center_sample_radius` strides of its centre, or
-    anywhere) whose distances to its ends fit the level's range; the shortest wins.
+    """Assigns to every point the shortest eligible segment.
+
+    A segment is eligible for a point inside it (and, with `center_sample: radius`, within `center_sample_radius`
+    strides of its centre) whose larger distance to start or end lies in the regression range of the point's level.
 
     Args:
         points: (P, 4) of `pyramid_points`, concatenated.
@@ -100,12 +106,12 @@ def assign_labels(
     center_sample: str = "radius",
     center_sample_radius: float = 1.5,
 ) -> Targets:
-    """Supervised targets as in ActionFormer: every valid point counts for every class; a point of some segment
-    (`match_points`) is positive, for the classes of all segments that share it.
+    """Supervised targets as in ActionFormer: every valid point has weight 1 for every class, and is positive for the
+    classes of its segments (`PointMatch.shared`).
 
     Args:
         points: (P, 4) of `pyramid_points`, concatenated.
-        mask: (B, P) valid points.
+        mask: (B, P) bool, valid points.
         segments: per video (N, 2) in grid steps; labels: per video (N,).
     """
     cls, offsets = [], []

@@ -11,26 +11,26 @@ from .cpu.block_attention import BlockAttention
 
 
 def global_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Every query sees every valid key.
+    """Attention of every query over all valid keys.
 
     Args:
-        mask: (B, T) validity of the keys. A sample without a valid key gives zeros.
+        mask: (B, T) bool, valid keys. The output of a sample without a valid key is zero.
     """
     any_valid = mask.any(dim=1)[:, None]  # (B, 1)
-    seen = (mask | ~any_valid)[:, None, None, :]  # an empty sample sees everything instead of dividing 0 by 0
+    seen = (mask | ~any_valid)[:, None, None, :]  # a sample without a valid key attends to all, to avoid 0 / 0
     return F.scaled_dot_product_attention(q, k, v, attn_mask=seen) * any_valid[:, None, :, None]
 
 
 def windowed_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, radius: int, bias: Tensor | None = None
 ) -> Tensor:
-    """Query i sees the valid keys j with |i - j| <= radius.
+    """Attention of query i over the valid keys j with |i - j| <= radius.
 
-    Queries are cut into blocks, each with the keys of the block and `radius` more on both sides, so that time and
-    memory grow with T * radius.
+    Queries are processed in blocks, each with its own keys and `radius` more on either side, so time and memory are
+    O(T * radius).
 
     Args:
-        mask: (B, T) validity of the keys. A query without a valid key in reach sees itself.
+        mask: (B, T) bool, valid keys. A query also attends to itself if it is not valid.
         bias: (H, 2 * radius + 1) added to the scores by offset j - i.
     """
     batch, heads, length, dim = q.shape
@@ -44,20 +44,20 @@ def windowed_attention(
     reach = offset.abs() <= radius  # (block, span)
     seen = ((valid[:, :, None, :] & reach) | (offset == 0))[:, None]  # (B, 1, n, block, span)
     if bias is None:
-        added = torch.where(seen, 0.0, -torch.inf)
+        score_bias = torch.where(seen, 0.0, -torch.inf)
     else:
         by_offset = bias[:, (offset + radius).clamp(0, 2 * radius)]  # (H, block, span)
-        added = torch.where(seen, by_offset[None, :, None], -torch.inf)  # (B, H, n, block, span)
-    added = added.to(q.dtype)
+        score_bias = torch.where(seen, by_offset[None, :, None], -torch.inf)  # (B, H, n, block, span)
+    score_bias = score_bias.to(q.dtype)
 
-    trains = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, added))
-    if use_own_kernel("block_attention_training" if trains else "block_attention", q):
-        out = BlockAttention.apply(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), added, radius)
+    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, score_bias))
+    if use_own_kernel("block_attention_training" if needs_grad else "block_attention", q):
+        out = BlockAttention.apply(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), score_bias, radius)
         return out.transpose(1, 2)
     q = F.pad(q, (0, 0, 0, tail)).unflatten(2, (num_blocks, block))
     k = F.pad(k, (0, 0, radius, tail + radius)).unfold(2, span, block).transpose(3, 4)  # (B, H, n, span, D)
     v = F.pad(v, (0, 0, radius, tail + radius)).unfold(2, span, block).transpose(3, 4)
-    # heads and blocks share one batch dimension: the fused kernels want four dimensions
-    added = added.expand(batch, heads, num_blocks, block, span).flatten(1, 2)
-    out = F.scaled_dot_product_attention(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), attn_mask=added)
+    # heads and blocks share a dimension because fused attention kernels take four-dimensional inputs
+    score_bias = score_bias.expand(batch, heads, num_blocks, block, span).flatten(1, 2)
+    out = F.scaled_dot_product_attention(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), attn_mask=score_bias)
     return out.view(batch, heads, num_blocks * block, dim)[:, :, :length]

@@ -15,7 +15,13 @@ from .blocks import ConvBlock, LayerNorm, MaskedConv1D, TransformerBlock, sinuso
 
 
 class _Stem(nn.Module):
-    """Input projection and embedding convolutions, shared by both backbones (not a level by itself)."""
+    """Input projections and embedding convolutions of both backbones.
+
+    Args:
+        n_in, n_embd: see `ConvTransformerBackbone`.
+        depth: number of embedding convolutions.
+        with_ln: normalise after each of them.
+    """
 
     def __init__(
         self, n_in: int | list[int], n_embd: int | list[int], kernel_size: int, depth: int, with_ln: bool
@@ -48,14 +54,14 @@ class _Stem(nn.Module):
 
 @BACKBONES.register("convTransformer")
 class ConvTransformerBackbone(_Stem):
-    """Embedding convolutions, then transformer blocks: `arch[1]` on the finest level, `arch[2]` that halve.
+    """Embedding convolutions, `arch[1]` transformer blocks on the finest level, `arch[2]` downsampling ones.
 
     Args:
-        n_in: input channels, a list for several features.
-        n_embd: channels, a list of parts (their sum is used) where `n_in` is one.
+        n_in: input channels; a list if several features are concatenated.
+        n_embd: embedding channels; a list if `n_in` is one: each feature is projected to its own number of channels.
         arch: numbers of embedding convolutions, stem blocks and downsampling blocks.
-        windows: attention window of the stem and of each downsampling block.
-        max_len: length for which the absolute position encoding is defined.
+        windows: attention windows of the stem and of each downsampling block, in steps of the block's output.
+        max_len: length of the absolute position encoding, in grid steps.
     """
 
     pos_embd: Tensor | None  # (1, D, max_len)
@@ -94,12 +100,12 @@ class ConvTransformerBackbone(_Stem):
             self.pos_embd = None
 
     def _position_encoding(self, table: Tensor, length: int, lengths: Tensor | None) -> Tensor:
-        """(1 or B, D, length). A video longer than `max_len` stretches the table to its own padded length."""
+        """Position encoding (1 or B, D, length). In evaluation it is stretched for videos longer than `max_len`."""
         if self.training or lengths is None or int(lengths.max()) <= self.max_len:
             return F.pad(table, (0, max(length - self.max_len, 0)))[:, :, :length]
         rows = []
-        for own in lengths.tolist():
-            row = table if own <= self.max_len else F.interpolate(table, own, mode="linear", align_corners=False)
+        for steps in lengths.tolist():
+            row = table if steps <= self.max_len else F.interpolate(table, steps, mode="linear", align_corners=False)
             rows.append(F.pad(row, (0, max(length - row.shape[2], 0)))[:, :, :length])
         return torch.cat(rows)
 
@@ -107,12 +113,12 @@ class ConvTransformerBackbone(_Stem):
         """
         Args:
             x: (B, C, T); mask: (B, 1, T) bool.
-            lengths: (B,) to what length each video would be padded alone; matters for absolute positions only.
+            lengths: (B,) length to which each video would be padded alone; used by the position encoding only.
 
         Returns:
             Features (B, D, T / s^l) and masks (B, 1, T / s^l) of the levels l = 0 .. arch[2].
         """
-        mask = mask.to(x.dtype)  # once, instead of at every product with it
+        mask = mask.to(x.dtype)  # converted once instead of in every product
         x = self.embed(x, mask)
         if self.pos_embd is not None:
             x = x + self._position_encoding(self.pos_embd, x.shape[2], lengths) * mask
@@ -128,7 +134,7 @@ class ConvTransformerBackbone(_Stem):
 
 @BACKBONES.register("conv")
 class ConvBackbone(_Stem):
-    """The same with residual convolution blocks instead of transformer blocks."""
+    """`ConvTransformerBackbone` with residual convolution blocks instead of transformer blocks."""
 
     def __init__(
         self,
@@ -145,7 +151,7 @@ class ConvBackbone(_Stem):
         self.branch = nn.ModuleList(ConvBlock(self.dim, stride=scale_factor) for _ in range(arch[2]))
 
     def forward(self, x: Tensor, mask: Tensor, lengths: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
-        """As `ConvTransformerBackbone.forward`; `lengths` plays no part."""
+        """As `ConvTransformerBackbone.forward`; `lengths` is not used."""
         mask = mask.to(x.dtype)
         x = self.embed(x, mask)
         for block in self.stem:

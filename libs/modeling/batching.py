@@ -1,9 +1,9 @@
-"""List of videos -> padded tensors, with no more padding than the results depend on.
+"""List of videos -> padded tensors, with as little padding as gives ActionFormer's results.
 
-ActionFormer pads to `max_seq_len` (longer test videos to a multiple of `max_div_factor`). What comes out at the
-valid steps depends on that length only in one way: whether padded steps follow the last valid one at each level of
-the pyramid, as far as a convolution reaches (`halo` steps). A padded step is not zero: a norm turns zeros into its
-bias. So a shorter padding that keeps `min(padded steps, halo)` at every level gives the same result.
+ActionFormer pads to `max_seq_len`, longer test videos to a multiple of `max_div_factor`. Padding changes the output at
+valid steps only through convolutions, which see the first `halo` padded steps of a pyramid level. (Padded steps are not
+zero inside the network: a norm turns zeros into its bias.) A shorter padding gives the same output if every level keeps
+its number of padded steps up to `halo`, that is `min(padded steps, halo)`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ MOST_PADDING = 1.2  # see `PaddingRule.plan_training`
 class Batch(NamedTuple):
     """Videos padded to one length."""
 
-    index: list[int]  # type: ignore[assignment]  # positions of these videos in the list that was given
+    index: list[int]  # type: ignore[assignment]  # positions of these videos in the list of `make_batches`
     feats: Tensor  # (B, C, T)
     mask: Tensor  # (B, 1, T) bool
-    lengths: Tensor  # (B,) to what length each video would be padded by ActionFormer; on the CPU
+    lengths: Tensor  # (B,) length to which ActionFormer would pad each video; on the CPU
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class PaddingRule:
     """
     Args:
         max_seq_len: length to which ActionFormer pads, in grid steps.
-        strides: of the backbone's levels, finest first.
-        divisors: lengths above `max_seq_len` are rounded up to a multiple of the largest of them, or of their least
-            common multiple where that is not a multiple of every stride.
-        halo: padded steps that a convolution can see.
+        strides: strides of the backbone's levels, finest first.
+        divisors: lengths above `max_seq_len` are rounded up to a multiple of the largest divisor, if the coarsest
+            stride divides it, else to a multiple of the least common multiple of divisors and strides.
+        halo: largest number of padded steps that a convolution sees.
     """
 
     max_seq_len: int
@@ -46,7 +46,7 @@ class PaddingRule:
     halo: int = 1
 
     def reference_length(self, length: int) -> int:
-        """The length to which ActionFormer would pad a video of this length on its own."""
+        """Length to which ActionFormer would pad a video of this length alone."""
         if length <= self.max_seq_len:
             return self.max_seq_len
         largest = max(self.divisors)
@@ -55,7 +55,7 @@ class PaddingRule:
         return -(-length // largest) * largest
 
     def needed_length(self, length: int) -> tuple[int, bool]:
-        """The shortest length that gives the same result, and whether it is the only one."""
+        """Shortest padded length with ActionFormer's result, and whether no other length has that result."""
         reference = self.reference_length(length)
         padded = self._padded_steps(length, reference)
         if min(padded) < self.halo:
@@ -67,34 +67,34 @@ class PaddingRule:
         return short, False
 
     def plan(self, lengths: list[int]) -> list[tuple[int, list[int]]]:
-        """Groups videos that can share one padded tensor: (padded length, positions)."""
+        """Groups videos into batches: (padded length, positions in `lengths`) of each batch."""
         needed = [self.needed_length(length) for length in lengths]
         groups: dict[int, list[int]] = {}
-        for i, (own, only) in enumerate(needed):
-            if only:
-                groups.setdefault(own, []).append(i)
-        free = [i for i, (_, only) in enumerate(needed) if not only]
-        if free:
-            longest = max(needed[i][0] for i in free)
-            # join the shortest group that is long enough, unless the padding would more than double
-            fits = [own for own in groups if longest <= own <= 2 * longest or (own >= longest and len(free) == 1)]
-            groups.setdefault(min(fits, default=longest), []).extend(free)
-        return [(own, sorted(positions)) for own, positions in sorted(groups.items())]
+        for i, (padded_length, is_only_length) in enumerate(needed):
+            if is_only_length:
+                groups.setdefault(padded_length, []).append(i)
+        flexible = [i for i, (_, is_only_length) in enumerate(needed) if not is_only_length]
+        if flexible:
+            longest = max(needed[i][0] for i in flexible)
+            # join the shortest group that is long enough, unless that more than doubles the padded length
+            fits = [n for n in groups if longest <= n <= 2 * longest or (n >= longest and len(flexible) == 1)]
+            groups.setdefault(min(fits, default=longest), []).extend(flexible)
+        return [(padded_length, sorted(positions)) for padded_length, positions in sorted(groups.items())]
 
     def plan_training(self, lengths: list[int], *, most: float) -> list[tuple[int, list[int]]]:
-        """As `plan`, for videos no longer than `max_seq_len`.
+        """As `plan`, for videos of at most `max_seq_len` steps.
 
         Args:
-            most: times its own length to which a video may be padded because of another one.
+            most: a video may be padded to at most `most` times the length that it needs.
         """
         needed = [self.needed_length(length)[0] for length in lengths]
         groups: list[tuple[int, list[int]]] = []
-        for i in sorted(range(len(needed)), key=lambda i: -needed[i]):  # the longest first
+        for i in sorted(range(len(needed)), key=lambda i: -needed[i]):  # longest first
             if groups and groups[-1][0] <= most * needed[i]:
                 groups[-1][1].append(i)
             else:
                 groups.append((needed[i], [i]))
-        return [(own, sorted(positions)) for own, positions in groups]
+        return [(padded_length, sorted(positions)) for padded_length, positions in groups]
 
     def _padded_steps(self, length: int, padded_length: int) -> list[int]:
         return [padded_length // stride - -(-length // stride) for stride in self.strides]
@@ -103,11 +103,13 @@ class PaddingRule:
 def make_batches(
     videos: list[VideoItem], rule: PaddingRule, *, input_dim: int, device: torch.device, training: bool = False
 ) -> list[Batch]:
-    """Pads the `feats` (C, T) of videos and moves them to `device`. In training all videos share one batch on a GPU; on
-    a CPU, where two small batches take no longer than a large one, videos of different lengths do not.
+    """Pads the `feats` (C, T) of videos and moves them to `device`.
+
+    In training on a GPU all videos form one batch. On a CPU two small batches are as fast as a large one, so videos of
+    different lengths are put into different batches.
 
     Raises:
-        ValueError: no step, a wrong number of channels, or in training a video longer than `max_seq_len`.
+        ValueError: a video has no step, a wrong number of channels, or in training more than `max_seq_len` steps.
     """
     lengths = [video["feats"].shape[-1] for video in videos]
     for video, length in zip(videos, lengths, strict=True):
@@ -125,15 +127,14 @@ def make_batches(
         plan = rule.plan(lengths)
     batches = []
     for padded_length, index in plan:
-        # in memory by time, as the network works (see `cpu/convolution.py`);
-        # pinned, so that the copy to a GPU does not wait
+        # (B, T, C) in memory, see `cpu/convolution.py`; pinned memory makes the copy to a GPU asynchronous
         pinned = device.type == "cuda"
         feats = torch.zeros(len(index), padded_length, input_dim, pin_memory=pinned).transpose(1, 2)
         for row, i in enumerate(index):
             feats[row, :, : lengths[i]] = videos[i]["feats"]
-        own = torch.tensor([lengths[i] for i in index])
-        mask = torch.arange(padded_length)[None, None, :] < own[:, None, None]
-        reference = torch.tensor([rule.reference_length(int(n)) for n in own])
+        valid_lengths = torch.tensor([lengths[i] for i in index])
+        mask = torch.arange(padded_length)[None, None, :] < valid_lengths[:, None, None]
+        reference_lengths = torch.tensor([rule.reference_length(int(n)) for n in valid_lengths])
         feats, mask = feats.to(device, non_blocking=True), mask.to(device, non_blocking=True)
-        batches.append(Batch(index, feats, mask, reference))
+        batches.append(Batch(index, feats, mask, reference_lengths))
     return batches

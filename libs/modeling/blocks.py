@@ -1,9 +1,9 @@
-"""Building blocks on (B, C, T) features with (B, 1, T) masks, True or 1 where a step is valid.
+"""Building blocks on (B, C, T) features with (B, 1, T) masks, which are True or 1 at valid steps.
 
 The features should lie in memory as (B, T, C) (see `cpu/convolution.py`).
 
-Inputs of convolutions are not masked, their outputs are. A step of padding can thus hold something (a norm turns
-zeros into its bias), and the last valid steps see it, as in ActionFormer. `batching.py` relies on that.
+As in ActionFormer, the output of a convolution is masked, but not the input. The last valid steps therefore see padded
+steps, which a norm may have set to its bias. `batching.py` accounts for that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .attention import global_attention, windowed_attention
 from .cpu.convolution import own_conv1d
 
-MOST_STEPS = 2048  # that the feed-forward part of a block sees at once in inference
+MOST_STEPS = 2048  # chunk length of a block's feed-forward part in inference
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -26,11 +26,11 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def conv1d(x: Tensor, conv: nn.Conv1d) -> Tensor:
-    """`conv`, which pads by half its kernel, on (B, C, T), by the fastest kernel for it."""
+    """Applies a "same"-padded convolution to (B, C, T), with our own CPU kernel if one is in use for it."""
     if conv.kernel_size == conv.stride == (1,) and conv.groups == 1:
         return pointwise(x, conv.weight, conv.bias)
-    own = own_conv1d(x, conv)
-    return conv(x) if own is None else own
+    out = own_conv1d(x, conv)
+    return conv(x) if out is None else out
 
 
 def downsample_mask(mask: Tensor, stride: int) -> Tensor:
@@ -39,10 +39,10 @@ def downsample_mask(mask: Tensor, stride: int) -> Tensor:
 
 
 def sinusoids(length: int, width: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(length, width) sinusoidal positions (Vaswani et al., 2017): sines and cosines of falling frequency, alternating.
+    """Sinusoidal position encoding (length, width), sines and cosines alternating (Vaswani et al., 2017).
 
     Args:
-        dtype: in which the angles are computed.
+        dtype: type of the angles and of the result.
     """
     rate = torch.exp(torch.arange(0, width, 2, dtype=dtype) * (-math.log(10000.0) / width))
     angle = torch.arange(length, dtype=dtype)[:, None] * rate
@@ -50,7 +50,7 @@ def sinusoids(length: int, width: int, *, dtype: torch.dtype = torch.float32) ->
 
 
 class MaskedConv1D(nn.Module):
-    """Convolution with "same" padding; output times the (strided) mask. T must be a multiple of `stride`."""
+    """Convolution with "same" padding whose output is masked. T must be a multiple of `stride`."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class MaskedConv1D(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Normalises over channels of (B, C, T), then scales and shifts."""
+    """Layer norm over the channels of (B, C, T)."""
 
     def __init__(self, num_channels: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class LayerNorm(nn.Module):
 
 
 class AffineDropPath(nn.Module):
-    """Stochastic depth on a scaled branch: `scale` per channel (always), then whole samples dropped (training)."""
+    """Scales a residual branch per channel and, in training, drops it for random samples (stochastic depth)."""
 
     def __init__(self, num_channels: int, drop_prob: float, init_scale: float = 1e-4) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class AffineDropPath(nn.Module):
         self.scale = nn.Parameter(torch.full((1, num_channels, 1), init_scale))
 
     def factor(self, x: Tensor) -> Tensor:
-        """What (B, C, T) is multiplied by: (1 or B, C, 1)."""
+        """Factor (1 or B, C, 1) for a branch (B, C, T)."""
         if not self.training:
             return self.scale
         keep = 1.0 - self.drop_prob
@@ -111,6 +111,8 @@ class AffineDropPath(nn.Module):
 
 
 class Scale(nn.Module):
+    """Multiplies by a learned scalar."""
+
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(1.0))
@@ -135,9 +137,9 @@ class ConvAttention(nn.Module):
     """Multi-head self-attention whose queries, keys and values come from depthwise convolutions.
 
     Args:
-        stride: output step i stands for input step stride * i.
-        window: each step sees the steps at most window // 2 away, on the output grid; <= 1: all.
-        rel_pe: learn a bias per head and offset (odd windows only).
+        stride: downsampling factor; output step i lies at input step stride * i.
+        window: a step attends to the steps at most window // 2 output steps away; <= 1: to all.
+        rel_pe: learn an attention bias per head and offset (odd windows only).
     """
 
     def __init__(
@@ -149,7 +151,7 @@ class ConvAttention(nn.Module):
         def depthwise() -> MaskedConv1D:
             return MaskedConv1D(dim, dim, stride + 1 if stride > 1 else 3, stride=stride, groups=dim, bias=False)
 
-        # the order of the modules is that of ActionFormer's state dicts
+        # modules in the order of ActionFormer's state dicts
         self.query_conv, self.query_norm = depthwise(), LayerNorm(dim)
         self.key_conv, self.key_norm = depthwise(), LayerNorm(dim)
         self.value_conv, self.value_norm = depthwise(), LayerNorm(dim)
@@ -177,11 +179,11 @@ class ConvAttention(nn.Module):
         else:
             out = global_attention(q, k, v, out_mask[:, 0].bool())
         out = out.transpose(1, 2).flatten(2).transpose(1, 2)  # (B, D, T)
-        return self.proj_drop(self.proj(out)), out_mask  # the block masks it
+        return self.proj_drop(self.proj(out)), out_mask  # not masked: the block masks its sum
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm transformer block that may downsample: h = pool(x) + attn(LN(x)), y = h + MLP(LN(h))."""
+    """Pre-norm transformer block with optional downsampling: h = pool(x) + attn(LN(x)), y = h + MLP(LN(h))."""
 
     def __init__(
         self,
@@ -218,7 +220,7 @@ class TransformerBlock(nn.Module):
     def _feed_forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or x.shape[2] <= MOST_STEPS:
             return self.mlp(x)
-        # in pieces: the hidden layer has four times as many channels
+        # in chunks, because the hidden layer has four times as many channels
         parts = [self.mlp(part).transpose(1, 2) for part in x.split(MOST_STEPS, dim=2)]
         return torch.cat(parts, dim=1).transpose(1, 2)
 
@@ -230,7 +232,7 @@ def _add(shortcut: Tensor, branch: Tensor, drop_path: AffineDropPath | nn.Identi
 
 
 class ConvBlock(nn.Module):
-    """Residual block of two convolutions that may downsample."""
+    """Residual block of two convolutions, with optional downsampling."""
 
     def __init__(self, dim: int, *, stride: int = 1) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The section `model` of a configuration -> `PtTransformer` with its backbone, neck, heads and rules."""
+"""Builds a `PtTransformer` from the `model` section of a configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .meta_archs import PtTransformer
 
 @dataclass(frozen=True, kw_only=True)
 class ModelKeys:
-    """Keys of the section `model`, with those that `load_config` adds; meanings are in `libs/core/schema.py`."""
+    """Keys of the resolved `model` section. `libs/core/schema.py` explains them."""
 
     backbone_type: str
     fpn_type: str
@@ -47,7 +47,7 @@ class ModelKeys:
     train_cfg: TrainConfig
     test_cfg: TestConfig
     class_form: ClassForm | str = ClassForm.SIGMOID
-    max_buffer_len_factor: float = 1.0  # ActionFormer's position buffer; there is none here
+    max_buffer_len_factor: float = 1.0  # without effect; size of ActionFormer's position buffer
 
     @property
     def has_attention(self) -> bool:
@@ -55,30 +55,30 @@ class ModelKeys:
 
     @property
     def strides(self) -> list[int]:
-        """Of the backbone's levels, finest first."""
+        """Strides of the backbone's levels, finest first."""
         return [self.scale_factor**level for level in range(self.backbone_arch[2] + 1)]
 
     @property
     def fpn_strides(self) -> list[int]:
-        """Of the levels that the heads see."""
+        """Strides of the pyramid levels from `fpn_start_level` on, which the heads see."""
         return self.strides[self.fpn_start_level :]
 
     @property
     def windows(self) -> list[int]:
-        """Attention window of the stem and of each downsampling block."""
+        """Attention windows of the stem and of each downsampling block."""
         size = self.n_mha_win_size
         return [size] * len(self.strides) if isinstance(size, int) else list(size)
 
 
 def build_detector(**model: Any) -> PtTransformer:
-    """ActionFormer's detector from the section `model` (see `ModelKeys`).
+    """Builds ActionFormer's detector from the keys of the `model` section (`ModelKeys`).
 
     Raises:
         TypeError: a key is missing or unknown.
     """
     keys = ModelKeys(**model)
     train_cfg = keys.train_cfg
-    # the order of the modules decides which random numbers initialise them
+    # the order of construction decides the random initialisation
     backbone = _backbone(keys)
     neck = NECKS.build(
         keys.fpn_type,
@@ -153,7 +153,7 @@ def _heads(keys: ModelKeys) -> tuple[ClsHead, RegHead]:
 
 
 def _padding(keys: ModelKeys) -> PaddingRule:
-    # ActionFormer pairs pyramid strides and windows by position, also when the pyramid starts higher up
+    # as in ActionFormer, strides and windows are paired by position even if `fpn_start_level` > 0
     pairs = zip(keys.fpn_strides, keys.windows, strict=False)
     return PaddingRule(
         keys.max_seq_len,
@@ -164,7 +164,7 @@ def _padding(keys: ModelKeys) -> PaddingRule:
 
 
 def _receptive_field(keys: ModelKeys) -> int | None:
-    if keys.use_abs_pe:  # absolute positions depend on the length of the video
+    if keys.use_abs_pe:  # the position encoding depends on the length of the video
         return None
     return receptive_field(
         arch=keys.backbone_arch,

@@ -1,6 +1,6 @@
-"""A long video piece by piece: memory is bounded, the result that of the whole.
+"""Inference on long videos in overlapping chunks: bounded memory, identical result.
 
-Each piece is given with as many more steps on either side as an output depends on; what these give is dropped.
+Every chunk is extended on either side by the receptive field of the network. Outputs at the added steps are dropped.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from torch import Tensor
 def receptive_field(
     *, arch: tuple[int, int, int], scale_factor: int, embd_kernel_size: int, windows: list[int] | None, head_reach: int
 ) -> int | None:
-    """Grid steps to either side on which an output depends at most; None: on all of them.
+    """Upper bound of the distance, in grid steps, between an output and the inputs it depends on.
 
     Args:
-        arch, scale_factor, embd_kernel_size: of the backbone.
-        windows: of its attention, stem and downsampling blocks; None: it consists of convolutions.
-        head_reach: of a head, in steps of its level.
+        arch, scale_factor, embd_kernel_size: see `ModelKeys`, where `arch` is `backbone_arch`.
+        windows: attention windows of the stem and of the downsampling blocks; None: a backbone of convolutions.
+        head_reach: the same bound for a head alone, in steps of its level.
+
+    Returns:
+        None if some block has global attention.
     """
     if windows is not None and any(w <= 1 for w, used in zip(windows, [arch[1], *[1] * arch[2]], strict=True) if used):
         return None
@@ -31,33 +34,33 @@ def receptive_field(
         reach += stride * (1 if windows is None else (scale_factor + 1) // 2)
         stride *= scale_factor
         reach += stride * (1 if windows is None else windows[1 + level] // 2)
-    neck = 2  # a step of the coarsest level below a finer one, and a convolution
+    neck = 2  # top-down path and convolution, one coarse step each
     return reach + (neck + head_reach) * stride
 
 
 def in_chunks(network: Callable[..., Any], feats: Tensor, mask: Tensor, *, chunk: int, halo: int, multiple: int) -> Any:
-    """What `network(feats, mask)` gives.
+    """Computes `network(feats, mask)` in overlapping chunks.
 
     Args:
-        network: (B, C, T) features and (B, 1, T) mask -> a `PyramidOutput`.
-        chunk: steps of a piece without its surroundings; rounded up to a multiple of `multiple`.
-        halo: steps to either side on which an output depends.
-        multiple: coarsest stride, of which T is a multiple.
+        network: (B, C, T) features and (B, 1, T) mask -> `PyramidOutput`.
+        chunk: grid steps of a chunk before it is extended; rounded up to a multiple of `multiple`.
+        halo: receptive field of the network, see `receptive_field`.
+        multiple: coarsest stride, which must divide T.
     """
     length = feats.shape[2]
     chunk, halo = (-(-steps // multiple) * multiple for steps in (chunk, halo))
-    pieces = []
+    chunks = []
     for start in range(0, length, chunk):
         low, high = max(start - halo, 0), min(start + chunk + halo, length)
         output = network(feats[:, :, low:high], mask[:, :, low:high])
         strides = [int(points[0, 3]) for points in output.points]
-        kept = [slice((start - low) // s, (min(start + chunk, length) - low) // s) for s in strides]
-        moved = []
+        inner = [slice((start - low) // s, (min(start + chunk, length) - low) // s) for s in strides]
+        shifted_points = []
         for points in output.points:
             points = points.clone()
             points[:, 0] += low
-            moved.append(points)
-        columns = [*output[:3], [points[None] for points in moved]]  # time is the second dimension of all
-        pieces.append([[x[:, own] for x, own in zip(levels, kept, strict=True)] for levels in columns])
-    joined = [[torch.cat(parts, dim=1) for parts in zip(*levels, strict=True)] for levels in zip(*pieces, strict=True)]
+            shifted_points.append(points)
+        columns = [*output[:3], [points[None] for points in shifted_points]]  # time is dimension 1 of each
+        chunks.append([[x[:, steps] for x, steps in zip(levels, inner, strict=True)] for levels in columns])
+    joined = [[torch.cat(parts, dim=1) for parts in zip(*levels, strict=True)] for levels in zip(*chunks, strict=True)]
     return type(output)(*joined[:3], [points[0] for points in joined[3]])

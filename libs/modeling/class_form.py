@@ -1,4 +1,4 @@
-"""What class logits mean, and all that follows from it: the only place that tells the two forms apart."""
+"""The two interpretations of class logits, sigmoid and softmax, and the scores, targets and losses of each."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .losses import sigmoid_class_loss, sigmoid_focal_loss, softmax_class_loss, 
 
 
 class ClassForm(str, Enum):
-    """Loss form of a head; equal to its name in a configuration. C classes make K columns of class targets.
+    """Form of the class loss, `model.class_form`. For C classes, class targets have K columns.
 
-    SIGMOID: each class by itself, K = C. SOFTMAX: all classes and the background together, K = C + 1, the background
-    last; a head that does not predict its logit has 0 there.
+    SIGMOID: an independent score per class, K = C. SOFTMAX: one distribution over the classes and the background,
+    K = C + 1, background last; its logit is 0 if the head does not predict it.
 
     Raises:
-        ValueError: a name that is neither.
+        ValueError: unknown name.
     """
 
     SIGMOID = "sigmoid"
@@ -30,39 +30,39 @@ class ClassForm(str, Enum):
 
     @property
     def background_columns(self) -> int:
-        """How many columns the background has: 0 or 1."""
+        """Number of background columns, K - C."""
         return int(self is ClassForm.SOFTMAX)
 
     @property
     def marker(self) -> str | None:
-        """Name of a buffer that a head of this form has in its state dict, so that weights of one form are not taken
-        for the other's."""
+        """Name of an extra buffer in the state dict of a head of this form. It makes loading weights of the other form
+        fail."""
         return "softmax_form" if self is ClassForm.SOFTMAX else None
 
     def classes_sharing_prior(self, num_classes: int) -> int:
-        """How many classes share the probability that a head starts with."""
+        """Number of classes that share the initial probability `train_cfg.cls_prior_prob`."""
         return num_classes if self is ClassForm.SOFTMAX else 1
 
     def scores(self, logits: Tensor) -> Tensor:
-        """(..., C) logits -> (..., C) probabilities of the classes."""
+        """Logits (..., C) -> class probabilities (..., C)."""
         if self is ClassForm.SIGMOID:
             return logits.sigmoid()
         return with_background(logits).softmax(dim=-1)[..., :-1]
 
     def add_background(self, logits: Tensor) -> Tensor:
-        """(..., C) logits of a head without a background logit -> (..., K)."""
+        """Logits (..., C) of a head without a background logit -> (..., K)."""
         return with_background(logits) if self.background_columns else logits
 
     def pad_targets(self, values: Tensor) -> Tensor:
-        """(..., C) class targets or weights -> (..., K), with 0 for the background."""
+        """Class targets or weights (..., C) -> (..., K), with 0 for the background."""
         return F.pad(values, (0, self.background_columns))
 
     def background_targets(self, num_classes: int, *, weight: float, negatives: bool) -> tuple[Tensor, Tensor]:
-        """Y and W (K,) of a point without an event.
+        """Class targets Y and weights W, each (K,), of a point whose target is the background.
 
         Args:
-            weight: W of the target, and of its negatives.
-            negatives: whether in the softmax form the classes are negatives; in the sigmoid form they always are.
+            weight: W of the background and of the classes as negatives.
+            negatives: softmax form: whether the classes are negatives; in the sigmoid form they always are.
         """
         y, w = torch.zeros(num_classes), torch.full((num_classes,), weight)
         if self is ClassForm.SIGMOID:
@@ -70,21 +70,21 @@ class ClassForm(str, Enum):
         return F.pad(y, (0, 1), value=1.0), F.pad(w if negatives else 0 * w, (0, 1), value=weight)
 
     def self_training_weight(self, target: Tensor) -> Tensor:
-        """W (..., K) for training on the target classes Y alone: the softmax form has the target's term only, the
-        sigmoid form one term for every class."""
+        """W (..., K) for plain self-training on class targets Y (..., K): Y itself in the softmax form (cross-entropy),
+        1 in the sigmoid form."""
         return target.clone() if self is ClassForm.SOFTMAX else torch.ones_like(target)
 
     def loss(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """Class loss (...,) of logits, Y and W, each (..., K)."""
+        """Class loss (...,) from logits, targets Y and weights W, each (..., K)."""
         return (sigmoid_class_loss if self is ClassForm.SIGMOID else softmax_class_loss)(logits, target, weight)
 
     def labeled_loss(self, logits: Tensor, target: Tensor, weight: Tensor, *, positive: Tensor) -> Tensor:
-        """Unreduced loss of N points with supervised targets: ActionFormer's focal loss, or target and negative loss
-        over the classes and the background.
+        """Unreduced class loss of N points with supervised targets: (N, C) focal loss in the sigmoid form, as in
+        ActionFormer; (N,) `softmax_class_loss` in the softmax form.
 
         Args:
             logits, target: (N, C); weight: (N, 1 or C).
-            positive: (N,) bool, points of some event; the target of the others is the background.
+            positive: (N,) bool, points with an event; the target of the other points is the background.
         """
         if self is ClassForm.SIGMOID:
             return sigmoid_focal_loss(logits, target) * weight

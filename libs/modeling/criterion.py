@@ -12,14 +12,15 @@ from .losses import ctr_diou_loss_1d
 
 
 class Criterion:
-    """Focal loss on all weighted points (in the softmax form target and negative loss over the classes and the
-    background), distance IoU on the positive ones, both over a running mean of the number of positive points.
+    """Class loss on all points with a weight (`ClassForm.labeled_loss`) and distance IoU loss on the positive points.
+
+    Both are divided by `loss_normalizer`, a running mean of the number of positive points.
 
     Args:
-        loss_weight: of the regression loss; <= 0: such that both terms weigh the same.
-        label_smoothing: epsilon of y (1 - epsilon) + epsilon / (C + 1).
-        init_loss_norm: start of the running mean, which is `loss_normalizer`.
-        class_form: what the logits mean.
+        loss_weight: weight of the regression loss; <= 0: chosen so that both terms are equal.
+        label_smoothing: epsilon in y (1 - epsilon) + epsilon / (C + 1).
+        init_loss_norm: initial value of `loss_normalizer`.
+        class_form: interpretation of the logits.
     """
 
     MOMENTUM = 0.9
@@ -50,7 +51,7 @@ class Criterion:
         cls_target = targets.cls
         if self.label_smoothing:
             cls_target = cls_target * (1 - self.label_smoothing) + self.label_smoothing / (logits.shape[-1] + 1)
-        valid = targets.cls_weight.amax(-1) > 0  # (B, P): padding costs nothing
+        valid = targets.cls_weight.amax(-1) > 0  # (B, P): padding has no class loss
         cls_loss = self.class_form.labeled_loss(
             logits[valid], cls_target[valid], targets.cls_weight[valid], positive=positive[valid]
         )
@@ -63,6 +64,6 @@ class Criterion:
             reg_loss = 0.0 * offsets.sum()
         weight = self.loss_weight
         if weight <= 0:
-            both = distributed.total({"cls": float(cls_loss.detach()), "reg": float(reg_loss.detach())})
-            weight = both["cls"] / max(both["reg"], 0.01)
+            sums = distributed.total({"cls": float(cls_loss.detach()), "reg": float(reg_loss.detach())})
+            weight = sums["cls"] / max(sums["reg"], 0.01)
         return {"cls_loss": cls_loss, "reg_loss": reg_loss, "final_loss": cls_loss + weight * reg_loss}

@@ -16,7 +16,7 @@ from .class_form import ClassForm
 
 
 class VideoDetections(TypedDict):
-    """What a detector says of one video, on the CPU, best first."""
+    """Detections of one video, on the CPU, by falling score."""
 
     video_id: str
     segments: Tensor  # (N, 2) seconds
@@ -25,9 +25,9 @@ class VideoDetections(TypedDict):
 
 
 class Candidates(NamedTuple):
-    """Of one video, before NMS."""
+    """Candidate segments of one video before NMS."""
 
-    segments: Tensor  # (N, 2) in feature-grid steps, not clipped
+    segments: Tensor  # (N, 2) grid steps, not clipped to the video
     scores: Tensor  # (N,)
     labels: Tensor  # (N,)
 
@@ -44,17 +44,17 @@ def decode(
     class_form: ClassForm = ClassForm.SIGMOID,
     name: str = "video",
 ) -> Candidates:
-    """Candidates of one video, level after level, the best `pre_nms_topk` of each.
+    """Candidates of one video: the best `pre_nms_topk` of every level, concatenated.
 
     Args:
         logits: (T_l, C) per level; offsets: (T_l, 2); masks: (T_l,); points: (T_l, 4).
-        pre_nms_thresh: candidates score higher than this.
-        duration_thresh: candidates last longer than this, in grid steps.
-        class_form: what the logits mean.
-        name: of the video, for errors.
+        pre_nms_thresh: candidates have a higher score.
+        duration_thresh: candidates are longer, in grid steps.
+        class_form: interpretation of the logits.
+        name: names the video in error messages.
 
     Raises:
-        ValueError: logits or offsets that are not finite.
+        ValueError: logits or offsets are not finite.
     """
     parts = []
     for z, distance, mask, point in zip(logits, offsets, masks, points, strict=True):
@@ -76,16 +76,17 @@ def decode(
 
 
 def offsets_to_segments(points: Tensor, offsets: Tensor) -> Tensor:
-    """Segments (N, 2) in grid steps from offsets (N, 2), in units of the stride, at points (N, 4) of the pyramid."""
+    """Offsets (N, 2), in units of the stride, at pyramid points (N, 4) -> segments (N, 2) in grid steps."""
     time, stride = points[:, 0], points[:, 3]
     return torch.stack([time - offsets[:, 0] * stride, time + offsets[:, 1] * stride], dim=1)
 
 
 def postprocess(candidates: list[Candidates], videos: list[VideoItem], test_cfg: TestConfig) -> list[VideoDetections]:
-    """NMS, all videos in one call, then seconds.
+    """Applies NMS to all videos in one call and converts the segments to seconds.
 
     Args:
-        candidates, videos: of the same videos; of a video its id, fps, duration, feat_stride and feat_num_frames count.
+        candidates: one entry per video, in the order of `videos`.
+        videos: `video_id`, `fps`, `duration`, `feat_stride` and `feat_num_frames` are used.
     """
     kept: Sequence[tuple[Tensor, Tensor, Tensor]] = candidates
     if test_cfg["nms_method"] != "none":
@@ -109,6 +110,6 @@ def postprocess(candidates: list[Candidates], videos: list[VideoItem], test_cfg:
 
 
 def to_seconds(steps: Tensor, video: VideoItem) -> Tensor:
-    """Times in steps of a video's grid -> seconds, (x * feat_stride + feat_num_frames / 2) / fps, in [0, duration]."""
+    """Grid steps x -> seconds, (x * feat_stride + feat_num_frames / 2) / fps, clipped to [0, duration]."""
     seconds = (steps * video["feat_stride"] + 0.5 * video["feat_num_frames"]) / video["fps"]
     return seconds.clamp(min=0.0, max=video["duration"])

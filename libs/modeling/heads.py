@@ -1,4 +1,4 @@
-"""Heads: classification logits and offsets per pyramid point. Towers are shared by all levels."""
+"""Heads: class logits and offsets of every pyramid point. All levels share the weights of a head."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from .blocks import LayerNorm, MaskedConv1D, Scale
 from .class_form import ClassForm
 from .packing import PackedPyramid
 
-EMPTY_CLASS_PRIOR = 1e-6  # initial probability of classes that no label has
+EMPTY_CLASS_PRIOR = 1e-6  # initial probability of classes without a training event
 
 
 class _Tower(nn.Module):
+    """The convolutions of a head before its last layer."""
+
     def __init__(self, in_dim: int, dim: int, num_layers: int, kernel_size: int, with_ln: bool) -> None:
         super().__init__()
         self.head = nn.ModuleList(
@@ -26,7 +28,7 @@ class _Tower(nn.Module):
         self.out_dim, self.reach = dim if num_layers > 1 else in_dim, kernel_size // 2
 
     def run(self, feats: list[Tensor], masks: list[Tensor], last: MaskedConv1D) -> list[Tensor]:
-        """The layers and `last` on all levels."""
+        """Applies the convolutions and `last` to all levels."""
         packed = PackedPyramid(feats, masks, self.reach)
         x = packed.feats
         for conv, norm in zip(self.head, self.norm, strict=True):
@@ -35,12 +37,13 @@ class _Tower(nn.Module):
 
 
 class ClsHead(_Tower):
-    """One logit per class; there is no background class, or, in the softmax form, one whose logit is 0.
+    """One logit per class. The background has no logit; in the softmax form its logit is taken to be 0.
 
     Args:
-        prior_prob: initial probability of every class, in the softmax form of all together (0: biases start at 0).
-        form: what the logits mean.
-        empty_cls: classes that start at almost no probability.
+        prior_prob: initial probability of every class or, in the softmax form, of all classes together; <= 0: biases
+            start at 0.
+        form: interpretation of the logits.
+        empty_cls: classes without a training event, whose initial probability is `EMPTY_CLASS_PRIOR`.
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class ClsHead(_Tower):
 
 
 class RegHead(_Tower):
-    """Distances to start and end, in units of the level's stride, never negative."""
+    """Distances to start and end, >= 0, in units of the level's stride."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""ActionFormer's architecture: wires backbone, neck and heads, and the steps around them."""
+"""ActionFormer's architecture: backbone, neck, heads, losses and post-processing."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .criterion import Criterion
 from .decode import Candidates, VideoDetections, decode, postprocess
 from .heads import ClsHead, RegHead
 
-AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # of `train_cfg.amp`
+AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # values of `train_cfg.amp`
 
 
 def autocast(device: torch.device, amp: str) -> torch.autocast:
-    """Context in which matrix products run with 16 bits; `amp`: "off", "bf16" or "fp16"."""
+    """Autocast context for `train_cfg.amp`: "off", "bf16" or "fp16"."""
     return torch.autocast(device.type, dtype=AMP_TYPES.get(amp), enabled=amp != "off")
 
 
 class PyramidOutput(NamedTuple):
-    """What the network says, level by level, finest first."""
+    """Output of the network per pyramid level, finest first."""
 
     logits: list[Tensor]  # (B, T_l, C)
     offsets: list[Tensor]  # (B, T_l, 2) distances to start and end, in units of the level's stride
@@ -37,10 +37,10 @@ class PyramidOutput(NamedTuple):
 
 
 def join(parts: list[tuple[list[int], PyramidOutput]]) -> PyramidOutput:
-    """Outputs for batches of different lengths -> one, padded to the longest.
+    """Joins the outputs of batches of different lengths into one, padded to the longest.
 
     Args:
-        parts: (positions of the rows in the result, output) of every batch.
+        parts: for every batch, the positions of its rows in the result, and its output.
     """
     if len(parts) == 1:
         return parts[0][1]
@@ -62,15 +62,16 @@ def join(parts: list[tuple[list[int], PyramidOutput]]) -> PyramidOutput:
 
 
 class PtTransformer(nn.Module):
-    """Single-stage detector: every point of a feature pyramid classifies itself and regresses its event.
+    """Single-stage detector: every point of a feature pyramid predicts class logits and the offsets of its event.
 
-    `forward` is the public call. Under it lie the steps `batches`, `network`, `outputs`, `targets`, `losses`,
-    `candidates` and `decode.postprocess`, which can be called one by one. `build.build_detector` makes a detector from
-    the keys of a configuration.
+    `forward` is composed of the steps `batches`, `network`, `outputs`, `targets`, `losses`, `candidates` and
+    `decode.postprocess`, which self-training calls separately. `build.build_detector` builds a detector from the keys
+    of a configuration.
 
     Args:
-        fpn_strides, regression_range: of the levels that the heads see, finest first; grid steps.
-        receptive_field: grid steps to either side on which an output depends; None: on the whole video.
+        fpn_strides, regression_range: strides and regression ranges of the levels that the heads see, finest first, in
+            grid steps.
+        receptive_field: see `chunks.receptive_field`.
         input_dim: channels of the features.
     """
 
@@ -108,7 +109,7 @@ class PtTransformer(nn.Module):
 
     @property
     def loss_normalizer(self) -> float:
-        """Running mean of the number of positive points: state of training that no state dict holds."""
+        """Running mean of the number of positive points; training state that is not in the state dict."""
         return self.criterion.loss_normalizer
 
     @loss_normalizer.setter
@@ -116,7 +117,14 @@ class PtTransformer(nn.Module):
         self.criterion.loss_normalizer = float(value)
 
     def forward(self, video_list: list[VideoItem]) -> dict[str, Tensor] | list[VideoDetections]:
-        """In training the losses `cls_loss`, `reg_loss`, `final_loss`; else the detections of each video."""
+        """Losses in training mode, detections in evaluation mode.
+
+        Args:
+            video_list: items of the data set, see `VideoItem`.
+
+        Returns:
+            In training the scalars `cls_loss`, `reg_loss` and `final_loss`; else the detections of each video.
+        """
         if self.training:
             output = self.outputs(video_list)
             return self.losses(output, self.targets(output, video_list))
@@ -129,14 +137,14 @@ class PtTransformer(nn.Module):
         return postprocess([candidates[i] for i in range(len(video_list))], video_list, self.test_cfg)
 
     def batches(self, video_list: list[VideoItem]) -> list[Batch]:
-        """Padded tensors of one or more videos (see `PaddingRule`)."""
+        """Pads videos and puts them into batches, see `make_batches`."""
         return make_batches(
             video_list, self.padding, input_dim=self.input_dim, device=self.device, training=self.training
         )
 
     def network(self, feats: Tensor, mask: Tensor, lengths: Tensor | None = None) -> PyramidOutput:
-        """(B, C, T) features and (B, 1, T) mask -> logits and offsets per level, in 32 bits also where `train_cfg.amp`
-        has fewer. `lengths`: see `Batch`."""
+        """Features (B, C, T) and mask (B, 1, T) -> logits and offsets per level, in float32 under any `train_cfg.amp`.
+        `lengths`: see `Batch`."""
         with autocast(feats.device, self.train_cfg.get("amp", "off")):
             feats, masks = self.backbone(feats, mask, lengths)
             feats, masks = self.neck(feats, masks)
@@ -147,7 +155,7 @@ class PtTransformer(nn.Module):
         return PyramidOutput(logits, offsets, masks, points)
 
     def outputs(self, video_list: list[VideoItem]) -> PyramidOutput:
-        """`network` on the videos of a training batch, in their order, as if they had been padded to one length."""
+        """Runs `network` on a training batch; the rows of the output are in the order of the videos."""
         batches = self.batches(video_list)
         return join([(batch.index, self.network(batch.feats, batch.mask)) for batch in batches])
 
@@ -167,7 +175,7 @@ class PtTransformer(nn.Module):
         )
 
     def targets(self, output: PyramidOutput, video_list: list[VideoItem]) -> Targets:
-        """Supervised targets of the points in `output`.
+        """Supervised targets of all pyramid points in `output`.
 
         Raises:
             ValueError: a label outside [0, num_classes); names the video.
@@ -188,11 +196,12 @@ class PtTransformer(nn.Module):
         )
 
     def losses(self, output: PyramidOutput, targets: Targets) -> dict[str, Tensor]:
+        """Scalars `cls_loss`, `reg_loss` and their weighted sum `final_loss`."""
         logits = torch.cat(output.logits, dim=1).float()
         return self.criterion(logits, torch.cat(output.offsets, dim=1).float(), targets)
 
     def candidates(self, output: PyramidOutput, row: int, video: VideoItem) -> Candidates:
-        """Candidate segments of the video in `row` of the batch, in grid steps, before NMS."""
+        """Candidates of `video`, which is row `row` of the batch, in grid steps, before NMS."""
         return decode(
             [z[row].float() for z in output.logits],
             [o[row].float() for o in output.offsets],

@@ -1,4 +1,4 @@
-"""Necks: pyramid of the backbone -> pyramid for the heads, from level `start_level` on."""
+"""Necks: feature pyramid of the backbone -> feature pyramid for the heads, without the levels below `start_level`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .blocks import LayerNorm, MaskedConv1D
 
 @NECKS.register("identity")
 class FPNIdentity(nn.Module):
-    """A norm per level and nothing else."""
+    """A layer norm on every level."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class FPNIdentity(nn.Module):
 
 @NECKS.register("fpn")
 class FPN1D(nn.Module):
-    """Feature pyramid: each level adds the coarser ones, repeated in time, then a depthwise convolution and a norm."""
+    """Feature pyramid network: adds upsampled coarser levels to each level, then a depthwise convolution and a norm."""
 
     def __init__(
         self,

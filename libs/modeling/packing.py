@@ -1,7 +1,7 @@
-"""All levels of a pyramid as one sequence, so that shared layers run once instead of level by level.
+"""Concatenates the levels of a pyramid into one sequence, so that layers shared by all levels run once.
 
-Between the levels lie gaps as wide as a convolution reaches. They are held at zero, which is what a level alone would
-see beyond its ends.
+Levels are separated by gaps as wide as half a kernel. The gaps are kept at zero, so that convolutions see the same
+zero padding as on each level alone.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class PackedPyramid:
 
     Attributes:
         feats: (B, C, P).
-        valid: (B, 1, P) 1 where a step is valid, else 0; of the type of the features.
-        inside: (1, 1, P) 1 on the levels, padding included, 0 in the gaps.
+        valid: (B, 1, P), 1 at valid steps, else 0; same type as `feats`.
+        inside: (1, 1, P), 1 on the levels (padding included), 0 in the gaps.
     """
 
     def __init__(self, feats: list[Tensor], masks: list[Tensor], gap: int) -> None:
@@ -32,15 +32,15 @@ class PackedPyramid:
         self.inside = _join([torch.ones_like(x[:1, :1]) for x in feats], empty[:1, :1])
 
     def levels(self, x: Tensor) -> list[Tensor]:
-        """(B, D, P) -> (B, D, T_l) per level."""
-        found, start = [], 0
+        """Splits (B, D, P) into levels (B, D, T_l)."""
+        levels, start = [], 0
         for length in self.lengths:
-            found.append(x[:, :, start : start + length])
+            levels.append(x[:, :, start : start + length])
             start += length + self.gap
-        return found
+        return levels
 
 
 def _join(parts: list[Tensor], between: Tensor) -> Tensor:
-    """Along time; lies in memory as (B, T, C)."""
-    pieces = [piece for part in parts for piece in (part, between)][:-1]
-    return torch.cat([piece.transpose(1, 2) for piece in pieces], dim=1).transpose(1, 2)
+    """Concatenates along time with `between` as separator; the result lies in memory as (B, T, C)."""
+    sequence = [x for part in parts for x in (part, between)][:-1]
+    return torch.cat([x.transpose(1, 2) for x in sequence], dim=1).transpose(1, 2)

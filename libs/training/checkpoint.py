@@ -17,25 +17,27 @@ PREFIX = "module."  # what `nn.DataParallel` puts before every name; ActionForme
 
 
 class Checkpoint(TypedDict, total=False):
-    """What a checkpoint file holds. The first five keys are ActionFormer's; the others are needed for exact resuming.
-    Files with weights alone lack `optimizer`, `scheduler` and all that no evaluation needs."""
+    """Content of a checkpoint file. ActionFormer writes the first five keys; exact resuming needs the others too.
+    Files with weights only have no `optimizer`, `scheduler`, `scaler` and `part_of_epoch`."""
 
-    epoch: int  # completed epochs; of a semi-supervised run iterations
+    epoch: int  # completed epochs; in a semi-supervised run, completed iterations
     state_dict: Required[dict[str, Tensor]]
-    state_dict_ema: dict[str, Tensor]  # averaged weights, the teacher
+    state_dict_ema: dict[str, Tensor]  # averaged (EMA) weights; in a semi-supervised run, the teacher
     optimizer: dict[str, Any]
     scheduler: dict[str, Any]
     loss_normalizer: float
     ema_num_updates: int
-    scaler: dict[str, Any]  # of float16, else empty
-    part_of_epoch: dict[str, Any]  # fields of `PartOfEpoch`, where training was stopped within an epoch
+    scaler: dict[str, Any]  # state of the gradient scaler; empty unless `train_cfg.amp` is fp16
+    part_of_epoch: dict[str, Any]  # fields of `PartOfEpoch`; only if training stopped within an epoch
 
 
 def save_checkpoint(
     state: Mapping[str, Any], is_best: bool, file_folder: str, file_name: str = "checkpoint.pth.tar"
 ) -> None:
-    """Writes `state` to `file_folder/file_name`; a crash in between leaves the old file. With `is_best` a second
-    file `model_best.pth.tar` holds what evaluation needs, without optimizer and scheduler."""
+    """Writes `state` to `file_folder/file_name` atomically: after a crash the old file is still there.
+
+    With `is_best`, also writes `model_best.pth.tar`, without optimizer and scheduler.
+    """
     folder = Path(file_folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write(state, folder / file_name)
@@ -54,12 +56,12 @@ def _write(state: Mapping[str, Any], path: Path) -> None:
 
 
 def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
-    """Reads a checkpoint onto the CPU.
+    """Reads a checkpoint onto the CPU, without executing pickled code.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is damaged, holds code (pickled objects other than plain data and tensors), or is not
-            a dict with `state_dict`.
+        ValueError: the file is damaged, holds pickled objects other than plain data and tensors, or is not a dict
+            with `state_dict`.
     """
     path = Path(path)
     if not path.is_file():
@@ -71,11 +73,11 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
             f"{path}: damaged or not a checkpoint, or it holds Python objects that could run code when loaded; only "
             f"tensors and plain data are read ({_first_line(error)})"
         ) from None
-    except Exception as error:  # damaged files make torch raise many kinds
+    except Exception as error:  # torch raises many exception types for damaged files
         raise ValueError(f"{path}: damaged or not a checkpoint: {_first_line(error)}") from None
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        found = list(checkpoint)[:5] if isinstance(checkpoint, dict) else type(checkpoint).__name__
-        raise ValueError(f"{path}: expected a dict with the key 'state_dict', found {found}")
+        content = list(checkpoint)[:5] if isinstance(checkpoint, dict) else type(checkpoint).__name__
+        raise ValueError(f"{path}: expected a dict with the key 'state_dict', found {content}")
     return cast(Checkpoint, checkpoint)
 
 
@@ -85,11 +87,15 @@ def _first_line(error: Exception) -> str:
 
 
 def find_checkpoint(path: str | os.PathLike, epoch: int = -1) -> Path:
-    """The checkpoint that `path` means: a file itself, or in a folder that of `epoch` (> 0), else the one of the
-    highest epoch, else `last.pth.tar`.
+    """Resolves a path to a checkpoint file.
+
+    Args:
+        path: a checkpoint file, which is returned as it is, or a run folder.
+        epoch: > 0: the folder's checkpoint of this epoch; else the numbered checkpoint of the highest epoch or, without
+            any, `last.pth.tar`.
 
     Raises:
-        FileNotFoundError: names what the folder holds.
+        FileNotFoundError: no such checkpoint; lists the epochs that the folder has.
     """
     path = Path(path)
     if path.is_file():
@@ -110,15 +116,18 @@ def find_checkpoint(path: str | os.PathLike, epoch: int = -1) -> Path:
 
 
 def load_state(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str = "checkpoint") -> None:
-    """Loads weights, with or without the prefix of `nn.DataParallel` on either side.
+    """Loads weights into a model. Model and file may each have the prefix of `nn.DataParallel` or not.
+
+    Args:
+        source: names the file in error messages.
 
     Raises:
-        ValueError: names or shapes differ; lists the differences, most telling first.
+        ValueError: names or shapes differ; lists differing shapes first, then missing and surplus names.
     """
-    own = model.state_dict()
-    wants_prefix = bool(own) and all(name.startswith(PREFIX) for name in own)
+    model_state = model.state_dict()
+    wants_prefix = bool(model_state) and all(name.startswith(PREFIX) for name in model_state)
     given = {name.removeprefix(PREFIX): value for name, value in state_dict.items()}
-    expected = {name.removeprefix(PREFIX) if wants_prefix else name: value for name, value in own.items()}
+    expected = {name.removeprefix(PREFIX) if wants_prefix else name: value for name, value in model_state.items()}
     problems = [
         f"{name}: shape {tuple(given[name].shape)} in the file, {tuple(expected[name].shape)} in the model"
         for name in given.keys() & expected.keys()

@@ -11,16 +11,16 @@ from torch import nn
 
 logger = logging.getLogger(__name__)
 
-EMA_TRAP = 0.05  # share of the initial weights in the average above which a run warns
+EMA_TRAP = 0.05  # a run warns if the initial weights make up more than this share of the average
 
 
 class ModelEma(nn.Module):
-    """Exponential moving average of every tensor of a model's state dict, in `module`.
+    """Exponential moving average (EMA) of every tensor in a model's state dict. `module` is the averaged model.
 
     Args:
-        decay: weight of the average in an update.
-        ramp: use min(decay, (1 + t) / (10 + t)) at update t, from 0. Without it the average starts as a copy of
-            the initial weights, which at decay .999 still make up 70 % of it after 350 updates.
+        decay: weight of the old average in an update.
+        ramp: at update t = 0, 1, ... use decay min(decay, (1 + t) / (10 + t)). Without it, the initial weights still
+            make up 70 % of the average after 350 updates at decay 0.999.
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.999, device: Any = None, *, ramp: bool = False) -> None:
@@ -33,18 +33,18 @@ class ModelEma(nn.Module):
             self.module.to(device)
 
     def current_decay(self) -> float:
-        """The average's weight in the next update."""
+        """Decay of the next update."""
         ramped = (1 + self.num_updates) / (10 + self.num_updates)
         return min(self.decay, ramped) if self.ramp else self.decay
 
     def initial_weight(self, num_updates: int | None = None) -> float:
-        """Share of the initial weights that is left in the average after `num_updates` (default: those made)."""
+        """Weight of the initial weights in the average after `num_updates` (default: the updates made so far)."""
         count = self.num_updates if num_updates is None else num_updates
         return 0.0 if self.ramp else self.decay**count
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Moves the average towards `model`; tensors of integers are copied."""
+        """average = decay * average + (1 - decay) * model; integer tensors are copied."""
         decay = self.current_decay()
         averages, values = [], []
         pairs = zip(self.module.state_dict().values(), model.state_dict().values(), strict=True)
@@ -60,12 +60,13 @@ class ModelEma(nn.Module):
 
     @torch.no_grad()
     def set(self, model: nn.Module) -> None:
-        """Restarts the average from `model`."""
+        """Sets the average to the weights of `model` and restarts the count of updates."""
         self.module.load_state_dict(model.state_dict())
         self.num_updates = 0
 
 
 def warn_about_ema(ema: ModelEma) -> None:
+    """Warns if the average still consists of the initial weights to a large part."""
     share = ema.initial_weight()
     if share > EMA_TRAP:
         logger.warning(

@@ -24,16 +24,16 @@ T = TypeVar("T")
 
 
 class PartOfEpoch(NamedTuple):
-    """What was done of an epoch in which training was stopped."""
+    """Progress within an epoch in which training was stopped."""
 
-    iterations: int
+    iterations: int  # completed ones
     length: int  # iterations of the whole epoch
-    totals: dict[str, float]  # sums of the losses
-    rng_states: list[Tensor]  # of torch, one a process
+    totals: dict[str, float]  # sum of each loss over the completed iterations
+    rng_states: list[Tensor]  # torch's generator in each process
 
 
 class StoppedInEpoch(Exception):  # noqa: N818 (not an error)
-    """Somebody has asked training to stop; `part` is what was done."""
+    """Training was asked to stop within an epoch; `part` is the progress."""
 
     def __init__(self, part: PartOfEpoch) -> None:
         super().__init__(part.iterations)
@@ -51,12 +51,12 @@ def train_one_epoch(
     tb_writer: Any = None,
     print_freq: int = 20,
 ) -> dict[str, float]:
-    """ActionFormer's function: `train_epoch` with the parts of an `Updater` one by one.
+    """`train_epoch` under the signature of ActionFormer's function.
 
     Args:
         curr_epoch: from 0.
         clip_grad_l2norm: bound of the gradient's norm; <= 0: none.
-        tb_writer: of TensorBoard, or None.
+        tb_writer: TensorBoard's `SummaryWriter`, or None.
         print_freq: iterations from one log line and TensorBoard entry to the next.
 
     Returns:
@@ -78,22 +78,21 @@ def train_epoch(
     part: PartOfEpoch | None = None,
     stop: StopRequest | None = None,
 ) -> dict[str, float]:
-    """Trains on every batch of `loader` once; the schedule advances with every iteration.
+    """Trains on every batch of `loader` once; the learning rate changes after every iteration.
 
     Args:
-        epoch: from 0; decides the order and the crops of a seeded loader.
-        accumulate: equal parts of a batch that go through the network one after another; their gradients are averaged.
-            The loss normaliser then follows the parts.
+        epoch: from 0; seeds the order and the crops of a loader of `make_data_loader`.
+        accumulate: see `train_cfg.accumulate`.
         tb_writer, print_freq: see `train_one_epoch`.
-        progress: show a bar (on a terminal).
-        part: what was done of this epoch before an interruption; needs a loader of `make_data_loader`.
-        stop: asked after every iteration.
+        progress: show a progress bar (on a terminal only).
+        part: progress within this epoch before an interruption; needs a loader of `make_data_loader`.
+        stop: checked after every iteration.
 
     Returns:
         Mean of every loss over the epoch.
 
     Raises:
-        StoppedInEpoch: `stop` said so before the last iteration.
+        StoppedInEpoch: a stop was requested before the last iteration.
         NonFiniteLossError: names the iteration, the losses and the videos of the batch.
     """
     done, length = 0 if part is None else part.iterations, len(loader)
@@ -124,12 +123,12 @@ def train_epoch(
 
 
 class _IterationLog:
-    """Sums of the losses of an epoch; every `print_freq` iterations a log line and an entry for TensorBoard."""
+    """Adds up the losses of an epoch; every `print_freq` iterations writes a log line and TensorBoard scalars."""
 
     def __init__(self, updater: Updater, epoch: int, length: int, *, writer: Any, print_freq: int) -> None:
         self.updater, self.epoch, self.length, self.writer, self.print_freq = updater, epoch, length, writer, print_freq
         self.totals: dict[str, float] = {}
-        self.first = 0  # iteration at which this process began
+        self.first = 0  # first iteration of this process in the epoch
         self.began = time.perf_counter()
 
     def add(self, i: int, losses: dict[str, float]) -> None:
@@ -152,8 +151,11 @@ class _IterationLog:
 
 
 def until_stopped(loader: Iterable[T], stop: StopRequest | None) -> Iterator[T]:
-    """The batches of a loader. If a stop is asked for while one is awaited, the loader's workers may be gone with the
-    same signal: then this is the end instead of an error, unless other processes wait for this one."""
+    """Yields the batches of a loader.
+
+    The signal that requests a stop may also kill the loader's workers. In a run of one process their RuntimeError then
+    ends the iteration.
+    """
     batches = iter(loader)
     while True:
         try:

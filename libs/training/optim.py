@@ -1,4 +1,4 @@
-"""Optimizer, learning-rate schedule and exponential moving average of the weights."""
+"""Optimizer and learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ from libs.core.types import OptConfig
 
 
 def make_optimizer(model: nn.Module, opt: OptConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD. Weight decay acts on convolution weights only, not on biases, norms, scales and position
-    biases. Parameters are in ActionFormer's order (by full name), so that optimizer states can be exchanged."""
+    """AdamW or SGD.
+
+    Weight decay applies to the weights of convolutions and linear layers only. Each parameter group is sorted by full
+    name, as in ActionFormer, so that ActionFormer's optimizer states can be loaded.
+
+    Raises:
+        ValueError: `opt.type` is unknown.
+    """
     decay: dict[str, nn.Parameter] = {}
     no_decay: dict[str, nn.Parameter] = {}
     for module_name, module in model.named_modules():
@@ -37,12 +43,13 @@ def make_optimizer(model: nn.Module, opt: OptConfig) -> torch.optim.Optimizer:
 
 
 class IterationLR(LRScheduler):
-    """Learning rate as a closed form of the iteration: linear warm-up, then cosine or multistep.
+    """Learning rate as a function of the iteration: linear warm-up, then cosine or multistep.
 
     Args:
-        warmup_epochs, max_epochs: in iterations, under the names that ActionFormer's checkpoints use.
-        milestones: iterations after the warm-up at which the rate is multiplied by `gamma`; None: cosine.
-        eta_min: where the cosine ends.
+        warmup_epochs, max_epochs: numbers of iterations, named as in ActionFormer's checkpoints.
+        milestones: iterations, counted from the end of the warm-up, at which the rate is multiplied by `gamma`; None:
+            cosine.
+        eta_min: final rate of the cosine.
     """
 
     def __init__(
@@ -60,6 +67,7 @@ class IterationLR(LRScheduler):
         super().__init__(optimizer)
 
     def factor_at(self, iteration: int, base: float | Tensor) -> float | Tensor:
+        """Learning rate at an iteration for the base rate `base`."""
         if iteration < self.warmup_epochs:
             return base * iteration / max(self.warmup_epochs - 1, 1)
         step = iteration - self.warmup_epochs
@@ -72,7 +80,7 @@ class IterationLR(LRScheduler):
         return [self.factor_at(self.last_epoch, base) for base in self.base_lrs]
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Takes only the position and the base rates, so that ActionFormer's checkpoints serve as well."""
+        """Reads only `last_epoch` and `base_lrs`, the keys that ActionFormer's checkpoints have too."""
         self.last_epoch = state_dict["last_epoch"]
         self.base_lrs = list(state_dict["base_lrs"])
         self._last_lr = self.get_lr()
@@ -81,14 +89,19 @@ class IterationLR(LRScheduler):
 
 
 def total_epochs(opt: OptConfig) -> int:
-    """Epochs that a run trains: `early_stop_epochs`, or all with the warm-up."""
+    """Number of epochs of a run: `early_stop_epochs`, or else `epochs` plus the warm-up."""
     return opt.get("early_stop_epochs") or opt["epochs"] + (opt["warmup_epochs"] if opt["warmup"] else 0)
 
 
 def make_scheduler(
     optimizer: torch.optim.Optimizer, opt: OptConfig, num_iters_per_epoch: int, last_epoch: int = -1
 ) -> IterationLR:
-    """The schedule of the `opt` section. Without warm-up the cosine ends at 0, with it at 1e-8, as in ActionFormer."""
+    """Learning-rate schedule of the `opt` section. As in ActionFormer, the cosine ends at 1e-8; without warm-up,
+    at 0.
+
+    Raises:
+        ValueError: `last_epoch` is given, or `opt.schedule_type` is unknown.
+    """
     if last_epoch != -1:
         raise ValueError("make_scheduler: to resume, load the scheduler's state dict instead of passing last_epoch")
     if opt["schedule_type"] not in ("cosine", "multistep"):
@@ -100,6 +113,6 @@ def make_scheduler(
         warmup_epochs=warmup * num_iters_per_epoch,
         max_epochs=(opt["epochs"] + warmup) * num_iters_per_epoch,
         milestones=[step * num_iters_per_epoch for step in opt["schedule_steps"]] if multistep else None,
-        gamma=opt.get("schedule_gamma", 0.1),  # raw ActionFormer dicts with a cosine have none
+        gamma=opt.get("schedule_gamma", 0.1),  # missing in ActionFormer's own cosine configurations
         eta_min=1e-8 if opt["warmup"] else 0.0,
     )

@@ -1,4 +1,4 @@
-"""The state of a training run as a checkpoint, and back."""
+"""Training state -> checkpoint, and checkpoint -> training state or model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def training_state(epoch: int, updater: Updater, ema: ModelEma) -> Checkpoint:
-    """A checkpoint with ActionFormer's keys and, beyond them, what an exact resume needs. `epoch`: those completed."""
+    """A checkpoint after `epoch` completed epochs: ActionFormer's keys and the further keys for exact resuming."""
     scheduler = updater.scheduler
     return {
         "epoch": epoch,
@@ -39,7 +39,7 @@ def training_state(epoch: int, updater: Updater, ema: ModelEma) -> Checkpoint:
 
 
 def only_weights(state: Checkpoint) -> Checkpoint:
-    """A checkpoint without what only resuming needs."""
+    """A copy of a checkpoint without the keys that only resuming needs."""
     return {
         "epoch": state["epoch"],
         "state_dict": state["state_dict"],
@@ -50,8 +50,17 @@ def only_weights(state: Checkpoint) -> Checkpoint:
 
 
 def restore(path: Path, updater: Updater, ema: ModelEma, *, iters_per_epoch: int) -> tuple[int, PartOfEpoch | None]:
-    """Loads a checkpoint of ours or of ActionFormer's into everything. Returns the number of completed epochs, and what
-    was done of the next."""
+    """Loads a checkpoint, ours or ActionFormer's, into model, optimizer, schedule and averaged weights.
+
+    Args:
+        iters_per_epoch: iterations of an epoch now.
+
+    Returns:
+        The number of completed epochs, and the progress within the next one if training was stopped there.
+
+    Raises:
+        ValueError: keys are missing, or weights or optimizer belong to another configuration.
+    """
     model, optimizer = updater.model, updater.optimizer
     checkpoint = load_checkpoint(path)
     missing = [key for key in ("epoch", "state_dict_ema", "optimizer", "scheduler") if key not in checkpoint]
@@ -62,10 +71,10 @@ def restore(path: Path, updater: Updater, ema: ModelEma, *, iters_per_epoch: int
         )
     load_state(model, checkpoint["state_dict"], source=str(path))
     load_state(ema.module, checkpoint["state_dict_ema"], source=str(path))
-    own, given = (
+    present, stored = (
         {key for group in o["param_groups"] for key in group} for o in (optimizer.state_dict(), checkpoint["optimizer"])
     )
-    if {"betas", "momentum"} & own != {"betas", "momentum"} & given:
+    if {"betas", "momentum"} & present != {"betas", "momentum"} & stored:
         raise ValueError(f"{path}: its optimizer is of another kind than opt.type: '{type(optimizer).__name__}'")
     optimizer.load_state_dict(checkpoint["optimizer"])
     updater.scheduler.load_state_dict(checkpoint["scheduler"])
@@ -89,10 +98,11 @@ def restore(path: Path, updater: Updater, ema: ModelEma, *, iters_per_epoch: int
 
 
 def load_model(config: Config, path: str | Path, *, weights: str = "ema", checkpoint: Checkpoint | None = None) -> Any:
-    """The model of a resolved configuration with the weights of a checkpoint file, in evaluation mode, on the CPU.
+    """Builds the model of a resolved configuration, with the weights of a checkpoint, in evaluation mode on the CPU.
 
     Args:
-        checkpoint: the content of the file, instead of reading it.
+        weights: "ema" for the averaged weights, "raw" for the trained ones.
+        checkpoint: content of the file if it has been read already.
 
     Raises:
         ValueError: the checkpoint does not hold these weights, or belongs to another configuration.

@@ -1,4 +1,4 @@
-"""Whole runs of supervised training. What a run leaves behind is in `run_folder.py`."""
+"""Whole runs of supervised training. `run_folder.py` describes the files that a run writes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Run:
     """A supervised run that is ready to train.
 
     Attributes:
-        config: resolved, with what the data say (`train_cfg.head_empty_cls`).
+        config: resolved; `train_cfg.head_empty_cls` lists the classes without a training event.
         ckpt_freq: epochs from one numbered checkpoint to the next.
         print_freq: iterations from one log line to the next.
     """
@@ -55,15 +55,15 @@ class Run:
 
     @property
     def dataset(self) -> TALDataset:
-        found: TALDataset = self.loader.dataset  # type: ignore[assignment]  # or one of the user's own, like it
-        return found
+        dataset: TALDataset = self.loader.dataset  # type: ignore[assignment]  # a plug-in's has the same interface
+        return dataset
 
     @property
     def num_epochs(self) -> int:
         return total_epochs(self.config["opt"])
 
     def state(self, epoch: int, part: PartOfEpoch | None = None) -> Checkpoint:
-        """A checkpoint after `epoch` whole epochs and, where training was stopped in one, `part` of the next."""
+        """A checkpoint after `epoch` completed epochs and, if training was stopped, `part` of the next one."""
         state = training_state(epoch, self.updater, self.ema)
         if part is not None:
             state["part_of_epoch"] = part._asdict()
@@ -83,13 +83,18 @@ def train(
     """Supervised training of a resolved configuration.
 
     Args:
-        folder: of the run; must not hold a run already unless `resume` or `overwrite`.
-        resume: checkpoint or run folder to go on from; the end is the same as without the interruption.
+        folder: run folder; must not hold a run already unless `resume` or `overwrite` is given.
+        resume: checkpoint or run folder to resume from; the result is the same as without the interruption.
+        overwrite: delete the run that the folder holds.
         print_freq: iterations from one log line to the next.
-        ckpt_freq: epochs from one numbered checkpoint to the next. `last.pth.tar` is written after each.
+        ckpt_freq: epochs from one numbered checkpoint to the next; `last.pth.tar` is written after every epoch.
+        progress: show a progress bar (on a terminal only).
 
     Returns:
         The run folder.
+
+    Raises:
+        ValueError: the folder, the configuration or the data do not allow the run; names folder, key or video.
     """
     run_path = Path(folder)
     if distributed.is_main():
@@ -118,20 +123,20 @@ def train(
 
 
 def set_up(config: Config, *, resumed: Path | None, print_freq: int, ckpt_freq: int, progress: bool) -> Run:
-    """Data, network and optimizer of a resolved configuration, which is not changed.
+    """Builds data set, network and optimizer of a resolved configuration, which is not changed.
 
     Args:
-        resumed: folder of the run that goes on, whose classes the annotations must have; None: a new run.
+        resumed: folder of the run to resume; the annotations must have its classes. None: a new run.
 
     Raises:
-        ValueError: nothing to learn, or values that do not fit the data or the processes.
+        ValueError: there is nothing to learn, or values do not fit the data or the number of processes.
     """
     config = copy.deepcopy(config)
     device = select_device(config)
     generator = fix_random_seed(config["init_rand_seed"])
     annotations = None if resumed is None else read_as_run(config, resumed)
-    given = {} if annotations is None else {"annotations": annotations}
-    dataset = make_dataset(config["dataset_name"], True, config["train_split"], **config["dataset"], **given)
+    preloaded = {} if annotations is None else {"annotations": annotations}
+    dataset = make_dataset(config["dataset_name"], True, config["train_split"], **config["dataset"], **preloaded)
     check_events(dataset)
     train_cfg = config["train_cfg"]
     train_cfg["head_empty_cls"] = dataset.get_attributes()["empty_label_ids"]
@@ -149,7 +154,7 @@ def set_up(config: Config, *, resumed: Path | None, print_freq: int, ckpt_freq: 
         clip_grad_l2norm=train_cfg["clip_grad_l2norm"],
     )
     compile_network(model, config)
-    print_freq = min(print_freq, max(len(loader) - 1, 1))  # at least once an epoch
+    print_freq = min(print_freq, max(len(loader) - 1, 1))  # at least one log line per epoch
     return Run(
         config=config, loader=loader, updater=updater, ema=ema,
         ckpt_freq=ckpt_freq, print_freq=print_freq, progress=progress,
@@ -159,8 +164,16 @@ def set_up(config: Config, *, resumed: Path | None, print_freq: int, ckpt_freq: 
 def train_epochs(
     run: Run, folder: Path, epochs: range, part: PartOfEpoch | None, stop: StopRequest
 ) -> dict[str, float]:
-    """Trains these epochs, the first of them from `part` on, and writes records and checkpoints. Returns the losses of
-    the last one."""
+    """Trains the epochs of a range, writing records and checkpoints.
+
+    Args:
+        epochs: numbers from 0.
+        part: progress within the first of them before an interruption.
+        stop: checked after every iteration.
+
+    Returns:
+        Mean of every loss over the last epoch.
+    """
     config, scheduler, count = run.config, run.updater.scheduler, len(run.loader)
     losses: dict[str, float] = {}
     done = 0 if part is None else part.iterations
@@ -202,7 +215,7 @@ def train_epochs(
 
 
 def _save(run: Run, folder: Path, epoch: int) -> None:
-    """Checkpoints after `epoch` whole epochs."""
+    """Writes the checkpoints after `epoch` completed epochs."""
     state = run.state(epoch)
     save_checkpoint(state, False, str(folder), LAST)
     if epoch == run.num_epochs or (run.ckpt_freq > 0 and epoch % run.ckpt_freq == 0):

@@ -1,10 +1,11 @@
-"""The folder of a run: what it holds, and how it is written.
+"""The run folder: its files, and how they are written.
 
-`config.yaml` (resolved), `classes.json` (class name -> id), `run.json` (an entry per start: seed, commit, command,
-versions, data), `log.txt`, `metrics.jsonl` (a record an epoch, or every so many iterations), `logs/` (TensorBoard),
-`epoch_NNN.pth.tar` and `last.pth.tar`. An evaluation adds its detections, metrics and table, and `ground_truth.json`; a
-semi-supervised run `samples/`; `predict --threshold auto` the thresholds of a checkpoint. `run.lock` is held by the
-process that trains; the system frees it when that process ends, however it ends.
+* `config.yaml` (resolved), `classes.json` (class name -> id), `run.json` (per start: seed, commit, command, versions,
+  data), `log.txt`, `metrics.jsonl` (a record per epoch or per `semi_cfg.log_every` iterations), `logs/` (TensorBoard);
+* `epoch_NNN.pth.tar` and `last.pth.tar`; a semi-supervised run also writes `burn_in.pth.tar` and `samples/`;
+* an evaluation adds detections, metrics, a table and `ground_truth.json`, `predict --threshold auto` thresholds.
+
+The training process locks `run.lock`; the operating system releases the lock when the process ends.
 """
 
 from __future__ import annotations
@@ -32,28 +33,29 @@ from .run_identity import CLASSES, CONFIG, TrainingData, check_classes, data_of_
 logger = logging.getLogger(__name__)
 
 LAST = "last.pth.tar"
-GROUND_TRUTH = "ground_truth.json"  # of the videos that an evaluation looked at, an annotation file
+GROUND_TRUTH = "ground_truth.json"  # annotations of the evaluated videos
 LOCK = "run.lock"
-SAMPLES = "samples"  # folder of what a semi-supervised run samples on its way
+SAMPLES = "samples"  # folder of the snapshots of a semi-supervised run
 
 
 def folder_of_run(config: Config, config_path: str | Path, output: str | None) -> Path:
-    """output_folder / <name of the config file>_<output, or the time>."""
+    """`output_folder`/<name of the config file>_<`output`, or the current time if None>."""
     name = output or time.strftime("%Y-%m-%d_%H-%M-%S")
     return Path(config["output_folder"]) / f"{Path(config_path).stem}_{name}"
 
 
 def resume_point(path: str | Path) -> Path:
-    """The checkpoint to go on from: a file itself, or the newest in a run folder."""
+    """The checkpoint to resume from: `path` if it is a file, else `last.pth.tar` or the newest one of a run folder."""
     last = Path(path) / LAST
     return last if last.is_file() else find_checkpoint(path)
 
 
 def check_folder(folder: str | Path, *, resume: str | Path | None = None, overwrite: bool = False) -> None:
-    """Whether a run may use this folder. Nothing is made yet: a mistake that shows later leaves no empty folder.
+    """Checks that a run may use this folder, without creating it.
 
     Raises:
-        ValueError: it holds a run already; OSError: it cannot be written (names it).
+        ValueError: the folder holds a run already, and neither `resume` nor `overwrite` is given.
+        OSError: the folder cannot be written; names the folder.
     """
     folder = Path(folder)
     check_writable(folder)
@@ -64,38 +66,42 @@ def check_folder(folder: str | Path, *, resume: str | Path | None = None, overwr
 
 
 def check_writable(folder: Path) -> None:
-    """Raises OSError where a folder, or the nearest one above it that exists, cannot be written."""
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
+    """Raises OSError if `folder` or, where it does not exist yet, its nearest existing parent cannot be written."""
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise OSError(f"output folder {folder} cannot be written: {error.strerror}") from None
 
 
 def results_folder(checkpoint: Path) -> Path:
-    """Where what is made with a checkpoint file goes: beside it or, where that folder is read-only, into one of its
-    name below the current folder, with a warning."""
+    """Folder for results of a checkpoint: the checkpoint's own or, with a warning, `unwritable_instead` if that is
+    read-only.
+
+    Raises:
+        OSError: the current folder cannot be written either.
+    """
     try:
         check_writable(checkpoint.parent)
         return checkpoint.parent
     except OSError as error:
-        instead = unwritable_instead(checkpoint)
-        check_writable(instead)
-        instead.mkdir(exist_ok=True)
-        logger.warning("%s; results go to %s", error, instead)
-        return instead
+        substitute = unwritable_instead(checkpoint)
+        check_writable(substitute)
+        substitute.mkdir(exist_ok=True)
+        logger.warning("%s; results go to %s", error, substitute)
+        return substitute
 
 
 def unwritable_instead(checkpoint: Path) -> Path:
-    """The folder that stands in for a read-only one, see `results_folder`."""
+    """`<name of the run folder>_results` in the current folder, for results of a checkpoint in a read-only folder."""
     return Path.cwd() / f"{checkpoint.resolve().parent.name}_results"
 
 
 def clear_folder(folder: Path) -> None:
-    """Removes what an earlier run and its evaluations left in a run folder."""
+    """Deletes the files of an earlier run and its evaluations from a run folder."""
     names = (
         "*.pth.tar",
         "*_detections.json",
@@ -115,11 +121,12 @@ def clear_folder(folder: Path) -> None:
 
 
 def stem_of_results(checkpoint: Path, weights: str, *, data: str = "", folder: Path | None = None) -> Path:
-    """Beginning of the path of everything that is made with a checkpoint.
+    """Common prefix of the paths of all results of a checkpoint.
 
     Args:
+        weights: "ema" or "raw".
         data: see `name_of_other_data`.
-        folder: instead of the checkpoint's, see `results_folder`.
+        folder: see `results_folder`; None: the checkpoint's folder.
     """
     stem = f"{checkpoint.name.removesuffix('.pth.tar')}_{weights}"
     return (checkpoint.parent if folder is None else folder) / (stem + (f"_{data}" if data else ""))
@@ -133,15 +140,15 @@ def write_run_info(
     data: TrainingData | None = None,
     resumed: Path | None = None,
 ) -> None:
-    """`config.yaml`, `classes.json` (class name -> id), and `run.json`: a list with an entry for each start of the run.
+    """Writes `config.yaml` and `classes.json`, and appends an entry for this start to `run.json`.
 
     Args:
-        data: what `describe_data` says of the training data.
-        resumed: the folder of the run that goes on; None: a new run, whose classes replace those of one that never came
-            to a checkpoint.
+        label_ids: class name -> id.
+        data: training data, from `describe_data`.
+        resumed: folder of the run to resume; None: a new run, which overwrites `classes.json`.
 
     Raises:
-        ValueError: the folder is of a run with other classes.
+        ValueError: the run to resume has other classes.
     """
     known = read_label_ids(folder) if resumed is not None and (folder / CLASSES).is_file() else None
     if known is None:
@@ -149,10 +156,10 @@ def write_run_info(
     else:
         check_classes(label_ids, known, what="the training data", source=str(folder / CLASSES))
     path, old = folder / "run.json", folder / CONFIG
-    before = old.read_text(encoding="utf-8") if old.is_file() else None
+    old_text = old.read_text(encoding="utf-8") if old.is_file() else None
     dump_config(config, old)
     starts = load_json(path) if path.is_file() else []
-    if starts and before != old.read_text(encoding="utf-8"):
+    if starts and old_text != old.read_text(encoding="utf-8"):
         logger.warning("%s: the configuration differs from that of the last start and replaces it", folder)
     if resumed is not None:
         tell_changed_data(data_of_run(resumed), data or {}, resumed)
@@ -171,14 +178,14 @@ def write_run_info(
 
 
 def source_commit() -> str | None:
-    """Commit of the checkout that this file lies in, with "+changes" where files differ from it."""
+    """Git commit of this source tree, with "+changes" if tracked files differ; None outside a git checkout."""
     here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # not some other repository around an installed copy
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # fails for an installed copy inside another repository
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

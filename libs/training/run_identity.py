@@ -1,4 +1,4 @@
-"""What a run was trained on: its classes and its data, which whatever is read later is compared with."""
+"""Classes and training data of a run, and comparisons of later data with them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,21 @@ CLASSES = "classes.json"
 
 
 class TrainingData(TypedDict, total=False):
-    """What a run was trained on, as `run.json` has it. Empty where the run does not say."""
+    """The entry `data` of `run.json`. Empty if the run did not record its data."""
 
-    annotations: str  # file
-    sha256: str | None  # of the file; None: there is none
+    annotations: str  # path of the annotation file
+    sha256: str | None  # of the annotation file; None: no such file
     training_videos: int
     fps: list[float] | None  # the lowest and the highest frame rate
-    label_ids: dict[str, int] | None  # where one class stands for all: `classes.json` is empty then
+    label_ids: dict[str, int] | None  # class-agnostic data sets only, whose `classes.json` is empty
 
 
 def read_label_ids(folder: Path) -> dict[str, int] | None:
-    """Class name -> id of a run; None where the folder does not say."""
+    """Class name -> id of a run, from `classes.json`; None if the file is missing.
+
+    Raises:
+        ValueError: the file is not an object of names and ids.
+    """
     path = folder / CLASSES
     if not path.is_file():
         if (folder / CONFIG).is_file():
@@ -44,31 +48,42 @@ def read_label_ids(folder: Path) -> dict[str, int] | None:
 
 
 def read_classes(folder: Path) -> dict[int, str] | None:
-    """Class id -> name of a run; None where the folder does not say."""
+    """Class id -> name of a run, from `classes.json`; None if the file is missing."""
     ids = read_label_ids(folder)
     return None if ids is None else names_of(ids)
 
 
 def check_classes(label_ids: dict[str, int], known: dict[str, int], *, what: str, source: str) -> None:
-    """Raises ValueError where `label_ids`, of `what`, gives a class another id than `known`, of `source`, or names
-    others; tells which."""
+    """Checks that two mappings from class names to ids are equal.
+
+    Args:
+        label_ids: mapping to check; `what` names its origin.
+        known: expected mapping; `source` names its origin.
+
+    Raises:
+        ValueError: ids or names differ; lists the classes.
+    """
     if label_ids == known:
         return
     moved = [name for name in label_ids.keys() & known.keys() if label_ids[name] != known[name]]
     if moved:
         name = min(moved)
         raise ValueError(f"{what}: class '{name}' has id {label_ids[name]}, but {known[name]} in {source}")
-    if more := sorted(label_ids.keys() - known.keys()):
-        raise ValueError(f"{what}: classes {more} are not in {source}")
+    if surplus := sorted(label_ids.keys() - known.keys()):
+        raise ValueError(f"{what}: classes {surplus} are not in {source}")
     raise ValueError(f"{what}: no classes {sorted(known.keys() - label_ids.keys())}, which are in {source}")
 
 
 def read_as_run(config: Config, folder: Path) -> Annotations | None:
-    """The annotation file of a configuration, read with the classes of the run in `folder`: a file may lack classes and
-    ids, but not contradict them. None: the folder names no classes, or the data set reads its own files.
+    """Reads the annotation file of a configuration with the class ids of the run in `folder`.
+
+    The file may lack classes and ids of the run.
+
+    Returns:
+        None if the run recorded no classes, or the data set is a plug-in's, which reads its own files.
 
     Raises:
-        ValueError: a class with another id, or one that the run does not have; names it.
+        ValueError: the file gives a class another id, or has a class that the run does not have; names the class.
     """
     known = read_label_ids(folder) or (data_of_run(folder).get("label_ids") or {})
     if not known or config["dataset_name"] not in PRESETS:
@@ -79,8 +94,7 @@ def read_as_run(config: Config, folder: Path) -> Annotations | None:
 
 
 def describe_data(config: Config, dataset: Any) -> TrainingData:
-    """What a later start, or a prediction, is compared with: the annotation file, the number of training videos, their
-    frame rates."""
+    """Describes the training data for `run.json`."""
     file = config["dataset"]["json_file"]
     fps = {video.fps for video in getattr(dataset, "videos", []) if getattr(video, "fps", None)}
     default = config["dataset"]["default_fps"]
@@ -89,14 +103,13 @@ def describe_data(config: Config, dataset: Any) -> TrainingData:
         "annotations": str(file),
         "sha256": _digest(file),
         "training_videos": len(dataset),
-        "fps": [rates[0], rates[-1]] if rates else None,  # the lowest and the highest
-        # where one class stands for all, `classes.json` is empty
+        "fps": [rates[0], rates[-1]] if rates else None,
         "label_ids": dataset.label_dict if getattr(dataset, "class_agnostic", False) else None,
     }
 
 
 def data_of_run(folder: Path) -> TrainingData:
-    """What `describe_data` said at the last start of a run; empty where the folder does not say."""
+    """Training data at the last start of a run, from `run.json`; empty if not recorded."""
     path = folder / "run.json"
     starts = load_json(path) if path.is_file() else []
     last = starts[-1] if isinstance(starts, list) and starts else {}
@@ -104,39 +117,44 @@ def data_of_run(folder: Path) -> TrainingData:
 
 
 def trained_fps(config: Config, folder: Path) -> tuple[float, float] | None:
-    """The lowest and the highest frame rate of a run's training videos; None: the run does not say."""
+    """The lowest and the highest frame rate of a run's training videos; None if not recorded."""
     rates = data_of_run(folder).get("fps")
     if rates is None and config["dataset"]["default_fps"] is not None:
         rates = [config["dataset"]["default_fps"]] * 2
     return None if rates is None else (rates[0], rates[1])
 
 
-def tell_changed_data(before: TrainingData, now: TrainingData, folder: Path) -> None:
-    """Warns where a run goes on with other data than `describe_data` said before."""
-    then, at_present = dict(before), dict(now)
+def tell_changed_data(old: TrainingData, new: TrainingData, folder: Path) -> None:
+    """Warns if annotation file or number of training videos changed since the last start of the run in `folder`."""
+    old_values, new_values = dict(old), dict(new)
     for key, what in (("sha256", "content of the annotation file"), ("training_videos", "number of training videos")):
-        if key in then and key in at_present and then[key] != at_present[key]:
+        if key in old_values and key in new_values and old_values[key] != new_values[key]:
             logger.warning(
-                "%s: the %s has changed since the last start: %s then, %s now", folder, what, then[key], at_present[key]
-            )
+                "%s: the %s has changed since the last start: %s then, %s now",
+                folder, what, old_values[key], new_values[key],
+            )  # fmt: skip
 
 
 def _digest(path: str | Path | None) -> str | None:
-    """SHA-256 of a file; None: there is none."""
+    """SHA-256 of a file; None if it does not exist."""
     if path is None or not Path(path).is_file():
         return None
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def name_of_other_data(config: Config, folder: Path) -> str:
-    """Empty where a run is evaluated on the data of its own configuration, else annotations and subsets by name.
-    Results on other data then stand beside the run's own."""
+    """Suffix that keeps results on other data apart from a run's own results.
+
+    Returns:
+        "" if the run in `folder` was configured with the annotations and `val_split` of `config`, else the name of the
+        annotation file, the subsets and the first digits of the file's SHA-256.
+    """
     path = folder / CONFIG
     if not path.is_file():
         return ""
-    own = read_yaml(path)
-    same = sorted(config["val_split"]) == sorted(own.get("val_split", []))
-    file, own_file = config["dataset"]["json_file"], own.get("dataset", {}).get("json_file")
-    if same and (file == own_file or _digest(file) == _digest(own_file)):
+    run_config = read_yaml(path)
+    same = sorted(config["val_split"]) == sorted(run_config.get("val_split", []))
+    file, run_file = config["dataset"]["json_file"], run_config.get("dataset", {}).get("json_file")
+    if same and (file == run_file or _digest(file) == _digest(run_file)):
         return ""
     return "-".join([Path(file).stem, *sorted(config["val_split"]), (_digest(file) or "")[:6]])

@@ -1,4 +1,4 @@
-"""What a training run writes while it runs: TensorBoard, `metrics.jsonl` and `log.txt`."""
+"""Logs of a training run: TensorBoard, `metrics.jsonl` and `log.txt`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from libs.core.types import Config
 
 
 def write_hyper_parameters(folder: Path, config: Config, name: str, metrics: dict[str, float], *, step: int) -> None:
-    """An entry in TensorBoard's table of hyper-parameters: the values of a configuration and what came out at `step`
-    (epoch or iteration), under `logs/<name>`. A folder that is not a run's stays without."""
+    """Adds an entry to TensorBoard's table of hyper-parameters, in `logs/<name>`. Does nothing without a `logs` folder.
+
+    Args:
+        config: values of the hyper-parameters.
+        metrics: results at `step` (epoch or iteration).
+    """
     logs = folder / "logs"
     if not logs.is_dir():
         return
-    shutil.rmtree(logs / name, ignore_errors=True)  # of an earlier evaluation
+    shutil.rmtree(logs / name, ignore_errors=True)  # the entry of an earlier evaluation
     with SummaryWriter(str(logs / name)) as writer:
         for summary in hparams(_flatten(config), metrics):
             writer.file_writer.add_summary(summary)
@@ -32,7 +36,7 @@ def write_hyper_parameters(folder: Path, config: Config, name: str, metrics: dic
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
-    """Dotted keys -> numbers and strings."""
+    """Nested dict -> flat dict with dotted keys; other values than numbers and strings become strings."""
     flat: dict[str, bool | int | float | str] = {}
     for key, value in config.items():
         if isinstance(value, dict):
@@ -44,12 +48,12 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | in
 
 
 class RunLog:
-    """Everything a training run writes while it runs: TensorBoard, `metrics.jsonl` and `log.txt`.
+    """Opens the logs of a training run: TensorBoard, `metrics.jsonl` and `log.txt`.
 
     Args:
-        key: what a record counts, "epoch" or "iteration".
-        start: records up to here are kept from before an interruption.
-        purge_step: TensorBoard's steps from here on are written again.
+        key: unit of the records, "epoch" or "iteration".
+        start: epoch or iteration from which the run continues; later records of an interrupted run are deleted.
+        purge_step: TensorBoard hides earlier entries from this step on.
     """
 
     def __init__(self, folder: Path, *, key: str, start: int, purge_step: int) -> None:
@@ -66,7 +70,8 @@ class RunLog:
         self.old_levels = [package.level for package in self.loggers]
         for package in self.loggers:
             package.addHandler(self.handler)
-            package.setLevel(min(package.getEffectiveLevel(), logging.INFO))  # the file has every line, quiet or not
+            # `log.txt` has INFO lines even with --quiet
+            package.setLevel(min(package.getEffectiveLevel(), logging.INFO))
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -77,11 +82,12 @@ class RunLog:
         self.handler.close()
 
     def record(self, values: Mapping[str, object]) -> None:
+        """Appends a line to `metrics.jsonl`."""
         with open(self.metrics_path, "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
 
 def format_time_left(began: float, done: int, total: int) -> str:
-    """hh:mm:ss until `total` steps are done, of which `done` took the time since `began` (perf_counter)."""
+    """Remaining time as hh:mm:ss, if `done` of `total` steps took the time since `began` (`time.perf_counter`)."""
     left = (time.perf_counter() - began) / max(done, 1) * (total - done)
     return time.strftime("%H:%M:%S", time.gmtime(left))

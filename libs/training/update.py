@@ -1,4 +1,4 @@
-"""One update of a network's weights: the same for supervised and for semi-supervised training."""
+"""One update of a network's weights, for supervised and semi-supervised training."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Updater:
-    """Backward pass, gradients of all processes, clipping, optimizer step, schedule, averaged weights.
+    """Backward pass, sum of gradients over processes, clipping, optimizer step, schedule and EMA update.
 
     Args:
-        ema: averaged weights that follow; None: there are none.
-        scaler: of the loss, for float16; where a gradient overflows, it skips the step and lowers the scale. None: the
-            loss is not scaled.
+        model: a detector.
+        scheduler: learning-rate schedule; `step()` is called once per update.
+        ema: averaged weights to update, or None.
+        scaler: gradient scaler for fp16; if a gradient overflows, the scaler skips the optimizer step and lowers the
+            scale. None: the loss is not scaled.
         clip_grad_l2norm: bound of the gradient's norm; <= 0: none.
     """
 
@@ -40,7 +42,7 @@ class Updater:
         scaler: torch.amp.GradScaler | None = None,
         clip_grad_l2norm: float = -1,
     ) -> None:
-        self.model: Any = model  # a detector: it also has `device` and `loss_normalizer`
+        self.model: Any = model  # a detector also has `device` and `loss_normalizer`
         self.optimizer, self.scheduler, self.ema = optimizer, scheduler, ema
         self.scaler = torch.amp.GradScaler(enabled=False) if scaler is None else scaler
         self.bound = clip_grad_l2norm if clip_grad_l2norm > 0 else float("inf")
@@ -54,28 +56,28 @@ class Updater:
         epoch: int,
         iteration: int,
     ) -> dict[str, float]:
-        """Learns from the parts of a batch, one after another; their gradients are averaged.
+        """Makes one update from the parts of a batch, whose gradients are averaged.
 
         Args:
-            losses_of: the losses of a part, `final_loss` among them, which is differentiated.
-            videos, epoch, iteration: of the batch, for error messages; epoch and iteration count from 0.
+            losses_of: part -> scalar losses by name; `final_loss` is differentiated.
+            videos, epoch, iteration: for error messages; epoch and iteration count from 0.
 
         Returns:
-            Mean of every loss over the parts, of all processes together.
+            Every loss: mean over the parts, sum over the processes.
 
         Raises:
-            NonFiniteLossError: names the iteration, the losses and the videos. The weights are as before.
+            NonFiniteLossError: names the iteration, the losses and the videos. The weights have not changed.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        own: dict[str, float] = {}
+        process_values: dict[str, float] = {}
         for part in parts:
             losses = losses_of(part)
             self.scaler.scale(losses["final_loss"] / len(parts)).backward()
             for name, loss in losses.items():
-                own[name] = own.get(name, 0.0) + float(loss.detach()) / len(parts)
+                process_values[name] = process_values.get(name, 0.0) + float(loss.detach()) / len(parts)
         distributed.sum_gradients(self.model.parameters())
         self.scaler.unscale_(self.optimizer)
-        values = distributed.total(own)
+        values = distributed.total(process_values)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.bound)
         overflow = {} if self.scaler.is_enabled() else {"gradient norm": float(norm)}
         check_finite(values | overflow, videos, epoch, iteration)
@@ -88,7 +90,7 @@ class Updater:
 
 
 def check_finite(values: dict[str, float], videos: Sequence[VideoItem], epoch: int, iteration: int) -> None:
-    """Raises `NonFiniteLossError` where a value is NaN or infinite; epoch and iteration count from 0."""
+    """Raises `NonFiniteLossError` if a value is NaN or infinite; epoch and iteration count from 0."""
     if all(value - value == 0 for value in values.values()):  # inf - inf and nan - nan are nan
         return
     raise NonFiniteLossError(

@@ -1,8 +1,7 @@
-"""Our own kernels for CPUs, and the switch in front of them.
+"""Our own CPU kernels, and the switch that enables them.
 
-The environment variable `ACTIONFORMER_NT_CPU_KERNELS` names the kernels to use, separated by commas; "none" turns all
-of them off. Without the variable those are used that save time on this processor. A program or a test can also replace
-`enabled` while it runs.
+The environment variable `ACTIONFORMER_NT_CPU_KERNELS` lists the enabled kernels, separated by commas; "none" disables
+all. By default the kernels that are faster than torch's on this processor are enabled. Code may also assign `enabled`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ VARIABLE = "ACTIONFORMER_NT_CPU_KERNELS"
 KERNELS = frozenset(
     {
         "block_attention",  # windowed attention without gradients
-        "block_attention_training",  # the same with a backward pass of its own
+        "block_attention_training",  # windowed attention with gradients
         "depthwise",  # depthwise convolution
         "few_channels",  # convolution to few output channels
         "winograd",  # convolution with kernel 3
@@ -25,16 +24,21 @@ KERNELS = frozenset(
 
 
 def kernels_for(capability: str) -> frozenset[str]:
-    """Kernels that save time with these vector instructions (as PyTorch names them): with AVX-512 PyTorch's own
-    convolution is faster than Winograd's (docs/benchmarks/cpu_kernels.md)."""
+    """Kernels that are faster than torch's with these vector instructions: all, except Winograd under AVX-512.
+
+    Measurements: docs/benchmarks/cpu_kernels.md.
+
+    Args:
+        capability: from `torch.backends.cpu.get_cpu_capability`.
+    """
     return KERNELS - {"winograd"} if capability == "AVX512" else KERNELS
 
 
 def read_kernels(value: str | None) -> frozenset[str]:
-    """Kernels named by the environment variable, or the default without it.
+    """Parses the value of the environment variable; None (not set) gives the default.
 
     Raises:
-        ValueError: a name that no kernel has.
+        ValueError: unknown kernel.
     """
     if value is None:
         return kernels_for(torch.backends.cpu.get_cpu_capability())
@@ -48,8 +52,7 @@ enabled = read_kernels(os.environ.get(VARIABLE))
 
 
 def use_own_kernel(kernel: str, x: Tensor) -> bool:
-    """True on a CPU outside autocast and torch.compile, the only place where our own kernels are used; False there too
-    for a kernel that has been turned off."""
+    """Whether to run `kernel` on `x`: on a CPU, outside autocast and torch.compile, if the kernel is enabled."""
     if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return False
     return kernel in enabled

@@ -1,7 +1,7 @@
 """Convolutions over time with "same" padding, faster on CPUs than torch's.
 
-Features are (B, C, T), as everywhere, but should lie in memory as (B, T, C): layer norms and pointwise convolutions,
-most of the network, then read them without a copy. Any other layout gives the same result, slower.
+Features have the shape (B, C, T) but should lie in memory as (B, T, C): layer norms and pointwise convolutions, which
+make up most of the network, then need no copy. Other memory layouts give the same result, more slowly.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch.autograd.function import once_differentiable
 from . import use_own_kernel
 from .winograd import WinogradConv3
 
-FEW_CHANNELS = 64  # convolutions to fewer channels are not worth Winograd's sums
+FEW_CHANNELS = 64  # below this number of output channels Winograd's algorithm does not pay
 
 
 def own_conv1d(x: Tensor, conv: nn.Conv1d) -> Tensor | None:
-    """`conv`, which pads by half its kernel, on (B, C, T); None where torch's convolution is to be used."""
+    """Applies a "same"-padded convolution to (B, C, T) with our own kernel; None if torch's has to be used."""
     (kernel,), (stride,) = conv.kernel_size, conv.stride
     if conv.groups == conv.in_channels == conv.out_channels:
         name = "depthwise"
@@ -42,7 +42,7 @@ def own_conv1d(x: Tensor, conv: nn.Conv1d) -> Tensor | None:
 
 
 class DepthwiseConv(torch.autograd.Function):
-    """(B, T, C) features, (C, 1, K) weights -> (B, ceil(T / stride), C); K odd."""
+    """Depthwise convolution: features (B, T, C), weights (C, 1, K) with K odd -> (B, ceil(T / stride), C)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -50,8 +50,8 @@ class DepthwiseConv(torch.autograd.Function):
         ctx.stride = stride
         taps = weight[:, 0].t().contiguous()  # (K, C)
         out = x[:, ::stride] * taps[len(taps) // 2]
-        for tap, where, source in _reach(taps, x.shape[1], stride):
-            out[:, where].addcmul_(x[:, source], taps[tap])
+        for tap, outputs, inputs in _tap_ranges(taps, x.shape[1], stride):
+            out[:, outputs].addcmul_(x[:, inputs], taps[tap])
         return out
 
     @staticmethod
@@ -67,27 +67,27 @@ class DepthwiseConv(torch.autograd.Function):
             grad_x[:, :: ctx.stride] = grad * taps[middle]
         grad_taps = torch.zeros_like(taps)
         grad_taps[middle] = (grad * x[:, :: ctx.stride]).sum((0, 1))
-        for tap, where, source in _reach(taps, x.shape[1], ctx.stride):
-            grad_x[:, source].addcmul_(grad[:, where], taps[tap])
-            grad_taps[tap] = (grad[:, where] * x[:, source]).sum((0, 1))
+        for tap, outputs, inputs in _tap_ranges(taps, x.shape[1], ctx.stride):
+            grad_x[:, inputs].addcmul_(grad[:, outputs], taps[tap])
+            grad_taps[tap] = (grad[:, outputs] * x[:, inputs]).sum((0, 1))
         return grad_x, grad_taps.t()[:, None], None
 
 
-def _reach(taps: Tensor, length: int, stride: int) -> list[tuple[int, slice, slice]]:
-    """For every tap but the middle one: the tap, the outputs it adds to, and the inputs it reads."""
-    found, middle, count = [], len(taps) // 2, -(-length // stride)
+def _tap_ranges(taps: Tensor, length: int, stride: int) -> list[tuple[int, slice, slice]]:
+    """For every tap except the middle one: its index, the outputs that it contributes to, and the inputs it reads."""
+    ranges, middle, count = [], len(taps) // 2, -(-length // stride)
     for tap in range(len(taps)):
         offset = tap - middle
-        low = max(0, -(offset // stride))  # first output whose input is there
+        low = max(0, -(offset // stride))  # first output whose input exists
         high = min(count, (length - 1 - offset) // stride + 1)
         if offset and low < high:
             first = low * stride + offset
-            found.append((tap, slice(low, high), slice(first, (high - 1) * stride + offset + 1, stride)))
-    return found
+            ranges.append((tap, slice(low, high), slice(first, (high - 1) * stride + offset + 1, stride)))
+    return ranges
 
 
 def _by_taps(x: Tensor, weight: Tensor) -> Tensor:
-    """(B, T, I), (O, I, K) -> (B, T, O): one matrix product for all taps; the results are shifted and added."""
+    """Features (B, T, I), weights (O, I, K) -> (B, T, O): one matrix product for all taps, then shift and add."""
     kernel, length = weight.shape[2], x.shape[1]
     parts = F.linear(x, weight.permute(2, 0, 1).flatten(0, 1)).unflatten(2, (kernel, -1))  # (B, T, K, O)
     parts = F.pad(parts, (0, 0, 0, 0, kernel // 2, kernel // 2))

@@ -1,7 +1,7 @@
-"""Convolution with kernel 3 by Winograd's minimal filtering F(2, 3) (Lavin and Gray, 2016), for 32-bit CPUs.
+"""Convolution with kernel 3 by Winograd's minimal filtering F(2, 3) (Lavin and Gray, 2016), in float32 on CPUs.
 
-Two neighbouring outputs share four products of sums instead of six products, so that the matrix products, which are
-nearly all of the work, shrink by a third. With inputs d0 .. d3 and weights a, b, c:
+Two neighbouring outputs need four products instead of six, so the matrix products, nearly all of the work, shrink by a
+third. With inputs d0 .. d3 and weights a, b, c:
 
     m0 = (d0 - d2) a,  m1 = (d1 + d2) (a + b + c) / 2,  m2 = (d2 - d1) (a - b + c) / 2,  m3 = (d1 - d3) c
     y0 = m0 + m1 + m2,  y1 = m1 - m2 - m3
@@ -16,26 +16,26 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-MOST_STEPS = 2048  # at a time
+MOST_STEPS = 2048  # outputs per chunk
 
 
 class WinogradConv3(torch.autograd.Function):
-    """(B, T, I) features, (O, I, 3) weights -> (B, T, O), with one zero on either side."""
+    """Features (B, T, I), weights (O, I, 3) -> (B, T, O), with zero padding."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         batch, length = x.shape[:2]
-        weights = _of_weights(weight)
+        weights = _transform_weights(weight)
         out = x.new_empty(batch, -(-length // 2), 2, weight.shape[0])
-        pieces = -(-length // MOST_STEPS)  # equal ones, so that the sums of a long video need little memory
-        size = 2 * -(-length // (2 * pieces))
+        chunks = -(-length // MOST_STEPS)  # of equal size; chunks bound the memory for the transformed inputs
+        size = 2 * -(-length // (2 * chunks))
         for start in range(0, length, size):
-            products = torch.bmm(_of_inputs(x, start, min(start + size, length)), weights)  # (4, B * pairs, O)
+            products = torch.bmm(_transform_inputs(x, start, min(start + size, length)), weights)  # (4, B * pairs, O)
             m0, m1, m2, m3 = products.unflatten(1, (batch, -1))
-            own = out[:, start // 2 : (start + size) // 2]
-            torch.add(m0, m1, out=own[:, :, 0]).add_(m2)
-            torch.sub(m1, m2, out=own[:, :, 1]).sub_(m3)
+            target = out[:, start // 2 : (start + size) // 2]
+            torch.add(m0, m1, out=target[:, :, 0]).add_(m2)
+            torch.sub(m1, m2, out=target[:, :, 1]).sub_(m3)
         return out.flatten(1, 2)[:, :length]
 
     @staticmethod
@@ -45,7 +45,7 @@ class WinogradConv3(torch.autograd.Function):
         batch, length, channels = x.shape
         grad = F.pad(grad, (0, 0, 0, length % 2))
         even, odd = grad.unflatten(1, (-1, 2)).unbind(2)  # gradients of y0 and y1
-        parts = grad.new_empty(4, *even.shape)  # of m0 .. m3
+        parts = grad.new_empty(4, *even.shape)  # gradients of m0 .. m3
         parts[0] = even
         torch.add(even, odd, out=parts[1])
         torch.sub(even, odd, out=parts[2])
@@ -54,23 +54,23 @@ class WinogradConv3(torch.autograd.Function):
 
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            g0, g1, g2, g3 = torch.bmm(parts, _of_weights(weight).transpose(1, 2)).unflatten(1, (batch, -1))
+            g0, g1, g2, g3 = torch.bmm(parts, _transform_weights(weight).transpose(1, 2)).unflatten(1, (batch, -1))
             padded = x.new_zeros(batch, g0.shape[1] + 1, 2, channels)
-            first, second = padded.unbind(2)  # d0, then d2 of the pair before; d1, then d3
+            first, second = padded.unbind(2)  # d0 and the previous pair's d2; d1 and the previous pair's d3
             first[:, :-1] = g0
             first[:, 1:] += (g1 + g2).sub_(g0)
             second[:, :-1] = g1.sub_(g2).add_(g3)
             second[:, 1:] -= g3
             grad_x = padded.flatten(1, 2)[:, 1 : 1 + length]
         if ctx.needs_input_grad[1]:
-            g0, g1, g2, g3 = torch.bmm(parts.transpose(1, 2), _of_inputs(x, 0, length))  # each (O, I)
+            g0, g1, g2, g3 = torch.bmm(parts.transpose(1, 2), _transform_inputs(x, 0, length))  # each (O, I)
             outer, inner = (g1 + g2).mul_(0.5), (g1 - g2).mul_(0.5)
             grad_weight = torch.stack([g0 + outer, inner, outer + g3], dim=2)
         return grad_x, grad_weight
 
 
-def _of_inputs(x: Tensor, start: int, stop: int) -> Tensor:
-    """(B, T, I) -> (4, B * pairs, I): the sums of inputs of every pair of the outputs start .. stop - 1."""
+def _transform_inputs(x: Tensor, start: int, stop: int) -> Tensor:
+    """Transformed inputs (B, T, I) -> (4, B * pairs, I), for the pairs of outputs in start .. stop - 1."""
     low, high = max(start - 1, 0), min(stop + 1, x.shape[1])
     padded = F.pad(x[:, low:high], (0, 0, low - start + 1, stop + 1 - high + (stop - start) % 2))
     first, second = padded.unflatten(1, (-1, 2)).unbind(2)
@@ -83,8 +83,8 @@ def _of_inputs(x: Tensor, start: int, stop: int) -> Tensor:
     return sums.flatten(1, 2)
 
 
-def _of_weights(weight: Tensor) -> Tensor:
-    """(O, I, 3) -> (4, I, O)."""
+def _transform_weights(weight: Tensor) -> Tensor:
+    """Transformed weights (O, I, 3) -> (4, I, O)."""
     a, b, c = weight.permute(2, 0, 1).contiguous()
     sums = a.new_empty(4, *a.shape)
     outer, inner = (a + c).mul_(0.5), b.mul_(0.5)
