@@ -88,7 +88,7 @@ def _train_semi(
 
 
 def _restore(trainer: SemiTrainer, run: SemiRun, resume: str | Path | None) -> Path | None:
-    """Restores the checkpoint to resume from, or that of a given burn-in.
+    """Restores the checkpoint to resume from, or `semi_cfg.burn_in_checkpoint`.
 
     Returns:
         Folder of the run to resume; None for a new run.

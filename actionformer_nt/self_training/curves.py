@@ -175,10 +175,10 @@ def measure(
         lam: lambda of the partition.
 
     Returns:
-        `segments`: pseudo segments; `located`: those that match a hidden event; `correct`, `wrong`: those of the
-        located ones whose target class is the event's class, or not; `in_positive`: those of the wrong ones whose true
-        class is a positive class; `in_negative`: those of the located ones whose true class is a negative class;
-        `events`: hidden events; `found`: those that a pseudo segment of their class matches.
+        `segments`: pseudo segments; `located`: pseudo segments that match a hidden event; `correct`, `wrong`: located
+        segments whose target class is, or is not, the class of the event; `in_positive`: wrong segments whose true
+        class is among the positive classes; `in_negative`: located segments whose true class is among the negative
+        classes; `events`: hidden events; `found`: hidden events that a pseudo segment of their class matches.
     """
     counts = dict.fromkeys(
         ("segments", "located", "correct", "events", "found", "wrong", "in_positive", "in_negative"), 0.0

@@ -35,8 +35,8 @@ class Geometry:
         """Maps segments (N, 2) of the video into a view of `num_steps` steps.
 
         Returns:
-            Segments (N', 2) clipped to the view, and a mask (N,) of the kept segments, those of which at least
-            `MIN_VISIBLE` is visible.
+            Segments (N', 2) clipped to the view, and a mask (N,) of the kept segments. A segment is kept if at
+            least the share `MIN_VISIBLE` of its length is visible.
         """
         moved = self(segments.flatten()).view(-1, 2)
         moved = torch.stack([moved.min(dim=1).values, moved.max(dim=1).values], dim=1)  # `flip` reverses time

@@ -1,6 +1,6 @@
-"""2-D embeddings of the features that the classifier sees: action against background, and classes among each other.
+"""2-D embeddings (principal components) of the class head's input features, for the report.
 
-Made after training, on a few videos of the test split with their ground truth, by principal components.
+They are computed after training, on a few videos of the test split, and coloured by ground truth.
 """
 
 from __future__ import annotations
@@ -22,21 +22,25 @@ from libs.datasets.labels import names_of
 from libs.training.resume import load_model
 from libs.training.run_folder import SAMPLES
 
-MAX_POINTS = 500  # of the events, and as many of the background
+MAX_POINTS = 500  # largest number of points in events, and of points in the background
 BACKGROUND = -1
 
 
 class Plane(TypedDict):
-    """Points in the plane of their first two principal components."""
+    """Features projected onto their first two principal components."""
 
-    points: list[tuple[float, float, int]]  # x, y in units of the larger standard deviation, and the label
-    explained: list[float]  # share of the variance on either axis
-    nearest: float | None  # share of points whose nearest point of another video, in all dimensions, is of their kind
+    points: list[tuple[float, float, int]]  # x, y in units of the larger standard deviation; label
+    explained: list[float]  # share of the variance along x and along y
+    nearest: float | None  # see `embed`
 
 
 def write_embeddings(config: Config, checkpoint: Path, annotations: Annotations) -> None:
-    """Writes `samples/embeddings.json` beside the checkpoint of a semi-supervised run, of the student's features.
-    Nothing where `semi_cfg.samples.videos` is 0."""
+    """Writes `samples/embeddings.json` for the student of a semi-supervised run, unless `semi_cfg.samples.videos` is 0.
+
+    Args:
+        checkpoint: in the run folder, which gets the file.
+        annotations: ground truth of the test split.
+    """
     count = semi_section(config).samples.videos
     if not count:
         return
@@ -53,31 +57,35 @@ def write_embeddings(config: Config, checkpoint: Path, annotations: Annotations)
         feats.append(x)
         labels.append(label_at(time, *dataset.events(index)))
         videos.append(np.full(len(x), number))
-    found = embed(np.concatenate(feats), np.concatenate(labels), np.concatenate(videos))
+    planes = embed(np.concatenate(feats), np.concatenate(labels), np.concatenate(videos))
     folder = checkpoint.parent / SAMPLES
     folder.mkdir(exist_ok=True)
     used = {int(i): names.get(int(i), str(i)) for i in np.unique(np.concatenate(labels)) if i != BACKGROUND}
-    (folder / "embeddings.json").write_text(json.dumps(found | {"labels": used}), encoding="utf-8")
+    (folder / "embeddings.json").write_text(json.dumps(planes | {"labels": used}), encoding="utf-8")
 
 
 def label_at(time: np.ndarray, segments: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Class of the shortest event around each time (T,), or BACKGROUND."""
+    """Class (P,) of the shortest event that contains each time, or BACKGROUND.
+
+    Args:
+        time: (P,); segments: (N, 2), in the same unit; labels: (N,).
+    """
     result = np.full(len(time), BACKGROUND)
-    for k in np.argsort(segments[:, 0] - segments[:, 1], kind="stable"):  # the longest first
+    for k in np.argsort(segments[:, 0] - segments[:, 1], kind="stable"):  # longest first
         result[(time >= segments[k, 0]) & (time <= segments[k, 1])] = labels[k]
     return result
 
 
 def embed(feats: np.ndarray, labels: np.ndarray, videos: np.ndarray) -> dict[str, Plane]:
-    """Two planes of principal components, of all chosen points and of those in events.
+    """Projects features onto principal components, after thinning them to `MAX_POINTS`.
 
     Args:
-        feats: (P, D); labels: (P,), BACKGROUND or a class; videos: (P,) numbers.
+        feats: (P, D); labels: (P,) class or BACKGROUND; videos: (P,) index of the point's video.
 
     Returns:
-        `foreground` and `classes`, each with `points` [x, y, label], `explained`, the share of the variance on either
-        axis, and `nearest`, the share of points whose nearest other point, in all dimensions and from another video,
-        is of the same kind (None without another video). Axes are scaled by the larger standard deviation.
+        `foreground`, of points in events and in the background, and `classes`, of points in events only. `nearest` is
+        the share of points whose nearest neighbour among the points of other videos, in all D dimensions, agrees in
+        being an event or not (`foreground`) or in its class (`classes`); None with a single video.
     """
     inside = _thin(np.flatnonzero(labels != BACKGROUND))
     rows = np.sort(np.concatenate([inside, _thin(np.flatnonzero(labels == BACKGROUND))]))
@@ -96,7 +104,7 @@ def _plane(feats: np.ndarray, labels: np.ndarray, kind: np.ndarray, videos: np.n
     x = feats.astype(np.float64) - feats.mean(axis=0, dtype=np.float64)
     u, s, _ = np.linalg.svd(x, full_matrices=False)
     u, s = np.pad(u, ((0, 0), (0, 2)))[:, :2], np.pad(s, (0, 2))
-    u = u * np.where(u[np.abs(u).argmax(axis=0), [0, 1]] < 0, -1, 1)  # a sign that does not depend on the library
+    u = u * np.where(u[np.abs(u).argmax(axis=0), [0, 1]] < 0, -1, 1)  # LAPACK libraries differ in the sign
     plane = u * s[:2] / max(s[0] / np.sqrt(len(x)), 1e-12)
     total = max(float((s**2).sum()), 1e-12)
     return {

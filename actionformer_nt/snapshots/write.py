@@ -1,9 +1,9 @@
-"""What a semi-supervised run keeps for its report, under `samples/` of the run folder.
+"""Snapshots of a semi-supervised run for its report, in `samples/` of the run folder.
 
-At a few moments the teacher looks at the same few unlabeled videos: `iteration_NNNNNNNN.json` holds its pseudo labels
-and, for some of them, the class distribution with its partition. At the end `predictions.json` holds the student's
-detections in these videos. Nothing here draws from training's generators or changes its state. Hidden labels are looked
-at only where `semi_cfg.log_hidden` asks for it, and go nowhere but into these files.
+At a few iterations, `iteration_NNNNNNNN.json` records the teacher's pseudo segments in the same few unlabeled videos
+and, for some of the segments, the class distribution with its partition. At the end, `predictions.json` records the
+student's detections in these videos. Snapshots neither use the random generators of training nor change its state.
+Hidden labels are read only if `semi_cfg.log_hidden` is true, and are written to these files only.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from libs.evaluation.detections import concatenate, make_detections, write_groun
 from libs.evaluation.predict import predict
 from libs.modeling.decode import to_seconds
 
-CODES = "tpna"  # of a class: target, positive, negative, ambiguous, the fields of `Partition`
-PER_VIDEO = 3  # class distributions
+CODES = "tpna"  # target, positive, negative, ambiguous: the fields of `Partition`, in order
+PER_VIDEO = 3  # class distributions recorded per video
 
 
 def moments(burn_in: int, iterations: int, count: int) -> set[int]:
-    """The end of the burn-in and `count` iterations at equal distances up to the end of self-training."""
+    """Iterations of the snapshots: the end of the burn-in, and `count` evenly spaced ones in self-training."""
     return {burn_in + round(k * iterations / count) for k in range(count + 1)} if iterations else set()
 
 
 def spread_out(size: int, count: int) -> list[int]:
-    """At most `count` of 0 .. size - 1, at equal distances."""
+    """At most `count` evenly spaced indices in 0 .. size - 1."""
     return list(range(size)) if size <= count else [k * size // count for k in range(count)]
 
 
@@ -46,12 +46,12 @@ class Distribution(TypedDict):
     segment: list[float]  # start and end, seconds
     score: float
     probs: list[float]  # (K,)
-    parts: str  # a letter of `CODES` for each class
-    truth: int | None  # hidden class, -1 where no event is; None: it must not be shown
+    parts: str  # a letter of `CODES` per class
+    truth: int | None  # hidden class, -1 without an event; None unless `semi_cfg.log_hidden`
 
 
 class SnapshotWriter:
-    """Writes the samples of a run into a folder whenever one of its moments has come."""
+    """Observer that writes the snapshots of a run into a folder, at the iterations of `moments`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,12 +73,12 @@ class SnapshotWriter:
 
 
 def _write_moment(snapshot: Snapshot, unlabeled: TALDataset, folder: Path, index: list[int]) -> None:
-    self_training = copy.deepcopy(snapshot.self_training)  # the teacher's look may move running means
+    self_training = copy.deepcopy(snapshot.self_training)  # a copy, because `pseudo_labels` may update running means
     assert self_training is not None
     names = names_of(snapshot.annotations.label_ids)
     parts, videos, distributions = [], {}, []
     for i in index:
-        video = unlabeled[SampleKey(i, 0)]  # the same part of it at every moment
+        video = unlabeled[SampleKey(i, 0)]  # epoch 0: the same crop in every snapshot
         (pseudo,) = self_training.pseudo_labels(snapshot.teacher, [video])
         segments = self_training.segments(pseudo)
         seconds = in_seconds(segments.segments, video)
@@ -100,18 +100,18 @@ def _write_moment(snapshot: Snapshot, unlabeled: TALDataset, folder: Path, index
 def _distributions(
     snapshot: Snapshot, self_training: SelfTraining, video: VideoItem, pseudo: Any
 ) -> list[Distribution]:
-    """The class distributions of some pseudo segments of a video, with their partition."""
+    """Class distributions, with their partition, of at most `PER_VIDEO` pseudo segments of a video."""
     segments, hidden = self_training.segments(pseudo), snapshot.hidden
     seconds, scores = in_seconds(segments.segments, video), segments.scores.cpu()
     truth = None if hidden is None else self_training.true_class(hidden, video, pseudo)
-    every, rows = self_training.probs(pseudo).flatten(0, -2), self_training.rows_of_segments(pseudo)
+    distributions, rows = self_training.probs(pseudo).flatten(0, -2), self_training.rows_of_segments(pseudo)
     return [
         {
             "video_id": video["video_id"],
             "segment": _round(seconds[k]),
             "score": round(float(scores[k]), 4),
-            "probs": _round(every[rows[k]]),
-            "parts": part_codes(every[rows[k]], snapshot.semi.lam),
+            "probs": _round(distributions[rows[k]]),
+            "parts": part_codes(distributions[rows[k]], snapshot.semi.lam),
             "truth": None if truth is None else int(truth[k] if truth.ndim == 1 else truth[0, rows[k]]),
         }
         for k in spread_out(len(scores), PER_VIDEO)
@@ -119,7 +119,7 @@ def _distributions(
 
 
 def _write_end(snapshot: Snapshot, folder: Path, ids: list[str]) -> None:
-    """The student's detections in the same videos and, where they may be shown, the hidden labels."""
+    """Writes the student's detections in the videos `ids` and, if `semi_cfg.log_hidden` is true, the hidden labels."""
     config, names = snapshot.config, names_of(snapshot.annotations.label_ids)
     dataset = make_dataset(
         config["dataset_name"], False, config["train_split"], **config["dataset"],
@@ -133,13 +133,13 @@ def _write_end(snapshot: Snapshot, folder: Path, ids: list[str]) -> None:
 
 
 def part_codes(probs: Tensor, lam: float) -> str:
-    """(K,) probabilities -> a letter of `CODES` for each class."""
+    """Class distribution (K,) -> a letter of `CODES` per class."""
     masks = torch.stack(list(partition(probs, lam)))  # (4, K)
     return "".join(CODES[k] for k in masks.int().argmax(dim=0).tolist())
 
 
 def in_seconds(steps: Tensor, video: VideoItem) -> Tensor:
-    """Steps of a sample's features -> seconds of the video, on the CPU."""
+    """Grid steps of a (cropped) sample -> seconds of its video, on the CPU."""
     return to_seconds(steps.cpu().float() + video["feat_start"], video)
 
 

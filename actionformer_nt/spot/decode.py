@@ -1,16 +1,18 @@
-"""Class and mask scores of a window -> candidate segments, without a loop over snippets or thresholds.
+"""Class and mask probabilities of a window -> candidate segments, without a loop over snippets or thresholds.
 
-Two kinds of candidates, each at several thresholds:
+A run is a maximal range of snippets above a threshold. There are two kinds of candidates, each for several thresholds:
 
-* every run of a row of the mask, with the classes that the row's snippet proposes;
-* every run of a class, with the rows of the mask that belong to its snippets.
+* the runs of every row of the mask, with the classes that the snippet of that row proposes;
+* the runs of every class, with the mask rows of the snippets in the run.
 
-The score is class probability times mask score. `class_score`: the probability is the mean over the run, or for a run
-of a mask that at the proposing snippet. `mask_score`: "mean" is the mean of the mask over the run; "iou" also counts
-what the rows mark outside of it, sum_in m / (|run| + sum_out m), so that a fragment scores less than the whole mask.
+The score of a candidate is its class probability times its mask score:
 
-The public code fills holes, which joins neighbouring instances, keeps one label per video, and gives full-length masks
-the score of a part; none of that is here.
+* class probability: mean over the run; with `class_score: query` and a run of a mask, the proposing snippet's;
+* mask score: mean of the mask over the run (`mean`), or sum_in m / (|run| + sum_out m) over the mask inside and outside
+  of the run (`iou`), which is lower for a fragment than for the whole mask.
+
+SPOT's public code fills holes, which joins neighbouring instances, keeps one label per video, and gives masks of full
+length the score of a part. This module does not.
 """
 
 from __future__ import annotations
@@ -26,10 +28,10 @@ from .targets import to_segments
 
 
 def runs(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Runs of True in each row of (R, T) -> their row (N,) and half-open range [a, b), (N, 2), row after row."""
+    """Runs of True in the rows of (R, T) -> row (N,) and half-open range [a, b), (N, 2), of each run, row by row."""
     edges = F.pad(x.to(torch.int8), (1, 1)).diff(dim=1)  # (R, T + 1)
     row, begin = (edges == 1).nonzero(as_tuple=True)
-    end = (edges == -1).nonzero(as_tuple=True)[1]  # as many in every row, in the same order
+    end = (edges == -1).nonzero(as_tuple=True)[1]  # each row has as many ends as begins, in the same order
     return row, torch.stack([begin, end], dim=1)
 
 
@@ -42,15 +44,17 @@ def decode(
     max_candidates: int | None = None,
     min_length: float = 0.0,
 ) -> Candidates:
-    """Candidates of one window of L valid snippets, best first; of a segment and label the best score only.
+    """Candidates of a window of L valid snippets, by falling score. Duplicates keep their best score.
 
     Args:
         probs: (L, C + 1) class probabilities, the background last.
         masks: (L, L) mask probabilities, row = query.
-        min_score: candidates score higher than this; min_length: and last longer, in snippets.
+        min_score: candidates have a higher score.
+        max_candidates: number of candidates to keep; None: all.
+        min_length: candidates are longer, in snippets.
 
     Returns:
-        Segments in steps of the window's grid: the range of snippets [a, b) is (a - 1/2, b - 1/2).
+        Segments in grid steps of the window; the range of snippets [a, b) becomes (a - 1/2, b - 1/2).
     """
     parts = [_mask_runs(probs, masks, options), _class_runs(probs, masks, options)]
     ranges, scores, labels = (torch.cat(columns) for columns in zip(*parts, strict=True))
@@ -62,7 +66,7 @@ def decode(
 
 
 def _mask_runs(probs: Tensor, masks: Tensor, options: DecodeSection) -> tuple[Tensor, Tensor, Tensor]:
-    """Ranges (N, 2), scores (N,) and labels (N,) from the rows of the mask."""
+    """Ranges (N, 2), scores (N,) and labels (N,) of the runs of mask rows."""
     best, classes = probs[:, :-1].topk(min(options.classes_per_snippet, probs.shape[1] - 1), dim=1)  # (L, K)
     proposed = best > options.snippet_threshold
     (query,) = proposed.any(dim=1).nonzero(as_tuple=True)  # (Q,)
@@ -70,14 +74,14 @@ def _mask_runs(probs: Tensor, masks: Tensor, options: DecodeSection) -> tuple[Te
     thresholds = rows.new_tensor(options.mask_thresholds)
     row, ranges = runs((rows[None] > thresholds[:, None, None]).flatten(0, 1))
     row = row % max(len(query), 1)
-    distinct = _distinct(row, ranges, len(probs))  # several thresholds give the same run
+    distinct = _distinct(row, ranges, len(probs))  # different thresholds may give the same run
     row, ranges = row[distinct], ranges[distinct]
     total = F.pad(rows.double().cumsum(dim=1), (1, 0))  # (Q, L + 1)
     inside = total[row, ranges[:, 1]] - total[row, ranges[:, 0]]
     size = (ranges[:, 1] - ranges[:, 0]).double()
     mean = inside / size if options.mask_score == "mean" else inside / (size + total[row, -1] - inside)
 
-    run, rank = proposed[query[row]].nonzero(as_tuple=True)  # one candidate for each class of the query
+    run, rank = proposed[query[row]].nonzero(as_tuple=True)  # one candidate per class that the query proposes
     label = classes[query[row[run]], rank]
     if options.class_score == "query":
         confidence = best[query[row[run]], rank]
@@ -87,7 +91,7 @@ def _mask_runs(probs: Tensor, masks: Tensor, options: DecodeSection) -> tuple[Te
 
 
 def _class_runs(probs: Tensor, masks: Tensor, options: DecodeSection) -> tuple[Tensor, Tensor, Tensor]:
-    """The same from the runs of each class."""
+    """Ranges (N, 2), scores (N,) and labels (N,) of the runs of classes."""
     action = probs[:, :-1].T  # (C, L)
     thresholds = probs.new_tensor(options.class_thresholds)
     lowest = min(options.class_thresholds, default=1.0)
@@ -97,23 +101,23 @@ def _class_runs(probs: Tensor, masks: Tensor, options: DecodeSection) -> tuple[T
     distinct = _distinct(row, ranges, len(probs))
     row, ranges = row[distinct], ranges[distinct]
     label, (begin, end) = active[row], ranges.unbind(1)
-    table = F.pad(masks.double().cumsum(0).cumsum(1), (1, 0, 1, 0))  # (L + 1, L + 1) sums of all that lies before
+    table = F.pad(masks.double().cumsum(0).cumsum(1), (1, 0, 1, 0))  # (L + 1, L + 1) summed-area table
     square = table[end, end] - table[begin, end] - table[end, begin] + table[begin, begin]
     size = (end - begin).double().square()
-    rows = table[end, -1] - table[begin, -1]  # of the whole rows of the run
+    rows = table[end, -1] - table[begin, -1]  # sum over the whole rows of the run
     mean = square / size if options.mask_score == "mean" else square / (size + rows - square)
     return ranges, _class_means(probs, label, ranges) * mean.to(probs.dtype), label
 
 
 def _class_means(probs: Tensor, label: Tensor, ranges: Tensor) -> Tensor:
-    """(N,) mean probability of a label over a range."""
+    """Mean probability (N,) of labels (N,) over ranges (N, 2)."""
     total = F.pad(probs.double().cumsum(dim=0), (0, 0, 1, 0))  # (L + 1, C + 1)
     mean = (total[ranges[:, 1], label] - total[ranges[:, 0], label]) / (ranges[:, 1] - ranges[:, 0])
     return mean.to(probs.dtype)
 
 
 def _distinct(group: Tensor, ranges: Tensor, length: int) -> Tensor:
-    """Index of one of each equal (group, range)."""
+    """Indices of the first of every set of equal (group, range) pairs."""
     key = (group * (length + 1) + ranges[:, 0]) * (length + 1) + ranges[:, 1]
     order = key.argsort(stable=True)
     key = key[order]
@@ -123,8 +127,8 @@ def _distinct(group: Tensor, ranges: Tensor, length: int) -> Tensor:
 
 
 def _best_of_equal(ranges: Tensor, scores: Tensor, labels: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of equal ranges and labels the best score; best first, in the given order where scores are equal."""
+    """Removes duplicates of (range, label), keeping the best score. Sorts by falling score, stably."""
     order = scores.argsort(descending=True, stable=True)
     ranges, scores, labels = ranges[order], scores[order], labels[order]
-    kept = _distinct(labels, ranges, length).sort().values  # the first of each, which has the best score
+    kept = _distinct(labels, ranges, length).sort().values  # the first duplicate has the best score
     return ranges[kept], scores[kept], labels[kept]

@@ -1,4 +1,4 @@
-"""Losses of SPOT's two branches, in float32 from logits, and each finite when there is nothing to learn from."""
+"""Losses of SPOT's class and mask branch, from logits, in float32. They are finite even without any target."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch import Tensor
 
 from libs.modeling.losses import softmax_class_loss
 
-SMOOTHING = 10.0  # added to the counts of ones and of zeros in the mask's cross-entropy
+SMOOTHING = 10.0  # added to the numbers of ones and zeros in `weighted_bce`
 
 
 def class_loss(logits: Tensor, target: Tensor, weight: Tensor, *, focal_gamma: float = 0.0) -> Tensor:
-    """Mean over the used snippets of sum_c W_c (-Y_c log p_c - (1 - Y_c) log(1 - p_c)).
+    """Mean of `softmax_class_loss` over the snippets with a positive weight.
 
     Args:
-        logits: (B, T, C + 1); target, weight: Y and W of that shape. A snippet is used iff any of its W is positive.
-        focal_gamma: > 0: the loss l of a snippet is multiplied by (1 - exp(-l))^gamma, which for plain cross-entropy is
-            the focal factor (1 - p)^gamma.
+        logits, target, weight: logits, Y and W, each (B, T, C + 1).
+        focal_gamma: > 0: multiplies the loss l of a snippet by (1 - exp(-l))^gamma. For the cross-entropy this is the
+            focal factor (1 - p)^gamma.
     """
     used = weight.amax(dim=-1) > 0
     loss = softmax_class_loss(logits[used], target[used], weight[used])
@@ -27,11 +27,11 @@ def class_loss(logits: Tensor, target: Tensor, weight: Tensor, *, focal_gamma: f
 
 
 def mask_loss(logits: Tensor, target: Tensor, rows: Tensor, valid: Tensor, *, bce: float = 0.4) -> Tensor:
-    """bce times the balanced cross-entropy plus (1 - bce) times the dice loss.
+    """bce * `weighted_bce` + (1 - bce) * `dice_loss`.
 
     Args:
-        logits, target: (B, T, T), row = query; rows: (B, T) bool, the queries that count; valid: (B, T) bool, the
-            snippets that do.
+        logits, target: (B, T, T), row = query.
+        rows: (B, T) bool, queries with a loss; valid: (B, T) bool, valid snippets.
     """
     weight = ((rows & valid)[:, :, None] & valid[:, None, :]).float()  # (B, T, T)
     logits, target = logits.float(), target.float()
@@ -39,12 +39,15 @@ def mask_loss(logits: Tensor, target: Tensor, rows: Tensor, valid: Tensor, *, bc
 
 
 def weighted_bce(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Cross-entropy in which ones and zeros weigh the same:
+    """Cross-entropy, balanced between ones and zeros:
 
         -1/2 [sum w y log p / (n1 + 10) + sum w (1 - y) log(1 - p) / (n0 + 10)],
 
-    n1 and n0 being the counts of ones and zeros in the batch. These are SPOT's weights c+ = r / 2 and
-    c- = r / (2 (r - 1)), r = N / (n1 + 10), over N, written out.
+    with the numbers n1 of ones and n0 of zeros in the batch. This equals SPOT's cross-entropy with the weights
+    c+ = r / 2 and c- = r / (2 (r - 1)), r = N / (n1 + 10), divided by N.
+
+    Args:
+        logits, target, weight: (B, T, T).
     """
     ones, zeros = weight * target, weight * (1 - target)
     pull = (ones * F.logsigmoid(logits)).sum() / (ones.sum() + SMOOTHING)
@@ -53,8 +56,12 @@ def weighted_bce(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def dice_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """1 - (2 sum p y + 1) / (sum p^2 + sum y^2 + 1) per sample, 0 for a perfect mask; mean over the samples (B, ...)
-    that have any weight."""
+    """Dice loss 1 - (2 sum p y + 1) / (sum p^2 + sum y^2 + 1) of every sample; mean over the samples with a positive
+    weight.
+
+    Args:
+        logits, target, weight: (B, ...).
+    """
     p = (logits.sigmoid() * weight).flatten(1)
     y = (target * weight).flatten(1)
     loss = 1 - (2 * (p * y).sum(1) + 1) / (p.square().sum(1) + y.square().sum(1) + 1)
@@ -63,11 +70,11 @@ def dice_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def reconstruction_loss(decoded: Tensor, feats: Tensor, where: Tensor) -> Tensor:
-    """Mean squared error of decoded features (B, T, D) against features (B, D, T) at the snippets `where` (B, T)."""
+    """Mean squared error between decoded features (B, T, D) and features (B, D, T) at the snippets `where` (B, T)."""
     error = (decoded.float() - feats.transpose(1, 2).float())[where]  # (snippets, D)
     return (error.square().sum() + 0.0 * _anchor(decoded)) / max(error.numel(), 1)
 
 
 def _anchor(x: Tensor) -> Tensor:
-    """A finite number that depends on `x`, so that a loss over nothing still has a graph."""
+    """A finite scalar that depends on `x`. Times zero, it gives an empty loss a gradient graph."""
     return x[..., :1].float().nan_to_num(0.0, 0.0, 0.0).mean()

@@ -1,4 +1,4 @@
-"""The meta-architecture `SPOT`: wires network, targets, losses and decoding."""
+"""The architecture SPOT: network, targets, losses and decoding."""
 
 from __future__ import annotations
 
@@ -25,23 +25,29 @@ from .windows import Window, merge, windows
 
 
 class SpotBatch(NamedTuple):
-    index: list[int]  # type: ignore[assignment]  # for each row, the position of its video in the list that was given
+    """Windows of videos, padded to T snippets."""
+
+    index: list[int]  # type: ignore[assignment]  # per row, the position of its video in the list of `batches`
     feats: Tensor  # (B, D, T)
     mask: Tensor  # (B, 1, T) bool
-    windows: list[Window]  # for each row, which part of the video it is
+    windows: list[Window]  # per row, its range of snippets in the video
 
 
 class Spot(nn.Module):
     """Proposal-free detector: a softmax over C + 1 classes for every snippet and a mask over all T snippets.
 
-    `forward` is the public call. Under it lie the steps `batches`, `network`, `targets`, `losses`, `candidates` and
-    `detect`. T is `max_seq_len`: the data set rescales a video to it (`force_upsampling`), or training sees random
-    crops of it, and inference windows.
+    `forward` is composed of the steps `batches`, `network`, `targets`, `losses`, `candidates` and `detect`. T is
+    `max_seq_len`. Either the data set rescales every video to T snippets (`force_upsampling`), or training uses random
+    crops of at most T snippets, and inference overlapping windows.
 
     Args:
-        input_dim, num_classes, max_seq_len: of the data set.
-        train_cfg: of it, `head_empty_cls`; test_cfg: of the post-processing.
+        input_dim, num_classes, max_seq_len: see the `dataset` section.
+        train_cfg: only `head_empty_cls` and `amp` are used.
+        test_cfg: settings of post-processing.
         options: the keys of `schema.SpotSection`.
+
+    Raises:
+        ValueError: `train_cfg.amp` is not "off", or an option is not valid.
     """
 
     def __init__(
@@ -61,7 +67,7 @@ class Spot(nn.Module):
         self.input_dim = sum(input_dim) if isinstance(input_dim, (list, tuple)) else input_dim
         self.num_classes, self.num_steps = num_classes, max_seq_len
         self.train_cfg, self.test_cfg = train_cfg, test_cfg
-        self.loss_normalizer = 1.0  # part of a checkpoint; these losses are means, which need none
+        self.loss_normalizer = 1.0  # key of checkpoints, without effect: SPOT's losses are means
         embedding = SnippetEmbedding(
             input_dim=self.input_dim,
             embd_dim=o.embd_dim,
@@ -87,12 +93,14 @@ class Spot(nn.Module):
         return next(self.parameters()).device
 
     def forward(self, video_list: list[VideoItem]) -> dict[str, Tensor] | list[VideoDetections]:
-        """In training the losses `cls_loss`, `mask_loss`, `refine_loss`, `recon_loss` and their weighted sum
-        `final_loss`; else one dict of detections per video, as `PtTransformer` gives.
+        """Losses in training mode, detections in evaluation mode.
 
         Args:
-            video_list: items of the data set: `video_id`, `feats` (D, L), `fps`, `duration` (seconds), `feat_stride`,
-                `feat_num_frames` (frames), in training `segments` (N, 2) in grid steps and `labels`.
+            video_list: items of the data set, see `VideoItem`.
+
+        Returns:
+            In training the scalars `cls_loss`, `mask_loss`, `refine_loss`, `recon_loss` and their weighted sum
+            `final_loss`; else the detections of each video.
         """
         if self.training:
             (batch,) = self.batches(video_list)
@@ -103,11 +111,11 @@ class Spot(nn.Module):
             return self.detect(pairs, video_list)
 
     def batches(self, video_list: list[VideoItem]) -> list[SpotBatch]:
-        """Tensors padded to T; in training one batch, a row per video, else the windows of all videos,
-        `window_batch` at a time.
+        """Batches of windows, padded to T: in training one batch with a row per video; else the windows of all videos,
+        `window_batch` per batch.
 
         Raises:
-            ValueError: no step, a wrong number of channels, or in training a video longer than `max_seq_len`.
+            ValueError: a video has no step, a wrong number of channels, or in training more than `max_seq_len` steps.
         """
         rows: list[tuple[int, Window]] = []
         for i, video in enumerate(video_list):
@@ -133,11 +141,11 @@ class Spot(nn.Module):
         return SpotBatch(index, feats.to(self.device), mask.to(self.device), parts)
 
     def network(self, feats: Tensor, mask: Tensor, lengths: Tensor | None = None) -> SpotOutput:
-        """(B, D, T) features and (B, 1, T) mask -> class logits, mask logits and embedding. `lengths` is not used."""
+        """Features (B, D, T) and mask (B, 1, T) -> class logits, mask logits and embedding. `lengths` is not used."""
         return self.net(feats, mask[:, 0])
 
     def targets(self, batch: SpotBatch, video_list: list[VideoItem]) -> SpotTargets:
-        """Supervised targets of the rows of a batch; events of a video are taken relative to the row's window.
+        """Supervised targets of the windows of a batch.
 
         Raises:
             ValueError: a label outside [0, num_classes); names the video.
@@ -156,7 +164,7 @@ class Spot(nn.Module):
         )
 
     def losses(self, output: SpotOutput, targets: SpotTargets, feats: Tensor) -> dict[str, Tensor]:
-        """Losses of labeled windows. `feats` (B, D, T): what the network saw."""
+        """Scalar losses of labeled windows, see `forward`. `feats` (B, D, T): input of the network."""
         o = self.options.loss
         y, w = class_weights(targets.classes, output.mask, num_classes=self.num_classes, form=o.class_form)
         losses = {
@@ -167,7 +175,7 @@ class Spot(nn.Module):
         return distributed.parts_of_mean(losses | {"final_loss": total + self.weigh(losses)})
 
     def consistency_losses(self, output: SpotOutput, feats: Tensor) -> dict[str, Tensor]:
-        """`refine_loss` and `recon_loss`, which need no label: for labeled and unlabeled windows alike."""
+        """`refine_loss` and `recon_loss`, which need no labels; used for labeled and unlabeled windows."""
         o, nothing = self.options.loss, feats.new_zeros(())
         refine, recon = nothing, nothing
         if o.refine_weight:
@@ -183,12 +191,12 @@ class Spot(nn.Module):
         return {"refine_loss": refine, "recon_loss": recon}
 
     def weigh(self, losses: dict[str, Tensor]) -> Tensor:
-        """The weighted sum of `refine_loss` and `recon_loss`."""
+        """Weighted sum of `refine_loss` and `recon_loss`."""
         o = self.options.loss
         return o.refine_weight * losses["refine_loss"] + o.recon_weight * losses["recon_loss"]
 
     def pretext(self, video_list: list[VideoItem], generator: torch.Generator) -> dict[str, Tensor]:
-        """Losses of pretraining (`pretext.pretext_losses`), without labels. The class head gets no gradient."""
+        """Scalar losses of the pretext tasks (`pretext.pretext_losses`), which need no labels."""
         (batch,) = self.batches(video_list)
         losses = pretext_losses(
             self.net,
@@ -201,10 +209,10 @@ class Spot(nn.Module):
         return distributed.parts_of_mean(losses)
 
     def candidates(self, output: SpotOutput, row: int, video: VideoItem) -> Candidates:
-        """Candidate segments of one window, in steps of its grid, before NMS.
+        """Candidates of the window in `row` of the batch, in grid steps of the window, before NMS.
 
         Raises:
-            ValueError: an output that is not finite; names the video.
+            ValueError: the output is not finite; names the video.
         """
         length = int(output.mask[row].sum())  # valid snippets come first
         logits, masks = output.logits[row, :length].float(), output.masks[row, :length, :length].float()
@@ -225,10 +233,14 @@ class Spot(nn.Module):
     def detect(
         self, outputs: Iterable[tuple[SpotBatch, SpotOutput]], video_list: list[VideoItem]
     ) -> list[VideoDetections]:
-        """Detections in seconds, from the outputs of all batches of `video_list`, in their order."""
-        found: list[list[tuple[Window, Candidates]]] = [[] for _ in video_list]
+        """Detections of all videos, in seconds.
+
+        Args:
+            outputs: all batches of `video_list` in order, with the outputs of `network`.
+        """
+        parts: list[list[tuple[Window, Candidates]]] = [[] for _ in video_list]
         for batch, output in outputs:
             for row, (i, window) in enumerate(zip(batch.index, batch.windows, strict=True)):
-                found[i].append((window, self.candidates(output, row, video_list[i])))
-        merged = [merge(parts) for parts, video in zip(found, video_list, strict=True)]
+                parts[i].append((window, self.candidates(output, row, video_list[i])))
+        merged = [merge(video_parts) for video_parts in parts]
         return postprocess(merged, video_list, self.test_cfg)

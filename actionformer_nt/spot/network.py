@@ -1,7 +1,7 @@
 """SPOT's network: snippet embedding, class head, global mask head, and the heads of the pretext tasks.
 
-Nothing that is padded has an influence on what is valid: padded snippets are set to zero before every convolution
-and are no keys of the attention.
+Padded snippets do not influence valid ones: they are set to zero before every convolution, and are not keys of the
+attention.
 """
 
 from __future__ import annotations
@@ -16,24 +16,27 @@ from torch import Tensor, nn
 
 from libs.modeling.blocks import sinusoids
 
-EMPTY_CLASS_LOGIT = math.log(1e-6 / (1 - 1e-6))  # initial bias of classes that no label has
+EMPTY_CLASS_LOGIT = math.log(1e-6 / (1 - 1e-6))  # initial bias of classes without a training event
 
 
 class SpotOutput(NamedTuple):
-    """What the network says of B windows of T snippets."""
+    """Output of the network for B windows of T snippets."""
 
     logits: Tensor  # (B, T, C + 1), the background last
-    masks: Tensor  # (B, T, T) logits; [b, i, j]: whether snippet j belongs to the action instance of snippet i
+    masks: Tensor  # (B, T, T) logits; [b, i, j]: snippet j belongs to the action instance of snippet i
     embedding: Tensor  # (B, T, W)
     mask: Tensor  # (B, T) bool, True where a snippet is valid
 
 
 class SnippetEmbedding(nn.Module):
-    """Optional projection, then one self-attention block (post-norm, no feed-forward part).
+    """Optional projection by a convolution, then a post-norm self-attention layer.
 
     Args:
-        full_width_heads: every head has queries, keys and values of the width of the embedding, as in SPOT; else they
-            share it.
+        input_dim: D; embd_dim: W, or None for no projection and W = D.
+        full_width_heads: every head has width W, as in SPOT, instead of W / n_head.
+
+    Raises:
+        ValueError: W is not divisible by `n_head`.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class SnippetEmbedding(nn.Module):
         self.width = width
 
     def forward(self, feats: Tensor, mask: Tensor) -> Tensor:
-        """(B, D, T) features and (B, T) mask -> (B, T, W), zero where padded."""
+        """Features (B, D, T) and mask (B, T) -> embedding (B, T, W), zero at padded snippets."""
         pad = ~mask[:, :, None]  # (B, T, 1)
         x = feats.masked_fill(~mask[:, None], 0.0)
         if self.proj is None or self.proj_norm is None:
@@ -86,20 +89,21 @@ class SnippetEmbedding(nn.Module):
             part.unflatten(-1, (self.n_head, -1)).transpose(1, 2)  # (B, H, T, width of a head)
             for part in self.qkv(x).chunk(3, dim=-1)
         )
-        seen = (mask | ~mask.any(dim=1, keepdim=True))[:, None, None, :]  # without a valid key: all, rather than 0 / 0
+        seen = (mask | ~mask.any(dim=1, keepdim=True))[:, None, None, :]  # all keys if none is valid, to avoid 0 / 0
         dropout = self.attn_dropout if self.training else 0.0
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout).transpose(1, 2).flatten(2)
 
 
 class MaskHead(nn.Module):
-    """The mask of each snippet over all T snippets: row = the snippet that asks (query), column = the one asked about.
+    """Mask logits of every snippet i (query, row) over all snippets j (columns).
 
     Args:
+        width: W; num_steps: T.
         dims: widths of the hidden convolutions (kernel 3, ReLU), at least one.
-        kind: "conv": the last layer has an output channel for every query, as in SPOT, so that what is said of
-            snippet j depends on j and on the number of the query, not on what the query shows. "pairwise": scaled
-            products of the query's and j's projections, plus a term of j's for every distance i - j, which makes the
-            head the same at all times.
+        kind: "conv", as in SPOT: the last convolution has an output channel per query, so the logit depends on the
+            content of snippet j, but only on the index of snippet i. "pairwise": scaled dot product of projections of
+            snippets i and j, plus a term that depends on the content of j and on the distance i - j. Only the pairwise
+            head is equivariant to shifts in time.
     """
 
     distance: Tensor
@@ -113,11 +117,11 @@ class MaskHead(nn.Module):
         if self.pairwise:
             self.query, self.key = (nn.Linear(dims[-1], dims[-1], bias=False) for _ in range(2))
             step = torch.arange(num_steps)
-            distance = step[:, None] - step[None, :] + num_steps - 1  # (T, T): channel of (i, j)
+            distance = step[:, None] - step[None, :] + num_steps - 1  # (T, T): output channel for the pair (i, j)
             self.register_buffer("distance", distance, persistent=False)
 
     def forward(self, embedding: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, W) and (B, T) -> logits (B, T, T)."""
+        """Embedding (B, T, W) and mask (B, T) -> mask logits (B, T, T)."""
         x, mask = embedding.transpose(1, 2), mask[:, None]
         for conv in self.hidden:
             x = F.relu(conv(x)).masked_fill(~mask, 0.0)
@@ -130,7 +134,7 @@ class MaskHead(nn.Module):
 
 
 class OrderHead(nn.Module):
-    """Whether the halves of a window are in their order (class 1) or swapped (0)."""
+    """Classifies whether the halves of a window are in order (class 1) or swapped (class 0)."""
 
     def __init__(self, width: int, num_steps: int, dropout: float = 0.5) -> None:
         super().__init__()
@@ -138,13 +142,13 @@ class OrderHead(nn.Module):
         self.fc = nn.Linear(num_steps, 2)
 
     def forward(self, embedding: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, W) and (B, T) -> logits (B, 2)."""
+        """Embedding (B, T, W) and mask (B, T) -> logits (B, 2)."""
         x = F.relu(self.conv(embedding.transpose(1, 2))[:, 0]).masked_fill(~mask, 0.0)
         return self.fc(self.dropout(x))
 
 
 class SpotNetwork(nn.Module):
-    """(B, D, T) features and (B, T) mask -> `SpotOutput`. `decoder` and `order_head` serve losses only."""
+    """Features (B, D, T) and mask (B, T) -> `SpotOutput`. `decoder` and `order_head` are used by losses only."""
 
     def __init__(
         self,

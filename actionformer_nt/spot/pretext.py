@@ -1,11 +1,11 @@
-"""Stage one: what a network can learn about time without any label.
+"""Pretext tasks, which train the network without labels (`semi_cfg.pretrain`).
 
-* Random foreground: some segments of the video are kept, everything else is set to zero, and the mask branch finds
-  the kept segments. The network sees the cropped features; from the full ones there would be nothing to find.
-* Reconstruction: snippets are dropped, and their features are to be recovered.
-* Order: the halves of the video are swapped or not.
+* Random foreground: all snippets outside a few random segments are set to zero, and the mask branch predicts the
+  segments.
+* Reconstruction: random snippets are set to zero, and the decoder predicts their features.
+* Order: the halves of the video are swapped with probability 1/2, and the order head predicts whether they are.
 
-The class head has no part in any of them and gets no gradient.
+The class head is not used and gets no gradient.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from .targets import SpotTargets, assign_targets, to_segments
 
 
 class Foreground(NamedTuple):
-    feats: Tensor  # (B, D, T) normalised to [0, 1], zero outside of the segments
+    """Input and targets of the random foreground."""
+
+    feats: Tensor  # (B, D, T) normalised to [0, 1], zero outside the segments
     targets: SpotTargets
 
 
@@ -36,11 +38,12 @@ def pretext_losses(
     bce: float = 0.4,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Losses `mask_loss`, `recon_loss`, `order_loss` and their weighted sum `final_loss`.
+    """Scalar losses `mask_loss`, `recon_loss`, `order_loss` and their weighted sum `final_loss`.
 
     Args:
         feats: (B, D, T), not changed; mask: (B, T) bool, valid snippets first.
-        generator: on the CPU, of all that is drawn.
+        bce: see `mask_loss`.
+        generator: CPU generator of all random numbers.
     """
     lengths = mask.sum(dim=1).tolist()
     foreground = random_foreground(feats, lengths, num_segments=options.num_segments, generator=generator)
@@ -63,15 +66,17 @@ def pretext_losses(
 def random_foreground(
     feats: Tensor, lengths: list[int], *, num_segments: int, generator: torch.Generator
 ) -> Foreground:
-    """Keeps disjoint random segments with gaps between them of each video.
+    """Keeps random segments of each video, separated by gaps, and sets all other snippets to zero.
 
     Args:
-        feats: (B, D, T); lengths: valid snippets. A video too short for `num_segments` keeps fewer, at least one.
+        feats: (B, D, T); lengths: number of valid snippets of each video.
+        num_segments: segments per video; short videos have fewer, but at least one.
     """
     segments = []
     for length in lengths:
         count = min(num_segments, (length + 1) // 2)
-        cuts = torch.randperm(length + 1, generator=generator)[: 2 * count].sort().values  # distinct borders
+        # distinct borders, so that no segment and no inner gap is empty
+        cuts = torch.randperm(length + 1, generator=generator)[: 2 * count].sort().values
         segments.append(to_segments(cuts.view(-1, 2)).to(feats.device))
     labels = [torch.zeros(len(s), dtype=torch.long, device=s.device) for s in segments]
     targets = assign_targets(segments, labels, lengths, num_steps=feats.shape[-1], num_classes=1)
@@ -81,7 +86,7 @@ def random_foreground(
 
 
 def normalise(feats: Tensor, valid: Tensor) -> Tensor:
-    """Each channel of (B, D, T) to [0, 1] over the valid snippets (B, T); a constant channel becomes 0."""
+    """Scales each channel of (B, D, T) to [0, 1] over the valid snippets (B, T); a constant channel becomes 0."""
     outside = ~valid[:, None]
     low = feats.masked_fill(outside, torch.inf).amin(dim=-1, keepdim=True)
     high = feats.masked_fill(outside, -torch.inf).amax(dim=-1, keepdim=True)
@@ -91,7 +96,7 @@ def normalise(feats: Tensor, valid: Tensor) -> Tensor:
 
 
 def swap_halves(feats: Tensor, lengths: list[int], swapped: Tensor) -> Tensor:
-    """A copy of (B, D, T) in which the chosen videos (B,) have their second half first; padding stays at the end."""
+    """A copy of (B, D, T) with swapped halves in the videos `swapped` (B,) bool; padding stays at the end."""
     step = torch.arange(feats.shape[-1])
     index = step.repeat(len(feats), 1)  # (B, T)
     for row, (length, swap) in enumerate(zip(lengths, swapped.tolist(), strict=True)):

@@ -1,4 +1,4 @@
-"""Pseudo labels of unlabeled windows: from a teacher's output to class distributions and masks, and the losses."""
+"""SPOT's pseudo labels: teacher's output -> class distributions and masks -> losses of the student."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from .targets import quantise
 
 
 class SpotPseudo(NamedTuple):
-    """Without gradient."""
+    """Pseudo labels of B windows, without gradient."""
 
-    probs: Tensor  # (B, T, C + 1), what a method of `actionformer_nt.methods` turns into Y and W
-    confident: Tensor  # (B, T) bool: snippets that the class loss uses
-    masks: Tensor  # (B, T, T) 0 or 1
-    mask_rows: Tensor  # (B, T) bool: rows that the mask loss uses
+    probs: Tensor  # (B, T, C + 1) class distributions, background last
+    confident: Tensor  # (B, T) bool: snippets with a class loss
+    masks: Tensor  # (B, T, T) 0 or 1, row = query
+    mask_rows: Tensor  # (B, T) bool: rows with a mask loss
 
 
 @torch.no_grad()
 def teacher_labels(output: SpotOutput, options: PseudoSection) -> SpotPseudo:
-    """Pseudo labels of a teacher's output on an unperturbed view.
+    """Pseudo labels from the teacher's output.
 
-    A snippet is confident if its best action or the background has at least the threshold's probability, both after
-    the temperature. A row of the mask is used if its snippet is confidently an action, and is itself in the mask, or,
-    with `background_rows`, if it is confidently background, and is empty then, as in labeled windows.
+    A snippet is confident if its best action or the background has a probability of at least `threshold`, after the
+    temperature. A confident action snippet has a mask loss if its own mask contains the snippet. With
+    `background_rows`, a confident background snippet has a mask loss too; its mask is empty, as in labeled windows.
     """
     probs = (output.logits.float() / options.temperature).softmax(dim=-1)
     action = probs[..., :-1].amax(dim=-1)
@@ -41,8 +41,8 @@ def teacher_labels(output: SpotOutput, options: PseudoSection) -> SpotPseudo:
     sure_background = (background >= options.threshold) & output.mask
     valid = output.mask[:, :, None] & output.mask[:, None, :]
     masks = ((output.masks.float().sigmoid() >= options.mask_threshold) & valid).float()
-    own = masks.diagonal(dim1=1, dim2=2) > 0
-    rows = sure_action & own
+    contains_query = masks.diagonal(dim1=1, dim2=2) > 0
+    rows = sure_action & contains_query
     if options.background_rows:
         masks = masks * ~sure_background[:, :, None]
         rows = rows | sure_background
@@ -50,30 +50,30 @@ def teacher_labels(output: SpotOutput, options: PseudoSection) -> SpotPseudo:
 
 
 class BackgroundAlignment:
-    """Shift of a teacher's background logit that brings the mean probability of background over unlabeled snippets to
-    that over labeled ones. Self-training that is left alone drifts towards more and more action, or less and less.
+    """Shifts the teacher's background logit so that the mean background probability of unlabeled snippets approaches
+    the share of background among labeled snippets. Otherwise self-training drifts towards ever more or less action.
 
     Args:
-        share: of background among the labeled snippets, 0 .. 1.
+        share: share of background among labeled snippets, 0 .. 1.
     """
 
-    RATE = 0.2  # of the difference in shares, added to the shift at each call
+    RATE = 0.2  # change of the shift per iteration, divided by the difference of the shares
 
     def __init__(self, share: float) -> None:
         self.share, self.shift = share, 0.0
 
     @torch.no_grad()
     def __call__(self, output: SpotOutput) -> SpotOutput:
-        """The output with the present shift."""
+        """Adds the current shift to the background logits of an output."""
         logits = output.logits.float().clone()
         logits[..., -1] += self.shift
         return output._replace(logits=logits)
 
     def update(self, background: list[Tensor]) -> None:
-        """Moves the shift on.
+        """Updates the shift once per iteration.
 
         Args:
-            background: probabilities of it, with the present shift, at the snippets of an iteration.
+            background: background probabilities (N,) of the valid snippets of each batch, after the current shift.
         """
         sums = {"background": sum(float(p.sum()) for p in background), "snippets": sum(len(p) for p in background)}
         sums = distributed.total(sums)
@@ -81,7 +81,7 @@ class BackgroundAlignment:
 
 
 def background_share(dataset: TALDataset) -> float:
-    """Share of snippets without an event over all snippets of a data set's videos, however long these are."""
+    """Share of the snippets of a data set that lie in no event."""
     background, snippets = 0, 0
     for i in range(len(dataset)):
         length = dataset.grid(i).length
@@ -94,11 +94,14 @@ def background_share(dataset: TALDataset) -> float:
 
 
 def view_index(geometry: Callable[[Tensor], Tensor], length: int, *, view_length: int, num_steps: int) -> Tensor:
-    """Which of the teacher's snippets each of the student's comes from, (T,) long; -1: from none.
+    """Maps snippets of the student's view to snippets of the teacher's view.
 
     Args:
-        geometry: of the student's view (`views.Geometry`), from the teacher's grid times to the student's.
-        length, view_length: valid snippets of the teacher and of the student; num_steps: T.
+        geometry: `views.Geometry` of the student's view: teacher's grid times -> student's grid times.
+        length, view_length: numbers of valid snippets in the teacher's and in the student's view; num_steps: T.
+
+    Returns:
+        (T,) long: index of the nearest snippet of the teacher, at less than one step; -1 if there is none.
     """
     times = geometry(torch.arange(length, dtype=torch.float32))  # (length,)
     step = torch.arange(num_steps)
@@ -107,10 +110,10 @@ def view_index(geometry: Callable[[Tensor], Tensor], length: int, *, view_length
 
 
 def to_view(pseudo: SpotPseudo, index: Tensor) -> SpotPseudo:
-    """Pseudo labels laid out on the student's windows.
+    """Maps pseudo labels from the teacher's view to the student's view.
 
     Args:
-        index: (B, T) of `view_index`. A snippet from nowhere is not confident, in no mask, and asks for none.
+        index: (B, T) of `view_index`. Snippets with index -1 are not confident, are in no mask, and have no mask loss.
     """
     index = index.to(pseudo.probs.device)
     known, source = index >= 0, index.clamp(min=0)
@@ -127,12 +130,13 @@ def to_view(pseudo: SpotPseudo, index: Tensor) -> SpotPseudo:
 def unlabeled_losses(
     output: SpotOutput, pseudo: SpotPseudo, y: Tensor, w: Tensor, options: LossSection, *, class_weight: float
 ) -> dict[str, Tensor]:
-    """Losses of a student on pseudo labels that are laid out on its own window: `cls_loss`, `mask_loss` and `loss`,
-    their weighted sum. Each is zero, with a graph, where nothing is confident.
+    """Scalar losses of the student: `cls_loss`, `mask_loss` and their weighted sum `loss`. They are zero, with a
+    gradient graph, if no snippet is confident.
 
     Args:
-        y, w: class targets and weights (B, T, C + 1), a method's answer to `pseudo.probs`.
-        class_weight: of the class loss, times `options.class_weight`.
+        pseudo: pseudo labels on the student's view, see `to_view`.
+        y, w: class targets and weights (B, T, C + 1), which the method computed from `pseudo.probs`.
+        class_weight: weight of the class loss, in addition to `options.class_weight`.
     """
     weight = w * (pseudo.confident & output.mask)[..., None]
     losses = {

@@ -1,7 +1,8 @@
-"""Boundary refinement: snippets on either side of an action's boundary are drawn to sure actions and sure background.
+"""Boundary refinement, SPOT's contrastive loss: embeddings of snippets just inside and just outside of an action's
+boundary are drawn to the embeddings of confident action and confident background snippets.
 
-SPOT's contrastive term, with three repairs: bands are one-dimensional rings around the foreground of each video,
-embeddings are gathered along time, and a video with an empty pool is left out.
+It differs from SPOT's public code in three points: the bands beside boundaries are computed along time, for each video;
+embeddings are gathered along time; and a video with an empty pool has no loss.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from .network import SpotOutput
 
 
 class Pool(NamedTuple):
-    snippets: Tensor  # (B, k) their positions
-    used: Tensor  # (B, k) bool; the rest is filler
+    """At most k snippets of each video."""
+
+    snippets: Tensor  # (B, k) indices
+    used: Tensor  # (B, k) bool; False for padding of the pool
 
 
 class Pools(NamedTuple):
+    """Easy: confident snippets. Hard: snippets beside a boundary. See `select_pools`."""
+
     easy_action: Pool
     easy_background: Pool
     hard_action: Pool
@@ -30,10 +35,14 @@ class Pools(NamedTuple):
 def refinement_loss(
     output: SpotOutput, *, temperature: float, num_easy: int, num_hard: int, radii: tuple[int, int]
 ) -> Tensor:
-    """Contrastive loss of the mean hard action against the mean easy action (positive) and each easy background
-    snippet (negatives), plus the same with action and background exchanged; mean over the videos that have the pools.
+    """Contrastive loss of the mean hard action embedding (anchor) with the mean easy action embedding (positive) and
+    all easy background embeddings (negatives), plus the same loss with action and background exchanged.
 
-    Membership in the pools comes from the detached predictions, so that only embeddings have a gradient.
+    Mean over the videos without an empty pool. Pools are selected without gradient; only embeddings have one.
+
+    Args:
+        num_easy, num_hard: largest number of snippets in an easy and in a hard pool.
+        radii: see `rings`.
     """
     pools = select_pools(output, num_easy=num_easy, num_hard=num_hard, radii=radii)
     unit = F.normalize(output.embedding.float(), dim=-1, eps=1e-6)  # (B, T, W)
@@ -48,7 +57,7 @@ def refinement_loss(
 def _contrast(
     hard: tuple[Tensor, Pool], easy: tuple[Tensor, Pool], negatives: tuple[Tensor, Pool], temperature: float
 ) -> Tensor:
-    """Each argument: embeddings (B, k, W) and their pool. Mean loss of the videos in which no pool is empty."""
+    """Mean loss over the videos without an empty pool. Arguments are embeddings (B, k, W) with their pools."""
     query, positive = _mean(hard[0], hard[1].used), _mean(easy[0], easy[1].used)  # (B, W)
     up = (query * positive).sum(-1, keepdim=True) / temperature  # (B, 1)
     down = (query[:, None] * negatives[0]).sum(-1) / temperature  # (B, k)
@@ -59,19 +68,22 @@ def _contrast(
 
 
 def _mean(x: Tensor, used: Tensor) -> Tensor:
-    """(B, k, W) -> unit vectors (B, W) of the mean over the used members."""
+    """Embeddings (B, k, W) -> normalised mean (B, W) over the used members of the pool."""
     return F.normalize((x * used[..., None]).sum(1), dim=-1, eps=1e-6)
 
 
 def gather_time(x: Tensor, index: Tensor) -> Tensor:
-    """(B, T, W) at snippets (B, k) -> (B, k, W)."""
+    """Embeddings (B, T, W) at the snippets `index` (B, k) -> (B, k, W)."""
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
 @torch.no_grad()
 def select_pools(output: SpotOutput, *, num_easy: int, num_hard: int, radii: tuple[int, int]) -> Pools:
-    """Easy snippets: the surest actions and the surest background of the class branch. Hard ones: in the rings inside
-    and outside of the foreground of the mask branch, those that its curve marks most."""
+    """Selects easy and hard snippets.
+
+    Easy: the most confident action and background snippets of the class branch. Hard: the snippets with the highest
+    `foreground_curve` in the inner and in the outer ring of the mask branch's foreground.
+    """
     probs, valid = output.logits.float().softmax(dim=-1), output.mask
     background = probs[..., -1]
     is_action = (probs.argmax(dim=-1) < probs.shape[-1] - 1) & valid
@@ -86,15 +98,21 @@ def select_pools(output: SpotOutput, *, num_easy: int, num_hard: int, radii: tup
 
 
 def foreground_curve(masks: Tensor, rows: Tensor, valid: Tensor) -> Tensor:
-    """(B, T) the highest mask probability that any of the `rows` (B, T) gives a snippet; 0 without such a row. (The
-    mean would hide a short instance beside a long one.)"""
+    """Largest mask probability (B, T) of a snippet over the `rows` (B, T); 0 without a row.
+
+    A mean over rows would hide a short instance beside a long one.
+    """
     curve = masks.float().sigmoid().masked_fill(~rows[:, :, None], 0.0).amax(dim=1)
     return curve * valid
 
 
 def rings(foreground: Tensor, valid: Tensor, radii: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Snippets at more than `near` and at most `far` steps from a boundary, inside and outside of the foreground,
-    (B, T) bool each. The ends of the video are no boundaries."""
+    """Inner and outer ring, each (B, T) bool: snippets inside and outside the foreground whose distance to its boundary
+    is more than `near` and at most `far` snippets. The ends of the video are not boundaries.
+
+    Args:
+        radii: (near, far).
+    """
     near, far = radii
     background = ~foreground & valid
     inner = foreground & ~dilate(background, near) & dilate(background, far)
@@ -103,10 +121,11 @@ def rings(foreground: Tensor, valid: Tensor, radii: tuple[int, int]) -> tuple[Te
 
 
 def dilate(x: Tensor, radius: int) -> Tensor:
-    """(B, T) bool: whether any snippet at most `radius` steps away is set."""
+    """Dilates (B, T) bool in time by `radius` snippets."""
     return F.max_pool1d(x[:, None].float(), 2 * radius + 1, stride=1, padding=radius)[:, 0] > 0
 
 
 def _top(scores: Tensor, allowed: Tensor, k: int) -> Pool:
-    found = scores.masked_fill(~allowed, -1.0).topk(min(k, scores.shape[1]), dim=1)
-    return Pool(found.indices, found.values >= 0)
+    """The `k` allowed snippets with the highest scores, which are >= 0."""
+    best = scores.masked_fill(~allowed, -1.0).topk(min(k, scores.shape[1]), dim=1)
+    return Pool(best.indices, best.values >= 0)

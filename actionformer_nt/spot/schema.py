@@ -12,13 +12,13 @@ Share = Annotated[Number, Field(ge=0, lt=1)]
 
 
 class LossSection(Section):
-    """Weights and forms of the losses. A weight of 0 leaves the term out."""
+    """Weights and forms of the losses. A weight of 0 switches a loss off."""
 
     class_form: Literal["target", "hybrid"] = "target"
-    """Class loss on labeled snippets: the target's term alone (`target`, Eq. 5), or all other classes as negatives too
-    (`hybrid`)."""
+    """Class loss on labeled snippets: cross-entropy of the target class (`target`, Eq. 5 of SPOT), or with all other
+    classes as negatives in addition (`hybrid`)."""
     focal_gamma: NonNegative = 0.0
-    """Multiplies the class loss l of a snippet by (1 - exp(-l))^gamma; 0 switches that off."""
+    """Multiplies the class loss l of a snippet by (1 - exp(-l))^gamma; 0: no focal factor."""
     class_weight: NonNegative = 1.0
     """Weight of the class loss."""
     mask_weight: NonNegative = 1.0
@@ -26,17 +26,17 @@ class LossSection(Section):
     mask_bce: Fraction = 0.4
     """Share of the cross-entropy in the mask loss (lambda_2); the rest is the dice loss."""
     refine_weight: NonNegative = 0.1
-    """Weight of the boundary refinement; SPOT has 1."""
+    """Weight of the boundary refinement loss; 1 in SPOT."""
     refine_temperature: Positive = 0.07
-    """Temperature of the contrastive loss of the boundary refinement."""
+    """Temperature of the boundary refinement loss."""
     refine_easy: Count = 10
-    """Most snippets in a pool of sure actions or sure background."""
+    """Largest number of snippets in a pool of confident action or confident background."""
     refine_hard: Count = 20
-    """Most snippets in a pool beside a boundary."""
+    """Largest number of snippets in a pool beside a boundary."""
     refine_radii: tuple[NonNegativeInt, Count] = (2, 4)
-    """Nearest and farthest distance from a boundary of the snippets beside it."""
+    """Snippets beside a boundary are more than the first and at most the second number of snippets away from it."""
     recon_weight: NonNegative = 1.0
-    """Weight of the reconstruction of dropped snippets."""
+    """Weight of the reconstruction loss."""
 
     @model_validator(mode="after")
     def _check(self) -> LossSection:
@@ -47,55 +47,55 @@ class LossSection(Section):
 
 
 class PretextSection(Section):
-    """Weights of stage one."""
+    """Weights and settings of the pretext tasks."""
 
     mask_weight: NonNegative = 1.0
-    """Weight of finding the random foreground."""
+    """Weight of the mask loss on random foreground."""
     recon_weight: NonNegative = 2.0
-    """Weight of reconstructing dropped snippets."""
+    """Weight of the reconstruction loss on dropped snippets."""
     order_weight: NonNegative = 1.0
-    """Weight of telling whether the halves of a window are swapped."""
+    """Weight of the cross-entropy of predicting whether the halves of a window are swapped."""
     num_segments: Count = 2
-    """Segments of the random foreground."""
+    """Number of segments in the random foreground."""
     drop_ratio: Share = 0.2
     """Share of the snippets that are dropped."""
 
 
 class PseudoSection(Section):
-    """How a teacher's output becomes pseudo labels."""
+    """How the teacher's output becomes pseudo labels."""
 
     temperature: Positive = 1.0
-    """Class logits are divided by it; below 1 makes distributions surer."""
+    """Softmax temperature of the class distributions; below 1, they become sharper."""
     threshold: Fraction = 0.7
-    """A snippet is used if its best action or the background has this probability."""
+    """A snippet is used if its best action or the background has at least this probability."""
     mask_threshold: Fraction = 0.7
-    """Probability from which a snippet belongs to a mask."""
+    """A snippet belongs to a pseudo mask if its mask probability is at least this."""
     class_weight: NonNegative = 1.0
-    """Weight of the class loss on pseudo labels, times `loss.class_weight`."""
+    """Weight of the class loss on pseudo labels, in addition to `loss.class_weight`."""
     background_rows: bool = True
-    """The mask loss also learns empty rows, from sure background."""
+    """The mask loss also trains the rows of confident background snippets to be empty."""
     align: bool = True
-    """Shifts the teacher's background logit until the share of background over unlabeled snippets is that over labeled
-    ones (distribution alignment, Berthelot et al., 2020, between background and action only)."""
+    """Distribution alignment (Berthelot et al., 2020) between background and action: shifts the teacher's background
+    logit so that the share of background among unlabeled snippets approaches that among labeled snippets."""
 
 
 class DecodeSection(Section):
-    """Thresholds of inference."""
+    """Thresholds and scores of decoding."""
 
     class_thresholds: list[Share] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
-    """Probabilities at which runs of a class become candidates."""
+    """Class probabilities above which a run of snippets becomes a candidate."""
     mask_thresholds: list[Share] = [0.0, 0.2, 0.4, 0.6, 0.8]
-    """Probabilities at which runs of a mask's row become candidates."""
+    """Mask probabilities above which a run of snippets in a row becomes a candidate."""
     snippet_threshold: Share = 0.02
-    """A snippet proposes classes that are more probable than this."""
+    """A snippet proposes the classes whose probability is higher."""
     classes_per_snippet: Count = 3
-    """The most classes that a snippet proposes."""
+    """Largest number of classes that a snippet proposes."""
     mask_score: Literal["iou", "mean"] = "iou"
-    """The mask's part of a candidate's score: its mean over the run (`mean`), or its sum over the run divided by the
-    run's length plus its sum outside (`iou`)."""
+    """Mask score of a candidate: mean of the mask over the run (`mean`), or sum over the run divided by the run's
+    length plus the sum outside the run (`iou`)."""
     class_score: Literal["mean", "query"] = "mean"
-    """The class's part, for runs of a mask: mean probability over the run (`mean`), or probability at the snippet that
-    proposes the class (`query`)."""
+    """Class score of a candidate from a run of a mask: mean class probability over the run (`mean`), or at the snippet
+    that proposes the class (`query`)."""
 
 
 class SpotSection(Section):
@@ -104,34 +104,34 @@ class SpotSection(Section):
     embd_dim: Count | None = None
     """Width of the input projection; `null`: no projection."""
     embd_kernel_size: Count = 3
-    """Kernel size of the projection, odd."""
+    """Kernel size of the input projection, odd."""
     positions: bool = False
-    """Adds sinusoidal positions."""
+    """Adds a sinusoidal position encoding."""
     n_head: Count = 4
-    """Attention heads."""
+    """Number of attention heads."""
     full_width_heads: bool = False
     """Makes every head as wide as the embedding, as in SPOT (67M parameters at 2,048 channels)."""
     attn_dropout: Share = 0.1
-    """Dropout of the attention weights."""
+    """Dropout rate of the attention weights."""
     dropout: Share = 0.3
-    """Dropout of the attention's output."""
+    """Dropout rate of the output of the attention."""
     mask_head: Literal["pairwise", "conv"] = "pairwise"
-    """How the mask of a snippet is computed: from what the snippet shows (`pairwise`), or from its place in the window
-    (`conv`, as in SPOT)."""
+    """Mask of a snippet: depends on the snippet's content (`pairwise`), or only on its position in the window (`conv`,
+    as in SPOT)."""
     mask_dims: Annotated[list[Count], Field(min_length=1)] = [256]
     """Widths of the mask head's hidden layers."""
     window_overlap: Share = 0.5
-    """Overlap of the windows over a video longer than `dataset.max_seq_len`."""
+    """Smallest overlap of neighbouring windows, as a share of their length, which is `dataset.max_seq_len`."""
     window_batch: Count = 32
-    """Windows at a time at inference."""
+    """Windows per batch at inference."""
     loss: LossSection = LossSection()
-    """Losses of training. A weight of 0 leaves a loss out."""
+    """Losses of training. A weight of 0 switches a loss off."""
     pretext: PretextSection = PretextSection()
     """Losses of the pretext tasks (`semi_cfg.pretrain`)."""
     pseudo: PseudoSection = PseudoSection()
-    """From a teacher's output to pseudo labels."""
+    """How the teacher's output becomes pseudo labels."""
     decode: DecodeSection = DecodeSection()
-    """From class and mask scores to segments."""
+    """Decoding of class and mask probabilities to segments."""
 
     @model_validator(mode="after")
     def _check(self) -> SpotSection:

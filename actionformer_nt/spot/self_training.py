@@ -1,4 +1,4 @@
-"""Self-training of SPOT: a class distribution per snippet and a mask per confident snippet."""
+"""Self-training adapter of SPOT: a class distribution per snippet and a mask per confident snippet."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from .targets import assign_targets
 
 
 class SpotSelfTraining(SelfTraining[SpotPseudo]):
-    """Pseudo labels of one video are a `SpotPseudo` of one row, on the T snippets of the window.
+    """The pseudo labels of one video are a `SpotPseudo` with B = 1.
 
-    Of `semi_cfg.pseudo` only the teacher's `source` counts: SPOT's own thresholds are in `model.pseudo`.
+    Of `semi_cfg.pseudo` only `source` and `refresh_every` are used; `model.pseudo` has the settings of SPOT.
     """
 
     form = ClassForm.SOFTMAX
@@ -49,27 +49,27 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
     @staticmethod
     def check(config: Config) -> None:
         given = semi_section(config).pseudo.model_dump()
-        unused = PseudoSection(source=given["source"], refresh_every=given["refresh_every"]).model_dump()
-        if other := [name for name, value in unused.items() if given[name] != value]:
+        expected = PseudoSection(source=given["source"], refresh_every=given["refresh_every"]).model_dump()
+        if unused := [name for name, value in expected.items() if given[name] != value]:
             raise ValueError(
-                f"semi_cfg.pseudo.{', semi_cfg.pseudo.'.join(other)}: without effect for model_name: SPOT, whose "
+                f"semi_cfg.pseudo.{', semi_cfg.pseudo.'.join(unused)}: without effect for model_name: SPOT, whose "
                 "pseudo labels are set in model.pseudo"
             )
 
     @torch.no_grad()
     def pseudo_labels(self, teacher: Any, videos: list[VideoItem]) -> list[SpotPseudo]:
-        found: list[SpotPseudo] = []
+        pseudo: list[SpotPseudo] = []
         background: list[Tensor] = []
-        for batch in teacher.batches(videos):  # samples of training fit one window each
+        for batch in teacher.batches(videos):  # a training sample fits into one window
             output = teacher.network(batch.feats, batch.mask)
             if self.alignment is not None:
                 output = self.alignment(output)
                 background.append(output.logits.softmax(dim=-1)[..., -1][output.mask])
             labels = teacher_labels(output, teacher.options.pseudo)
-            found += [SpotPseudo(*(column[i : i + 1] for column in labels)) for i in range(len(batch.index))]
+            pseudo += [SpotPseudo(*(column[i : i + 1] for column in labels)) for i in range(len(batch.index))]
         if self.alignment is not None:
             self.alignment.update(background)
-        return found
+        return pseudo
 
     def probs(self, pseudo: SpotPseudo) -> Tensor:
         return pseudo.probs
@@ -78,7 +78,7 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
         return pseudo.probs[pseudo.confident]
 
     def segments(self, pseudo: SpotPseudo) -> PseudoSegments:
-        """Runs of confident snippets of one action, with their mean log probabilities as logits."""
+        """Runs of confident snippets of the same action; logits are mean log probabilities over the run."""
         probs = pseudo.probs[0].cpu()
         num_classes = probs.shape[-1] - 1
         label = torch.where(pseudo.confident[0].cpu(), probs.argmax(dim=-1), num_classes)
@@ -95,7 +95,7 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
         return PseudoSegments(segments[order], scores[order], torch.stack(logits)[order])
 
     def rows_of_segments(self, pseudo: SpotPseudo) -> list[int]:
-        """The snippet in the middle of each segment."""
+        """Index of the snippet in the middle of each segment."""
         middle = self.segments(pseudo).segments.mean(dim=1).round().long()
         return middle.clamp(0, pseudo.probs.shape[1] - 1).tolist()
 
@@ -118,11 +118,11 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
         (batch,) = student.batches(views)
         output = student.network(batch.feats, batch.mask)
         rows = []
-        for video, view, geometry, found in zip(videos, views, geometries, pseudo, strict=True):
+        for video, view, geometry, video_pseudo in zip(videos, views, geometries, pseudo, strict=True):
             lengths = video["feats"].shape[1], view["feats"].shape[1]
             index = view_index(geometry, lengths[0], view_length=lengths[1], num_steps=student.num_steps)[None]
-            moved = to_view(found, index)
-            source = index.clamp(min=0).to(found.probs.device)[..., None].expand_as(found.probs)
+            moved = to_view(video_pseudo, index)
+            source = index.clamp(min=0).to(video_pseudo.probs.device)[..., None].expand_as(video_pseudo.probs)
             rows.append((moved, source))
         labels = SpotPseudo(*(torch.cat(columns) for columns in zip(*(moved for moved, _ in rows), strict=True)))
         y = torch.cat([t.target.gather(1, source) for t, (_, source) in zip(targets, rows, strict=True)])
@@ -141,16 +141,16 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
     @staticmethod
     @torch.no_grad()
     def class_features(model: Any, video: VideoItem) -> tuple[np.ndarray, np.ndarray]:
-        """Of all snippets; where windows overlap, those of the earlier window."""
-        seen: list[Tensor] = []
+        """Features of all snippets, see `SelfTraining.class_features`. Overlapping windows: the earlier one counts."""
+        head_inputs: list[Tensor] = []
         layer = model.net.class_head
-        hook = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().float().cpu()))
+        hook = layer.register_forward_pre_hook(lambda _, args: head_inputs.append(args[0].detach().float().cpu()))
         feats, end = [], 0
         try:
             for batch in model.batches([video]):
-                seen.clear()
+                head_inputs.clear()
                 model.network(batch.feats, batch.mask)
-                for row, (start, length) in zip(seen[0], batch.windows, strict=True):
+                for row, (start, length) in zip(head_inputs[0], batch.windows, strict=True):
                     feats.append(row[max(end - start, 0) : length])
                     end = start + length
         finally:

@@ -1,4 +1,4 @@
-"""Events in grid steps -> targets of snippets, and back.
+"""Events in grid steps -> targets of snippets; ranges of snippets -> segments.
 
 Snippet j covers [j - 1/2, j + 1/2] on the grid, so that T snippets cover [-1/2, T - 1/2].
 """
@@ -11,19 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-HALF = 0.5  # of a snippet
+HALF = 0.5  # half the length of a snippet, in grid steps
 
 
 class SpotTargets(NamedTuple):
+    """Targets of the snippets of B windows."""
+
     classes: Tensor  # (B, T) long; C is the background
     masks: Tensor  # (B, T, T) bool; row i marks the snippets of the instance that snippet i belongs to
 
 
 def quantise(segments: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Events (N, 2) in grid steps -> half-open ranges of snippets [a, b), (N, 2) long, and which events lie on the
-    grid at all, (N,) bool.
+    """Events (N, 2) in grid steps -> half-open ranges of snippets [a, b), (N, 2) long, and a mask (N,) of the events
+    that overlap the grid.
 
-    Ends go to the nearest snippet border; an event has at least one snippet and none outside [0, length).
+    Ends are rounded to the nearest snippet border and clipped to [0, length]. An event has at least one snippet.
     """
     border = segments.double() + HALF  # in [0, length] on the grid
     on_grid = (border[:, 1] > 0) & (border[:, 0] < length)
@@ -33,7 +35,7 @@ def quantise(segments: Tensor, length: int) -> tuple[Tensor, Tensor]:
 
 
 def to_segments(ranges: Tensor) -> Tensor:
-    """Half-open ranges of snippets [a, b), (N, 2) -> segments in grid steps: the inverse of `quantise`."""
+    """Half-open ranges of snippets [a, b), (N, 2) -> segments (N, 2) in grid steps, a - 1/2 to b - 1/2."""
     return ranges.to(torch.get_default_dtype()) - HALF
 
 
@@ -42,12 +44,13 @@ def assign_targets(
 ) -> SpotTargets:
     """Targets of a batch of windows.
 
-    Of the events over a snippet the shortest owns it (of equal ones the earlier, then that of the lower class, so that
-    the order of the list has no say). The snippet has the owner's class, and its mask is all of the owner, including
-    what a shorter event owns.
+    The owner of a snippet is the shortest event that covers it; ties are broken by the earlier start, then by the lower
+    class, so that the order of the events does not matter. A snippet has the class of its owner. Its mask covers the
+    whole owner, including snippets that a shorter event owns.
 
     Args:
-        segments: per window (N, 2) in grid steps; labels: per window (N,) in [0, C); lengths: valid snippets.
+        segments: per window (N, 2) in grid steps; labels: per window (N,) in [0, C).
+        lengths: number of valid snippets per window.
         num_steps: T; num_classes: C.
     """
     classes, masks = [], []
@@ -60,7 +63,7 @@ def assign_targets(
         if bool(on_grid.any()):
             inside = (step >= ranges[:, :1]) & (step < ranges[:, 1:]) & on_grid[:, None]  # (N, T)
             rank = _rank(s, y)  # (N,)
-            owner = torch.where(inside, rank[:, None], len(s)).argmin(dim=0)  # (T,), ranks differ
+            owner = torch.where(inside, rank[:, None], len(s)).argmin(dim=0)  # (T,); no two events have the same rank
             owned = inside.any(dim=0)
             cls = torch.where(owned, y.to(cls)[owner], cls)
             mask = inside[owner] & owned[:, None]
@@ -70,7 +73,7 @@ def assign_targets(
 
 
 def _rank(segments: Tensor, labels: Tensor) -> Tensor:
-    """(N,) place of each event in the order of length, then start, then class, then index."""
+    """Rank (N,) of each event by length, then start, then class, then index."""
     order = labels.argsort(stable=True)
     order = order[segments[order, 0].argsort(stable=True)]
     order = order[(segments[order, 1] - segments[order, 0]).argsort(stable=True)]
@@ -78,11 +81,14 @@ def _rank(segments: Tensor, labels: Tensor) -> Tensor:
 
 
 def class_weights(classes: Tensor, mask: Tensor, *, num_classes: int, form: str = "target") -> tuple[Tensor, Tensor]:
-    """Y and W, each (B, T, C + 1), of class targets (B, T), for `libs.modeling.losses.softmax_class_loss`.
+    """Class indices (B, T) -> Y and W, each (B, T, C + 1), for `libs.modeling.losses.softmax_class_loss`.
 
     Args:
-        mask: (B, T) bool; W is 0 where a snippet is not valid.
-        form: "target": only the target class has a weight (Eq. 5); "hybrid": all other classes are negatives too.
+        mask: (B, T) bool, valid snippets; the others have W = 0.
+        form: "target": W is 1 for the target class only (Eq. 5 of SPOT); "hybrid": W is 1 for all classes.
+
+    Raises:
+        ValueError: unknown form.
     """
     if form not in ("target", "hybrid"):
         raise ValueError(f"class form '{form}' is neither 'target' nor 'hybrid'")

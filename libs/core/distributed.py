@@ -120,7 +120,7 @@ def total_count(count: int) -> int:
 
 
 def in_any(flag: bool) -> bool:
-    """Whether `flag` is true in any process, so that all processes decide alike."""
+    """Whether `flag` is true in any process. The result is the same in all processes."""
     return flag if world_size() == 1 else total({"": float(flag)})[""] > 0
 
 

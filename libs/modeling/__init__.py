@@ -1,4 +1,4 @@
-"""Builds networks by name, and registers those of plug-ins."""
+"""Builds networks by name, and registers the networks of plug-ins."""
 
 from typing import Any
 

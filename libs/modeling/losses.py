@@ -48,8 +48,8 @@ def sigmoid_class_loss(
 ) -> Tensor:
     """sum_c W_c (alpha Y + (1 - alpha)(1 - Y)) |Y_c - s_c|^gamma BCE(s_c, Y_c) with s = sigmoid; (...,).
 
-    For Y in {0, 1} this is the focal loss. For fractional Y it is the quality focal loss (Li et al., 2020), whose
-    minimum is at s = Y, unlike that of the focal loss. alpha < 0: no class balance; gamma = 0: binary cross-entropy.
+    For Y in {0, 1} this is the focal loss. For fractional Y it is the quality focal loss (Li et al., 2020); its minimum
+    is at s = Y, which the focal loss does not guarantee. alpha < 0: no class balance; gamma = 0: binary cross-entropy.
     """
     logits = logits.float()
     loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")

@@ -16,8 +16,8 @@ from libs.core.types import OptConfig
 def make_optimizer(model: nn.Module, opt: OptConfig) -> torch.optim.Optimizer:
     """AdamW or SGD.
 
-    Weight decay applies to the weights of convolutions and linear layers only. Within its group, a parameter's position
-    is that of its full name in sorted order, as in ActionFormer, so that ActionFormer's optimizer states can be loaded.
+    Weight decay applies to the weights of convolutions and linear layers only. Each parameter group is sorted by full
+    name, as in ActionFormer, so that ActionFormer's optimizer states can be loaded.
 
     Raises:
         ValueError: `opt.type` is unknown.
