@@ -105,6 +105,7 @@ def _restore(trainer: SemiTrainer, run: SemiRun, resume: str | Path | None) -> P
             raise ValueError(
                 f"{path}: after {trainer.iteration} iterations, but semi_cfg.burn_in is {run.stages.burn_in}"
             )
+        run.updater.scheduler.set_rate(run.config["opt"]["learning_rate"])  # that of this run, not of the burn-in's
     return None
 
 

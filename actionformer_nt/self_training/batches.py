@@ -18,7 +18,7 @@ class IterationBatches(Sampler[list[SampleKey]]):
     """Batches of the iterations start .. end - 1.
 
     In every epoch the videos are shuffled as by `EpochBatchSampler`, and the last, incomplete batch is dropped. A data
-    set smaller than a batch is repeated to fill it.
+    set smaller than a batch is repeated to fill it; each repeat of a video has its own crop and its own views.
 
     Args:
         size: number of videos.
@@ -48,7 +48,8 @@ class IterationBatches(Sampler[list[SampleKey]]):
             if new_epoch != epoch:
                 epoch, order = new_epoch, self._order(new_epoch)
             batch = order[position * self.batch_size : (position + 1) * self.batch_size]
-            yield [SampleKey(i, epoch) for i in distributed.share(batch)]
+            repeats = [batch[:k].count(i) for k, i in enumerate(batch)]
+            yield [*distributed.share([SampleKey(i, epoch, repeat) for i, repeat in zip(batch, repeats, strict=True)])]
 
     def _order(self, epoch: int) -> list[int]:
         parts = (self.seed, epoch, "order", self.name) if self.name else (self.seed, epoch, "order")

@@ -50,11 +50,18 @@ def view_of(video: VideoItem, kind: str, options: ViewSection, seed: int, iterat
     """A random view of a video, and its geometry.
 
     Args:
-        kind: "weak" or "strong". Seed, iteration, video and kind determine the random numbers.
+        kind: "weak" or "strong". Seed, iteration, video, its repeat and kind determine the random numbers.
+
+    Returns:
+        The view, in which `clean` are the features before masking, dropout and noise.
     """
-    generator = torch.Generator().manual_seed(derive_seed(seed, iteration, video["video_id"], kind))
-    feats, geometry = make_view(video["feats"], options, generator)
-    return {**video, "feats": feats}, geometry
+    repeat = video.get("repeat", 0)
+    view_seed = derive_seed(seed, iteration, video["video_id"], kind, *([repeat] if repeat else []))
+    generator = torch.Generator().manual_seed(view_seed)
+    channels = len(video["feats"])
+    both = torch.cat([video["feats"], video["clean"]]) if "clean" in video else video["feats"]
+    moved, geometry = move(both, options, generator)
+    return {**video, "feats": perturb(moved[:channels], options, generator), "clean": moved[-channels:]}, geometry
 
 
 def labeled_view(video: VideoItem, options: ViewSection, seed: int, iteration: int) -> VideoItem:
@@ -67,18 +74,28 @@ def labeled_view(video: VideoItem, options: ViewSection, seed: int, iteration: i
 
 def make_view(feats: Tensor, options: ViewSection, generator: torch.Generator) -> tuple[Tensor, Geometry]:
     """A perturbed copy of features (C, T), and its geometry. All random numbers come from `generator`."""
+    moved, geometry = move(feats, options, generator)
+    return perturb(moved, options, generator), geometry
+
+
+def move(feats: Tensor, options: ViewSection, generator: torch.Generator) -> tuple[Tensor, Geometry]:
+    """The part of `make_view` that changes time: crop, shift, warp and flip."""
     geometry = Geometry()
     feats = _crop(feats, options.crop, geometry, generator)
     feats = _shift(feats, options.shift, geometry, generator)
     feats = _warp(feats, options.warp, geometry, generator)
-    feats = _flip(feats, options.flip, geometry, generator)
+    return _flip(feats, options.flip, geometry, generator), geometry
+
+
+def perturb(feats: Tensor, options: ViewSection, generator: torch.Generator) -> Tensor:
+    """The part of `make_view` that changes values: masks, dropout and noise."""
     feats = _mask_snippets(feats, options.snippet_mask, options.mask_length, generator)
     if options.channel_dropout:
         keep = 1.0 - options.channel_dropout
         feats = feats * (torch.rand(len(feats), 1, generator=generator) < keep) / keep
     if options.noise:
         feats = feats + options.noise * feats.std() * torch.randn(feats.shape, generator=generator)
-    return feats, geometry
+    return feats
 
 
 def _linear(start: float, slope: float) -> tuple[Tensor, Tensor]:

@@ -11,19 +11,22 @@ from libs.modeling.losses import softmax_class_loss
 SMOOTHING = 10.0  # added to the numbers of ones and zeros in `weighted_bce`
 
 
-def class_loss(logits: Tensor, target: Tensor, weight: Tensor, *, focal_gamma: float = 0.0) -> Tensor:
-    """Mean of `softmax_class_loss` over the snippets with a positive weight.
+def class_loss(
+    logits: Tensor, target: Tensor, weight: Tensor, *, focal_gamma: float = 0.0, count: int | None = None
+) -> Tensor:
+    """Sum of `softmax_class_loss` over the snippets with a positive weight, divided by the number of snippets.
 
     Args:
         logits, target, weight: logits, Y and W, each (B, T, C + 1).
         focal_gamma: > 0: multiplies the loss l of a snippet by (1 - exp(-l))^gamma. For the cross-entropy this is the
             focal factor (1 - p)^gamma.
+        count: number to divide by; None: the number of snippets with a positive weight.
     """
     used = weight.amax(dim=-1) > 0
     loss = softmax_class_loss(logits[used], target[used], weight[used])
     if focal_gamma:
         loss = loss * (-torch.expm1(-loss)).clamp(min=1e-6) ** focal_gamma
-    return (loss.sum() + 0.0 * _anchor(logits)) / max(int(used.sum()), 1)
+    return (loss.sum() + 0.0 * _anchor(logits)) / max(int(used.sum()) if count is None else count, 1)
 
 
 def mask_loss(logits: Tensor, target: Tensor, rows: Tensor, valid: Tensor, *, bce: float = 0.4) -> Tensor:

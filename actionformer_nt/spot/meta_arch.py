@@ -29,6 +29,7 @@ class SpotBatch(NamedTuple):
 
     index: list[int]  # type: ignore[assignment]  # per row, the position of its video in the list of `batches`
     feats: Tensor  # (B, D, T)
+    clean: Tensor  # (B, D, T) `feats` before masking, dropout and noise: the target of reconstruction
     mask: Tensor  # (B, 1, T) bool
     windows: list[Window]  # per row, its range of snippets in the video
 
@@ -105,7 +106,7 @@ class Spot(nn.Module):
         if self.training:
             (batch,) = self.batches(video_list)
             output = self.network(batch.feats, batch.mask)
-            return self.losses(output, self.targets(batch, video_list), batch.feats)
+            return self.losses(output, self.targets(batch, video_list), batch.clean)
         with torch.no_grad():
             pairs = ((batch, self.network(batch.feats, batch.mask)) for batch in self.batches(video_list))
             return self.detect(pairs, video_list)
@@ -132,13 +133,15 @@ class Spot(nn.Module):
         return [self._batch(rows[k : k + size], video_list) for k in range(0, len(rows), size)]
 
     def _batch(self, rows: list[tuple[int, Window]], video_list: list[VideoItem]) -> SpotBatch:
-        feats = torch.zeros(len(rows), self.input_dim, self.num_steps)
+        feats, clean = (torch.zeros(len(rows), self.input_dim, self.num_steps) for _ in range(2))
         for row, (i, (start, length)) in enumerate(rows):
-            feats[row, :, :length] = video_list[i]["feats"][:, start : start + length]
+            video = video_list[i]
+            feats[row, :, :length] = video["feats"][:, start : start + length]
+            clean[row, :, :length] = video.get("clean", video["feats"])[:, start : start + length]
         lengths = torch.tensor([window.length for _, window in rows])
         mask = torch.arange(self.num_steps)[None, None, :] < lengths[:, None, None]
         index, parts = [i for i, _ in rows], [window for _, window in rows]
-        return SpotBatch(index, feats.to(self.device), mask.to(self.device), parts)
+        return SpotBatch(index, feats.to(self.device), clean.to(self.device), mask.to(self.device), parts)
 
     def network(self, feats: Tensor, mask: Tensor, lengths: Tensor | None = None) -> SpotOutput:
         """Features (B, D, T) and mask (B, 1, T) -> class logits, mask logits and embedding. `lengths` is not used."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from libs.core import distributed
+from libs.datasets.crop import crop_at
 from libs.datasets.dataset import TALDataset
 
 from .losses import class_loss, mask_loss
@@ -30,15 +32,16 @@ class SpotPseudo(NamedTuple):
 def teacher_labels(output: SpotOutput, options: PseudoSection) -> SpotPseudo:
     """Pseudo labels from the teacher's output.
 
-    A snippet is confident if its best action or the background has a probability of at least `threshold`, after the
-    temperature. A confident action snippet has a mask loss if its own mask contains the snippet. With
-    `background_rows`, a confident background snippet has a mask loss too; its mask is empty, as in labeled windows.
+    A snippet is confident if the more probable of its best action and the background has a probability of at least
+    `threshold`, after the temperature; with a threshold of 0 every snippet is. A confident action snippet has a mask
+    loss if its own mask contains the snippet. With `background_rows`, a confident background snippet has a mask loss
+    too; its mask is empty, as in labeled windows.
     """
     probs = (output.logits.float() / options.temperature).softmax(dim=-1)
     action = probs[..., :-1].amax(dim=-1)
     background = probs[..., -1]
     sure_action = (action >= options.threshold) & (action > background) & output.mask
-    sure_background = (background >= options.threshold) & output.mask
+    sure_background = (background >= options.threshold) & (background >= action) & output.mask
     valid = output.mask[:, :, None] & output.mask[:, None, :]
     masks = ((output.masks.float().sigmoid() >= options.mask_threshold) & valid).float()
     contains_query = masks.diagonal(dim1=1, dim2=2) > 0
@@ -80,17 +83,35 @@ class BackgroundAlignment:
         self.shift += self.RATE * (self.share - sums["background"] / max(sums["snippets"], 1))
 
 
+WINDOWS = 64  # per video, in `background_share`
+
+
 def background_share(dataset: TALDataset) -> float:
-    """Share of the snippets of a data set that lie in no event."""
-    background, snippets = 0, 0
+    """Share of background among the labels of the windows that training draws from a data set: of each video, up to 64
+    evenly spaced windows of `max_seq_len` steps that hold an event, or the whole video if it is not longer."""
+    background, snippets = 0.0, 0
     for i in range(len(dataset)):
-        length = dataset.grid(i).length
-        ranges, on_grid = quantise(torch.from_numpy(dataset.events(i)[0]), length)
+        length = min(dataset.grid(i).length, dataset.max_seq_len)
         step = torch.arange(length)
-        inside = (step >= ranges[:, :1]) & (step < ranges[:, 1:]) & on_grid[:, None]  # (N, T)
-        background += length - int(inside.any(dim=0).sum())
+        shares = []
+        for segments in _events_of_windows(dataset, i, length):
+            ranges, on_grid = quantise(torch.from_numpy(segments), length)
+            inside = (step >= ranges[:, :1]) & (step < ranges[:, 1:]) & on_grid[:, None]  # (N, T)
+            shares.append(1 - float(inside.any(dim=0).double().mean()))
+        background += length * float(np.mean(shares))
         snippets += length
     return background / max(snippets, 1)
+
+
+def _events_of_windows(dataset: TALDataset, index: int, length: int) -> list[np.ndarray]:
+    """Events (N, 2) in evenly spaced windows of a video, in steps of each window."""
+    grid, (segments, _) = dataset.grid(index), dataset.events(index)
+    if grid.length == length:
+        return [segments]
+    starts = np.unique(np.linspace(0, grid.length - length, WINDOWS).round().astype(int))
+    crops = [crop_at(int(a), length, segments, grid.offset, trunc_thresh=dataset.trunc_thresh) for a in starts]
+    with_events = [crop for crop in crops if crop.kept.any()]  # training draws again where no event is kept
+    return [crop.segments for crop in with_events or crops]
 
 
 def view_index(geometry: Callable[[Tensor], Tensor], length: int, *, view_length: int, num_steps: int) -> Tensor:
@@ -140,7 +161,9 @@ def unlabeled_losses(
     """
     weight = w * (pseudo.confident & output.mask)[..., None]
     losses = {
-        "cls_loss": class_loss(output.logits, y.detach(), weight.detach(), focal_gamma=options.focal_gamma),
+        "cls_loss": class_loss(
+            output.logits, y.detach(), weight.detach(), focal_gamma=options.focal_gamma, count=int(output.mask.sum())
+        ),
         "mask_loss": mask_loss(output.masks, pseudo.masks, pseudo.mask_rows, output.mask, bce=options.mask_bce),
     }
     total = class_weight * options.class_weight * losses["cls_loss"] + options.mask_weight * losses["mask_loss"]

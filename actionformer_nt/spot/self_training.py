@@ -129,7 +129,7 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
         w = torch.cat([t.weight.gather(1, source) for t, (_, source) in zip(targets, rows, strict=True)])
         options = student.options
         losses = unlabeled_losses(output, labels, y, w, options.loss, class_weight=options.pseudo.class_weight)
-        consistency = student.consistency_losses(output, batch.feats)
+        consistency = student.consistency_losses(output, batch.clean)
         losses |= consistency | {"loss": losses["loss"] + student.weigh(consistency)}
         return distributed.parts_of_mean(losses), int(labels.mask_rows.sum())
 

@@ -21,6 +21,14 @@ from libs.core.schema import Count, Section
 RawConfig: TypeAlias = dict[str, Any]  # a configuration as YAML has it: not checked, without defaults
 
 
+# Keys that change nothing before self-training: their values may share a burn-in.
+AFTER_BURN_IN = (
+    "semi_cfg.lam", "semi_cfg.alpha", "semi_cfg.ramp_up", "semi_cfg.reg_weight", "semi_cfg.positive",
+    "semi_cfg.positive_reduction", "semi_cfg.pseudo", "semi_cfg.weak", "semi_cfg.samples", "semi_cfg.log_hidden",
+    "semi_cfg.log_every", "semi_cfg.ckpt_every", "model.pseudo", "model.decode", "test_cfg",
+)  # fmt: skip
+
+
 class Parameter(Section):
     """A key of the configuration that the study varies."""
 
@@ -91,7 +99,9 @@ class Study:
         """All runs. The `labeled_only` runs come first, since they make the burn-in of the others."""
         grid = [(r, f, s) for r in self.file.ratios for f in self.file.folds for s in self.file.seeds]
         values = self.file.parameter.values if self.file.parameter else [None]
-        first = [Run(LABELED_ONLY, *key) for key in grid]
+        first = [
+            Run(LABELED_ONLY, *key, value) for key in grid for value in ([None] if self.shares_burn_in else values)
+        ]
         others = [m for m in self.file.methods if m != LABELED_ONLY]
         return first + [Run(m, *key, value) for key in grid for m in others for value in values]
 
@@ -107,9 +117,21 @@ class Study:
             set_key(raw, "semi_cfg.burn_in_checkpoint", str(self.burn_in(run)))
         return raw
 
+    @property
+    def shares_burn_in(self) -> bool:
+        """Whether all values of the parameter have the same burn-in."""
+        if self.file.parameter is None:
+            return True
+        name = self.file.parameter.name
+        return any(name == key or name.startswith(key + ".") for key in AFTER_BURN_IN)
+
+    def maker(self, run: Run) -> Run:
+        """The `labeled_only` run that makes the burn-in of a run."""
+        return Run(LABELED_ONLY, run.ratio, run.fold, run.seed, None if self.shares_burn_in else run.value)
+
     def burn_in(self, run: Run) -> Path:
         """The checkpoint from which a run starts."""
-        return self.output / "runs" / Run(LABELED_ONLY, run.ratio, run.fold, run.seed).name / "burn_in.pth.tar"
+        return self.output / "runs" / self.maker(run).name / "burn_in.pth.tar"
 
     def result_file(self, run: Run) -> Path:
         return self.output / "results" / f"{run.name}.json"

@@ -73,8 +73,8 @@ def _run_all(
     study: Study, missing: list[Run], slots: Slots, stop: StopRequest, *, diagnostic: bool, progress: bool
 ) -> None:
     """Executes `missing`. A run whose `labeled_only` run is also missing waits for its burn-in."""
-    burn_ins = {(run.ratio, run.fold, run.seed) for run in missing if run.method == LABELED_ONLY}
-    waiting = [run for run in missing if run.method != LABELED_ONLY and (run.ratio, run.fold, run.seed) in burn_ins]
+    makers = [run for run in missing if run.method == LABELED_ONLY]
+    waiting = [run for run in missing if run.method != LABELED_ONLY and study.maker(run) in makers]
     ready = [run for run in missing if run not in waiting]
     failed: list[str] = []
     dropped = 0
@@ -90,10 +90,8 @@ def _run_all(
                     run, slot = active.pop(process)
                     slots.free.append(slot)
                     bar.update()
-                    followers = [r for r in waiting if (r.ratio, r.fold, r.seed) == (run.ratio, run.fold, run.seed)]
-                    if (
-                        run.method == LABELED_ONLY and process.returncode == 0
-                    ):  # the burn-in exists: run its followers next
+                    followers = [r for r in waiting if study.maker(r) == study.maker(run)]
+                    if run.method == LABELED_ONLY and process.returncode == 0:  # the burn-in is there for these
                         ready = followers + ready
                     if process.returncode != 0:
                         status = f"exit status {process.returncode}"
@@ -155,16 +153,8 @@ def _last_line(study: Study, run: Run) -> str:
 def _runs_to_execute(study: Study) -> list[Run]:
     """The runs without a result, and the `labeled_only` runs whose burn-in file these need and which is missing."""
     missing = [run for run in study.runs() if not _is_done(study, run)]
-    need = {
-        (run.ratio, run.fold, run.seed)
-        for run in missing
-        if run.method != LABELED_ONLY and not study.burn_in(run).is_file()
-    }
-    return [
-        run
-        for run in study.runs()
-        if run in missing or (run.method == LABELED_ONLY and (run.ratio, run.fold, run.seed) in need)
-    ]
+    need = [study.maker(run) for run in missing if run.method != LABELED_ONLY and not study.burn_in(run).is_file()]
+    return [run for run in study.runs() if run in missing or run in need]
 
 
 def _digest(raw: RawConfig) -> str:

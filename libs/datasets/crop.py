@@ -47,15 +47,21 @@ def random_crop(
         length = rng.randint(max(round(low * num_steps), 1), min(round(high * num_steps), num_steps))
         if length == num_steps:
             return None
-    offset = np.float32(offset)
     for _ in range(MAX_TRIALS):
         start = rng.randint(0, num_steps - length)
-        clipped = np.stack(
-            [np.maximum(segments[:, 0], start - offset), np.minimum(segments[:, 1], start + length + offset)], axis=1
-        )
-        inside = (clipped[:, 1] - clipped[:, 0]).clip(min=0)
-        whole = np.abs(segments[:, 1] - segments[:, 0])
-        kept = (inside >= trunc_thresh * whole) & (whole > 0)
-        if kept.any() or not len(segments):
+        crop = crop_at(start, length, segments, offset, trunc_thresh=trunc_thresh)
+        if crop.kept.any() or not len(segments):
             break
+    return crop
+
+
+def crop_at(start: int, length: int, segments: np.ndarray, offset: float, *, trunc_thresh: float) -> Crop:
+    """The window of `length` steps at `start`, with the segments (N, 2) that belong to it, see `random_crop`."""
+    offset = np.float32(offset)
+    clipped = np.stack(
+        [np.maximum(segments[:, 0], start - offset), np.minimum(segments[:, 1], start + length + offset)], axis=1
+    )
+    inside = (clipped[:, 1] - clipped[:, 0]).clip(min=0)
+    whole = np.abs(segments[:, 1] - segments[:, 0])
+    kept = (inside >= trunc_thresh * whole) & (whole > 0)
     return Crop(start, length, (clipped[kept] - np.float32(start)).astype(np.float32), kept)

@@ -25,18 +25,23 @@ logger = logging.getLogger(__name__)
 
 
 class SampleKey(int):
-    """The index of a video together with the epoch, which seeds the random crop. It is an int, so it can index any data
-    set."""
+    """The index of a video together with what seeds its random crop. It is an int, so it can index any data set.
+
+    Attributes:
+        epoch: number of the epoch.
+        repeat: 0, or how often the video came before in the same batch, where a batch is larger than the data set.
+    """
 
     epoch: int
+    repeat: int
 
-    def __new__(cls, index: int, epoch: int) -> SampleKey:
+    def __new__(cls, index: int, epoch: int, repeat: int = 0) -> SampleKey:
         key = super().__new__(cls, index)
-        key.epoch = epoch
+        key.epoch, key.repeat = epoch, repeat
         return key
 
     def __reduce__(self) -> tuple:
-        return SampleKey, (int(self), self.epoch)
+        return SampleKey, (int(self), self.epoch, self.repeat)
 
 
 class Attributes(TypedDict):
@@ -215,9 +220,10 @@ class TALDataset(Dataset):
         Returns:
             `video_id`; `feats` (C, T) float32; `segments` (N, 2) float32 in grid steps and `labels` (N,) int64, both
             None for a test video without events; `fps`; `duration` in seconds; `feat_stride` and
-            `feat_num_frames` in frames; `feat_start`, the step of the video's grid where `feats` begin.
+            `feat_num_frames` in frames; `feat_start`, the step of the video's grid where `feats` begin; `repeat` of
+            the key.
         """
-        index, epoch = int(index), getattr(index, "epoch", 0)
+        epoch, repeat, index = getattr(index, "epoch", 0), getattr(index, "repeat", 0), int(index)
         video, grid = self.videos[index], self.grid(index)
         fps = self._fps(video)
         segments, labels = self._events(video, grid, fps)
@@ -225,7 +231,7 @@ class TALDataset(Dataset):
         if self.is_training:
             if self.preset.clip_to_features:
                 segments, labels = self._clip_to_features(segments, labels, grid)
-            rng = random.Random(derive_seed(self.seed, epoch, index, "crop"))
+            rng = random.Random(derive_seed(self.seed, epoch, index, "crop", *([repeat] if repeat else [])))
             crop = random_crop(
                 grid.length, segments, grid.offset, rng,
                 max_seq_len=self.max_seq_len, trunc_thresh=self.trunc_thresh, crop_ratio=self.crop_ratio,
@@ -243,6 +249,7 @@ class TALDataset(Dataset):
             "feat_stride": grid.stride,
             "feat_num_frames": grid.num_frames,
             "feat_start": start,
+            "repeat": repeat,
         }
 
     def events(self, index: int) -> tuple[np.ndarray, np.ndarray]:

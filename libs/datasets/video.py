@@ -19,4 +19,6 @@ class VideoItem(TypedDict):
     duration: float  # seconds
     feat_stride: float  # frames between consecutive steps
     feat_num_frames: float  # frames covered by one step
+    clean: NotRequired[Tensor]  # (C, T) of a perturbed view: `feats` before masking, dropout and noise
+    repeat: NotRequired[int]  # how often the video came before in the same batch
     feat_start: NotRequired[int]  # step of the video's grid at which `feats` start

@@ -79,6 +79,13 @@ class IterationLR(LRScheduler):
     def get_lr(self) -> list[float | Tensor]:
         return [self.factor_at(self.last_epoch, base) for base in self.base_lrs]
 
+    def set_rate(self, rate: float) -> None:
+        """Sets the base learning rate of all parameters, at the present place of the schedule."""
+        self.base_lrs = [rate for _ in self.base_lrs]
+        self._last_lr = self.get_lr()
+        for group, now in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = now
+
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Reads only `last_epoch` and `base_lrs`, the keys that ActionFormer's checkpoints have too."""
         self.last_epoch = state_dict["last_epoch"]

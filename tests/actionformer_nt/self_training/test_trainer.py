@@ -152,6 +152,19 @@ def test_a_shared_burn_in_gives_the_same_end(make_semi, tmp_path):
         semi_run.train(config, tmp_path / "other", progress=False)
 
 
+def test_after_a_given_burn_in_the_configured_rate_holds(make_semi, tmp_path):
+    path = make_semi(burn_in=4, iterations=4)
+    burn_in = run(path, tmp_path / "whole") / "burn_in.pth.tar"
+    rates = []
+    for factor in (1.0, 0.01):
+        config = load_config(path)
+        config["semi_cfg"]["burn_in_checkpoint"] = str(burn_in)
+        config["opt"]["learning_rate"] *= factor
+        folder = semi_run.train(config, tmp_path / f"run{factor}", progress=False)
+        rates.append([line["lr"] for line in records(folder)[:3]])
+    assert [b / a for a, b in zip(*rates, strict=True)] == pytest.approx([0.01] * 3, rel=1e-2)
+
+
 def test_labeled_only_with_all_labels_is_the_supervised_run(make_semi, tmp_path):
     path = make_semi(ratio=1.0, method="labeled_only", burn_in=8, iterations=4, warmup_iterations=4)
     semi = run(path, tmp_path / "semi")

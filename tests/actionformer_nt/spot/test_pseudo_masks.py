@@ -1,11 +1,12 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from actionformer_nt.config import ViewSection
 from actionformer_nt.methods import LABELED_ONLY, METHODS, ORACLE, Options, get_method
-from actionformer_nt.self_training.views import make_view
+from actionformer_nt.self_training.views import make_view, view_of
 from actionformer_nt.spot.network import SpotOutput
 from actionformer_nt.spot.pseudo_masks import (
     BackgroundAlignment,
@@ -16,8 +17,10 @@ from actionformer_nt.spot.pseudo_masks import (
     view_index,
 )
 from actionformer_nt.spot.schema import LossSection, PseudoSection
+from actionformer_nt.spot.targets import quantise
 from libs.core import load_config
 from libs.datasets import make_dataset
+from libs.datasets.dataset import SampleKey
 
 USED = [name for name in METHODS if name not in (LABELED_ONLY, ORACLE)]
 
@@ -91,9 +94,50 @@ def test_background_share_counts_snippets(make_data, event):
             inside += any(math.floor(a + 1) <= step < math.floor(b + 1) for a, b in segments)
     assert 0 < inside < 60
     assert background_share(dataset) == pytest.approx(1 - inside / (20 * len(dataset)))
-    config["dataset"]["max_seq_len"] = 8  # training sees crops, but the share is that of whole videos
+    config["dataset"]["max_seq_len"] = 8
     short = make_dataset(config["dataset_name"], True, ["training"], **config["dataset"])
-    assert background_share(short) == background_share(dataset)
+    draws = [short[SampleKey(i, epoch)] for i in range(3) for epoch in range(400)]  # what training sees
+    seen = []
+    for video in draws:
+        ranges, on_grid = quantise(video["segments"], 8)
+        covered = {step for (a, b), on in zip(ranges.tolist(), on_grid, strict=True) if on for step in range(a, b)}
+        seen.append(1 - len(covered) / 8)
+    assert background_share(short) == pytest.approx(np.mean(seen), abs=0.02)
+    assert abs(background_share(short) - background_share(dataset)) > 0.05
+
+
+def test_with_a_low_threshold_an_action_is_not_also_background():
+    """p = .5, .1 and .4 (background), at a threshold of .3: the snippet is an action, and so is its mask."""
+    logits = torch.tensor([[0.5, 0.1, 0.4]]).log().expand(4, 3)[None]
+    masks = torch.full((1, 4, 4), 3.0)
+    output = SpotOutput(logits, masks, torch.zeros(1, 4, 2), torch.ones(1, 4, dtype=torch.bool))
+    for threshold in (0.3, 0.0):  # the latter is the paper's setting: every snippet learns
+        labels = teacher_labels(output, PseudoSection(threshold=threshold, mask_threshold=0.5))
+        assert labels.confident.all() and labels.mask_rows.all()
+        assert torch.equal(labels.masks, torch.ones(1, 4, 4))
+
+
+def test_the_class_loss_of_an_iteration_is_a_mean_over_all_snippets():
+    """Snippets that the gate leaves out count: with half of them the loss is half as large, not the same."""
+    p = torch.tensor([[0.9, 0.05, 0.05], [0.4, 0.3, 0.3]])
+    output = SpotOutput(p.log()[None], torch.zeros(1, 2, 2), torch.zeros(1, 2, 2), torch.ones(1, 2, dtype=torch.bool))
+    loss = run(output, teacher_labels(output, PseudoSection(threshold=0.7)))["cls_loss"]
+    torch.testing.assert_close(loss, -p[0, 0].log() / 2)
+
+
+def test_reconstruction_aims_at_the_features_before_the_perturbation(spot):
+    """Of a view in which everything is masked, the decoder is to recover what was there, moved as the view is."""
+    model = spot.make_spot(num_steps=16).train()
+    video = spot.make_video([(2.0, 9.0)], [1], steps=16)
+    view, _ = view_of(video, "strong", ViewSection(flip=1.0, snippet_mask=1.0), 0, 0)
+    assert view["feats"].abs().max() == 0 and torch.equal(view["clean"], video["feats"].flip(1))
+    (batch,) = model.batches([view])
+    output = model.network(batch.feats, batch.mask)
+    decoded = model.net.decoder(output.embedding)
+    found = model.consistency_losses(output, batch.clean)["recon_loss"]
+    torch.testing.assert_close(found, (decoded - video["feats"].flip(1).T[None]).square().mean())
+    again, _ = view_of(view, "strong", ViewSection(shift=0, flip=1.0, noise=5.0), 0, 1)  # a view of a view
+    assert torch.equal(again["clean"], video["feats"])
 
 
 def test_padding_is_never_confident():

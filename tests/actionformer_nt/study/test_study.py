@@ -171,6 +171,28 @@ def test_a_run_with_a_gpu_of_its_own_takes_the_one_that_it_sees(study_file, tmp_
     assert seen == [["cuda:0"], ["cuda:3"]]
 
 
+def test_a_parameter_of_the_burn_in_has_a_burn_in_for_each_value(study_file):
+    """One of self-training alone shares it; one that changes the burn-in, its schedule included, does not."""
+    for name, values, shared in (
+        ("semi_cfg.lam", [0.5, 0.9], True), ("semi_cfg.pseudo.threshold", [0.1, 0.2], True),
+        ("opt.learning_rate", [1e-3, 1e-4], False), ("semi_cfg.iterations", [1, 2], False),
+        ("dataset.crop_ratio", [[0.5, 1.0], [0.9, 1.0]], False),
+    ):  # fmt: skip
+        plan = study.load_study(study_file(folds=[0], parameter={"name": name, "values": values}))
+        runs = plan.runs()
+        makers = [run for run in runs if run.method == "labeled_only"]
+        assert len(makers) == (1 if shared else 2), name
+        for run in runs:
+            own = plan.config(run)
+            burn_in = plan.config(plan.maker(run))
+            if not shared:
+                *sections, last = name.split(".")
+                for section in sections:
+                    own, burn_in = own[section], burn_in[section]
+                assert own[last] == burn_in[last], run
+        assert len({plan.burn_in(run) for run in runs}) == len(makers), name
+
+
 def test_a_study_that_cannot_start_is_refused_at_once(study_file, tmp_path, capsys):
     for changes, words in (
         ({"ratios": []}, "ratios"), ({"folds": [0, 9]}, "no fold 9"), ({"ratios": [0.5, 0.9]}, "ratio 0.9 asks for"),
