@@ -138,6 +138,9 @@ class SemiSection(Section):
     switches one off."""
     strong: ViewSection = ViewSection(snippet_mask=0.1, channel_dropout=0.1)
     """Strong view: the student's view of an unlabeled video. Pseudo segments are mapped into it."""
+    reversed_classes: list[tuple[str, str]] = []
+    """Pairs of classes that are each other played backwards, such as `[SIT_TO_STAND, STAND_TO_SIT]`: where `flip`
+    reverses a view, their labels and pseudo labels are swapped."""
     ckpt_every: Count = 500
     """Iterations from one checkpoint to the next."""
     log_every: Count = 50

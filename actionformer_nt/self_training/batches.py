@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader, Sampler
 from libs.core import distributed
 from libs.core.interrupts import ignore_interrupts
 from libs.core.seeding import derive_seed
-from libs.datasets.dataset import SampleKey, TALDataset
+from libs.datasets.dataset import TALDataset
 from libs.datasets.loader import check_batch_size, identity
+from libs.datasets.video import SampleKey
 
 
 class IterationBatches(Sampler[list[SampleKey]]):

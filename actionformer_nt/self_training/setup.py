@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from actionformer_nt.config import SemiSection, semi_section
 from actionformer_nt.methods import ORACLE, get_method
@@ -41,6 +43,7 @@ class SemiRun:
         config: resolved; `train_cfg.head_empty_cls` lists the classes without a labeled event.
         teacher: None for the method `labeled_only`.
         shown: hidden labels for curves and snapshots; None unless `semi_cfg.log_hidden` is true.
+        backwards: (C,) class that each class is when it is played backwards (`semi_cfg.reversed_classes`).
     """
 
     config: Config
@@ -52,6 +55,7 @@ class SemiRun:
     ema: ModelEma
     teacher: Teacher | None
     shown: HiddenLabels | None
+    backwards: Tensor
 
     @property
     def seed(self) -> int:
@@ -105,9 +109,11 @@ def set_up(config: Config, *, diagnostic: bool = False) -> SemiRun:
         clip_grad_l2norm=train_cfg["clip_grad_l2norm"],
     )
     compile_network(model, config)
+    backwards = played_backwards(semi.reversed_classes, annotations.label_ids, config["dataset"]["num_classes"])
     return SemiRun(
         config=config, semi=semi, split=split, annotations=annotations, stages=stages, updater=updater, ema=ema,
-        teacher=_teacher(config, stages, ema, hidden), shown=hidden if semi.log_hidden else None,
+        teacher=_teacher(config, stages, ema, hidden, backwards), shown=hidden if semi.log_hidden else None,
+        backwards=backwards,
     )  # fmt: skip
 
 
@@ -132,7 +138,27 @@ def _schedule(config: Config, optimizer: torch.optim.Optimizer, total: int) -> I
     )
 
 
-def _teacher(config: Config, stages: Stages, ema: ModelEma, hidden: HiddenLabels | None) -> Teacher | None:
+def played_backwards(pairs: Sequence[Sequence[str]], label_ids: dict[str, int], num_classes: int) -> Tensor:
+    """(C,) class that each class is when it is played backwards.
+
+    Raises:
+        ValueError: a name that is no class, or one that occurs twice.
+    """
+    backwards = torch.arange(num_classes)
+    names = [name for pair in pairs for name in pair]
+    for name in names:
+        if name not in label_ids:
+            raise ValueError(f"semi_cfg.reversed_classes: '{name}' is not one of the classes {sorted(label_ids)}")
+        if names.count(name) > 1:
+            raise ValueError(f"semi_cfg.reversed_classes: '{name}' is in it more than once")
+    for first, second in pairs:
+        backwards[label_ids[first]], backwards[label_ids[second]] = label_ids[second], label_ids[first]
+    return backwards
+
+
+def _teacher(
+    config: Config, stages: Stages, ema: ModelEma, hidden: HiddenLabels | None, backwards: Tensor
+) -> Teacher | None:
     semi = semi_section(config)
     method = get_method(semi.method)
     if method is None:
@@ -140,7 +166,7 @@ def _teacher(config: Config, stages: Stages, ema: ModelEma, hidden: HiddenLabels
     self_training: SelfTraining = SELF_TRAINING.build(config["model_name"], config, stages.labeled)
     return Teacher(
         semi, self_training, method, ema=ema, seed=config["init_rand_seed"], burn_in=stages.burn_in,
-        hidden=hidden if semi.method == ORACLE else None,
+        hidden=hidden if semi.method == ORACLE else None, backwards=backwards,
     )  # fmt: skip
 
 

@@ -51,6 +51,7 @@ class Teacher:
         seed: seed of the run.
         burn_in: iteration at which self-training begins.
         hidden: hidden labels, for the diagnostic method only; else None.
+        backwards: (C,) class that each class is when it is played backwards.
     """
 
     def __init__(
@@ -63,9 +64,10 @@ class Teacher:
         seed: int,
         burn_in: int,
         hidden: HiddenLabels | None,
+        backwards: Tensor,
     ) -> None:
         self.semi, self.self_training, self.method, self.ema = semi, self_training, method, ema
-        self.seed, self.burn_in, self.hidden = seed, burn_in, hidden
+        self.seed, self.burn_in, self.hidden, self.backwards = seed, burn_in, hidden, backwards
         self.frozen: ModelEma | None = None  # copy of the averaged weights for `pseudo.source: refresh`
 
     @property
@@ -83,10 +85,19 @@ class Teacher:
             for row, (video, labels) in enumerate(zip(weak, pseudo, strict=True))
         ]
         strong = [view_of(video, "strong", self.semi.strong, self.seed, iteration) for video in weak]
+        for i, (_, geometry) in enumerate(strong):
+            if geometry.reverses:
+                targets[i] = self._swapped(targets[i])
         return Lesson(
             weak=weak, strong=[view for view, _ in strong], geometries=[geometry for _, geometry in strong],
             pseudo=pseudo, targets=targets,
         )  # fmt: skip
+
+    def _swapped(self, targets: ClassTargets) -> ClassTargets:
+        """Targets (..., K) of a view in which time runs backwards; a background column stays."""
+        background = torch.arange(len(self.backwards), targets.target.shape[-1])
+        columns = torch.cat([self.backwards, background]).to(targets.target.device)
+        return ClassTargets(targets.target[..., columns], targets.weight[..., columns])
 
     def _refresh(self, iteration: int) -> None:
         if self.semi.pseudo.source == "online":

@@ -77,7 +77,10 @@ class SemiTrainer:
         run.model.train()
         labeled = videos.labeled
         if run.semi.labeled_view == "strong":
-            labeled = [labeled_view(video, run.semi.strong, run.seed, self.iteration) for video in labeled]
+            labeled = [
+                labeled_view(video, run.semi.strong, run.seed, self.iteration, backwards=run.backwards)
+                for video in labeled
+            ]
         learner = Iteration(run, self.iteration, labeled, videos)
         parts = run.config["train_cfg"]["accumulate"]
         losses = run.updater.update(

@@ -31,6 +31,11 @@ class Geometry:
             time = _piecewise_linear(time, knots, images)
         return time
 
+    @property
+    def reverses(self) -> bool:
+        """Whether time runs backwards in the view."""
+        return sum(bool(images[-1] < images[0]) for _, images in self.steps) % 2 == 1
+
     def project(self, segments: Tensor, num_steps: int) -> tuple[Tensor, Tensor]:
         """Maps segments (N, 2) of the video into a view of `num_steps` steps.
 
@@ -64,12 +69,17 @@ def view_of(video: VideoItem, kind: str, options: ViewSection, seed: int, iterat
     return {**video, "feats": perturb(moved[:channels], options, generator), "clean": moved[-channels:]}, geometry
 
 
-def labeled_view(video: VideoItem, options: ViewSection, seed: int, iteration: int) -> VideoItem:
-    """Strong view of a labeled video, with its events mapped into the view (`Geometry.project`)."""
+def labeled_view(video: VideoItem, options: ViewSection, seed: int, iteration: int, *, backwards: Tensor) -> VideoItem:
+    """Strong view of a labeled video, with its events mapped into the view (`Geometry.project`).
+
+    Args:
+        backwards: (C,) class that each class is when it is played backwards.
+    """
     view, geometry = view_of(video, "strong", options, seed, iteration)
     assert video["segments"] is not None and video["labels"] is not None
     segments, kept = geometry.project(video["segments"], view["feats"].shape[1])
-    return {**view, "segments": segments, "labels": video["labels"][kept]}
+    labels = video["labels"][kept]
+    return {**view, "segments": segments, "labels": backwards[labels] if geometry.reverses else labels}
 
 
 def make_view(feats: Tensor, options: ViewSection, generator: torch.Generator) -> tuple[Tensor, Geometry]:

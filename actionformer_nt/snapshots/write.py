@@ -18,9 +18,9 @@ from torch import Tensor
 from actionformer_nt.methods.label_space import partition
 from actionformer_nt.self_training.interface import SelfTraining, Snapshot
 from libs.datasets import make_dataset
-from libs.datasets.dataset import SampleKey, TALDataset
+from libs.datasets.dataset import TALDataset
 from libs.datasets.labels import names_of
-from libs.datasets.video import VideoItem
+from libs.datasets.video import SampleKey, VideoItem
 from libs.evaluation.detections import concatenate, make_detections, write_ground_truth, write_results
 from libs.evaluation.predict import predict
 from libs.modeling.decode import to_seconds

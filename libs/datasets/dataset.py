@@ -19,29 +19,9 @@ from .features import FeatureFiles
 from .grid import Grid, GridRule, resize
 from .labels import label_names
 from .presets import Preset
-from .video import VideoItem
+from .video import SampleKey, VideoItem
 
 logger = logging.getLogger(__name__)
-
-
-class SampleKey(int):
-    """The index of a video together with what seeds its random crop. It is an int, so it can index any data set.
-
-    Attributes:
-        epoch: number of the epoch.
-        repeat: 0, or how often the video came before in the same batch, where a batch is larger than the data set.
-    """
-
-    epoch: int
-    repeat: int
-
-    def __new__(cls, index: int, epoch: int, repeat: int = 0) -> SampleKey:
-        key = super().__new__(cls, index)
-        key.epoch, key.repeat = epoch, repeat
-        return key
-
-    def __reduce__(self) -> tuple:
-        return SampleKey, (int(self), self.epoch, self.repeat)
 
 
 class Attributes(TypedDict):

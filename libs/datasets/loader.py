@@ -13,8 +13,8 @@ from libs.core import distributed
 from libs.core.interrupts import ignore_interrupts
 from libs.core.seeding import derive_seed
 
-from .dataset import SampleKey, TALDataset
-from .video import VideoItem
+from .dataset import TALDataset
+from .video import SampleKey, VideoItem
 
 
 class EpochBatchSampler(Sampler[list[SampleKey]]):

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from libs.core import load_config
 from libs.datasets import make_dataset, register_dataset
-from libs.datasets.dataset import SampleKey
 from libs.datasets.labels import label_ids, label_names
+from libs.datasets.video import SampleKey
 
 
 def dataset(path, is_training=True, name=None, **changes):

@@ -20,7 +20,7 @@ from actionformer_nt.spot.schema import LossSection, PseudoSection
 from actionformer_nt.spot.targets import quantise
 from libs.core import load_config
 from libs.datasets import make_dataset
-from libs.datasets.dataset import SampleKey
+from libs.datasets.video import SampleKey
 
 USED = [name for name in METHODS if name not in (LABELED_ONLY, ORACLE)]
 
