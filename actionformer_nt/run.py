@@ -55,14 +55,21 @@ def train(
     Raises:
         ValueError, FileNotFoundError: an error in the configuration or the data; names file, key or video.
     """
-    if not isinstance(config, dict):
-        config = load_config(config)
+    config = _resolved(config)
     if "semi_cfg" in config:
         return _train_semi(config, Path(folder), resume, overwrite, diagnostic=diagnostic, progress=progress)
     return supervised.train(
         config, Path(folder), resume=resume, overwrite=overwrite,
         print_freq=print_freq, ckpt_freq=ckpt_freq, progress=progress,
     )  # fmt: skip
+
+
+def _resolved(config: Config | str | os.PathLike) -> Config:
+    if not isinstance(config, dict):
+        return load_config(config)
+    if "init_rand_seed" not in config or "train_cfg" not in config.get("model", {}):
+        raise ValueError("config: a dict without its defaults; pass the file, or the result of load_config")
+    return config
 
 
 def _train_semi(
@@ -129,8 +136,7 @@ def evaluate(
         Results by name: `student` and `teacher` (averaged weights) of a semi-supervised run, else `model` (averaged
         weights).
     """
-    if not isinstance(config, dict):
-        config = load_config(config)
+    config = _resolved(config)
     if "semi_cfg" not in config:
         return {"model": evaluate_checkpoint(config, Path(folder), progress=progress)}
     split_options = semi_section(config).split

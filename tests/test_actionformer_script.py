@@ -66,3 +66,9 @@ def test_runs_unchanged(make_data, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "average mAP" in done.stdout and "['dataset_name', 'empty_label_ids', 'tiou_thresholds']" in done.stdout
     assert {"epoch_003.pth.tar", "eval_results.json", "logs"} <= {p.name for p in (tmp_path / "run").iterdir()}
+
+
+def test_the_modules_of_utils_are_there_as_attributes():
+    code = "import libs.utils as u; print(u.nms.batched_nms, u.metrics.ANETdetection, u.train_utils.train_one_epoch)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

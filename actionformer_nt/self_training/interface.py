@@ -19,6 +19,7 @@ from torch import Tensor
 from actionformer_nt.config import SemiSection
 from actionformer_nt.methods import ClassTargets
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
+from libs.core.registry import SELF_TRAINING
 from libs.core.types import Config
 from libs.datasets.annotations import Annotations
 from libs.datasets.dataset import TALDataset
@@ -119,6 +120,13 @@ class SelfTraining(ABC, Generic[Pseudo]):
     @abstractmethod
     def load_state(self, state: State) -> None:
         """Restores a result of `state`."""
+
+
+def self_training_of(model_name: str) -> type[SelfTraining]:
+    """The self-training of an architecture; of one that has registered none, that of ActionFormer's pyramid."""
+    name = model_name if model_name in SELF_TRAINING.names() else "LocPointTransformer"
+    self_training: type[SelfTraining] = SELF_TRAINING.get(name)
+    return self_training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from libs.core.registry import SELF_TRAINING
 from libs.core.seeding import derive_seed, seed_model
 from libs.datasets.video import VideoItem
 
 from .criterion import ramp
 from .curves import with_prefix
+from .interface import self_training_of
 from .setup import SemiRun
 from .stages import IterationVideos
 from .teacher import Lesson
@@ -59,6 +59,6 @@ class Iteration:
         run = self.run
         seed = derive_seed(run.seed, self.number, "pretext", *([k] if k else []))
         seed_model(seed)
-        self_training = SELF_TRAINING.get(run.config["model_name"])
+        self_training = self_training_of(run.config["model_name"])
         losses = self_training.pretext_losses(run.model, videos, torch.Generator().manual_seed(seed))
         return with_prefix("pretext", losses) | {"final_loss": losses["final_loss"]}

@@ -16,7 +16,6 @@ from actionformer_nt.methods import ORACLE, get_method
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from actionformer_nt.protocol.splits import Split, check_split, read_hidden, read_split, unlabeled_classes
 from libs.core.device import compile_network, select_device
-from libs.core.registry import SELF_TRAINING
 from libs.core.seeding import fix_random_seed
 from libs.core.types import Config
 from libs.datasets import make_dataset
@@ -28,7 +27,7 @@ from libs.training.ema import ModelEma
 from libs.training.optim import IterationLR, make_optimizer
 from libs.training.update import Updater
 
-from .interface import SelfTraining
+from .interface import SelfTraining, self_training_of
 from .stages import Stages
 from .teacher import Teacher
 
@@ -163,7 +162,7 @@ def _teacher(
     method = get_method(semi.method)
     if method is None:
         return None
-    self_training: SelfTraining = SELF_TRAINING.build(config["model_name"], config, stages.labeled)
+    self_training: SelfTraining = self_training_of(config["model_name"])(config, stages.labeled)
     return Teacher(
         semi, self_training, method, ema=ema, seed=config["init_rand_seed"], burn_in=stages.burn_in,
         hidden=hidden if semi.method == ORACLE else None, backwards=backwards,
@@ -191,7 +190,7 @@ def check_config(config: Config, *, diagnostic: bool = False) -> None:
     check_parts(config["train_cfg"]["accumulate"], sizes | {"semi_cfg.unlabeled_batch_size": semi.unlabeled_batch_size})
     if semi.method == ORACLE and not diagnostic:
         raise ValueError(f"method {ORACLE} uses hidden labels and runs only as a diagnostic (study --diagnostic)")
-    self_training = SELF_TRAINING.get(config["model_name"])
+    self_training = self_training_of(config["model_name"])
     self_training.check(config)
     if semi.pretrain and not self_training.has_pretext:
         raise ValueError(

@@ -12,9 +12,8 @@ from typing import TypedDict
 import numpy as np
 
 from actionformer_nt.config import semi_section
-from actionformer_nt.self_training.interface import SelfTraining
+from actionformer_nt.self_training.interface import self_training_of
 from libs.core.device import select_device
-from libs.core.registry import SELF_TRAINING
 from libs.core.types import Config
 from libs.datasets import make_dataset
 from libs.datasets.annotations import Annotations
@@ -45,7 +44,7 @@ def write_embeddings(config: Config, checkpoint: Path, annotations: Annotations)
     if not count:
         return
     model = load_model(config, checkpoint, weights="raw").to(select_device(config))
-    self_training: SelfTraining = SELF_TRAINING.get(config["model_name"])
+    self_training = self_training_of(config["model_name"])
     dataset = make_dataset(
         config["dataset_name"], False, config["val_split"], **config["dataset"], annotations=annotations
     )

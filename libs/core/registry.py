@@ -18,27 +18,28 @@ class Registry:
     """Classes and functions of one kind by name.
 
     Args:
-        kind: noun for an entry, used in error messages.
+        kind: what they are, for error messages.
+        replace: whether a later entry replaces an earlier one of the same name.
     """
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self._entries: dict[str, Any] = {}
+    def __init__(self, kind: str, *, replace: bool = False) -> None:
+        self.kind, self.replace = kind, replace
+        self._entries: dict[str, Any] = {}  # as registered
+        self._resolved: dict[str, Any] = {}  # what "module:name" has been imported as
 
     def register(self, name: str, entry: Any = None) -> Any:
-        """Registers `entry` under `name` and returns it; without `entry`, returns a decorator that does so.
-
-        Args:
-            entry: a class, a function, or "module:name" of either.
+        """Adds a class, a function or another callable, or "module:name" of one. Without `entry`, it is a decorator.
 
         Raises:
-            ValueError: another entry has this name. The same entry may be registered again, as after a reload.
+            ValueError: another entry has this name. A class or function of a module that was reloaded may come again.
         """
         if entry is None:
             return lambda decorated: self.register(name, decorated)
-        if _origin(self._entries.setdefault(name, entry)) != _origin(entry):
+        known = self._entries.get(name)
+        if known is not None and not self.replace and not _is_same(known, entry):
             raise ValueError(f"{self.kind} '{name}' is already registered")
         self._entries[name] = entry
+        self._resolved.pop(name, None)
         return entry
 
     def names(self) -> list[str]:
@@ -46,29 +47,40 @@ class Registry:
         return list(self._entries)
 
     def get(self, name: str) -> Any:
-        """The class or function registered under `name`.
+        """The entry of that name; "module:name" is imported at its first use.
 
         Raises:
-            ValueError: `name` is unknown; lists the known names.
+            ValueError: an unknown name; lists the known.
         """
         if name not in self._entries:
             raise ValueError(f"unknown {self.kind} '{name}'; known: {sorted(self._entries)}")
-        entry = self._entries[name]
-        if isinstance(entry, str):
-            entry = self._entries[name] = pkgutil.resolve_name(entry)
-        return entry
+        if name not in self._resolved:
+            entry = self._entries[name]
+            self._resolved[name] = pkgutil.resolve_name(entry) if isinstance(entry, str) else entry
+        return self._resolved[name]
 
     def build(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Calls the class or function registered under `name` with the other arguments."""
+        """Calls the entry of that name: an instance of a class, or the result of a function."""
         return self.get(name)(*args, **kwargs)
 
 
-def _origin(entry: Any) -> str:
-    return entry if isinstance(entry, str) else f"{entry.__module__}:{entry.__qualname__}"
+def _is_same(known: Any, entry: Any) -> bool:
+    """Whether two entries are one, or the same class or function of a reloaded module."""
+    if known is entry or known == entry:
+        return True
+    return _origin(known) is not None and _origin(known) == _origin(entry)
 
 
-SECTIONS = Registry("section of the configuration")
-MODEL_SCHEMAS = Registry("schema of an architecture")
+def _origin(entry: Any) -> str | None:
+    """Module and name of a class or function at the top of a module; None for what is made at run time."""
+    if isinstance(entry, str):
+        return entry
+    module, name = getattr(entry, "__module__", None), getattr(entry, "__qualname__", None)
+    return f"{module}:{name}" if module and name and "<" not in name else None
+
+
+SECTIONS = Registry("section of the configuration", replace=True)
+MODEL_SCHEMAS = Registry("schema of an architecture", replace=True)
 META_ARCHS = Registry("meta-architecture")
 SELF_TRAINING = Registry("self-training of an architecture")
 BACKBONES = Registry("backbone")
@@ -115,5 +127,5 @@ def register_model_schema(model_name: str, schema: type[Section] | str) -> None:
 register_architecture(
     "LocPointTransformer",
     schema="libs.core.schema:LocPointTransformerSection",
-    model="libs.modeling.build:build_detector",
+    model="libs.modeling.meta_archs:PtTransformer",
 )

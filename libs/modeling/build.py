@@ -1,4 +1,4 @@
-"""Builds a `PtTransformer` from the `model` section of a configuration."""
+"""From the keys of a `model` section to the modules of ActionFormer's detector."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from .chunks import receptive_field
 from .class_form import ClassForm
 from .criterion import Criterion
 from .heads import ClsHead, RegHead
-from .meta_archs import PtTransformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +69,8 @@ class ModelKeys:
         return [size] * len(self.strides) if isinstance(size, int) else list(size)
 
 
-def build_detector(**model: Any) -> PtTransformer:
-    """Builds ActionFormer's detector from the keys of the `model` section (`ModelKeys`).
-
-    Raises:
-        TypeError: a key is missing or unknown.
-    """
-    keys = ModelKeys(**model)
+def build_modules(keys: ModelKeys) -> dict[str, Any]:
+    """The arguments of `meta_archs.PyramidDetector`."""
     train_cfg = keys.train_cfg
     # the order of construction decides the random initialisation
     backbone = _backbone(keys)
@@ -89,27 +83,28 @@ def build_detector(**model: Any) -> PtTransformer:
         with_ln=keys.fpn_with_ln,
     )
     cls_head, reg_head = _heads(keys)
-    return PtTransformer(
-        backbone=backbone,
-        neck=neck,
-        cls_head=cls_head,
-        reg_head=reg_head,
-        criterion=Criterion(
-            loss_weight=train_cfg["loss_weight"],
-            label_smoothing=train_cfg["label_smoothing"],
-            init_loss_norm=train_cfg["init_loss_norm"],
-            class_form=keys.class_form,
-        ),
-        padding=_padding(keys),
-        receptive_field=_receptive_field(keys),
-        fpn_strides=keys.fpn_strides,
-        regression_range=[(low, high) for low, high in keys.regression_range],
-        input_dim=_total(keys.input_dim),
-        num_classes=keys.num_classes,
-        class_form=ClassForm(keys.class_form),
-        train_cfg=train_cfg,
-        test_cfg=keys.test_cfg,
+    criterion = Criterion(
+        loss_weight=train_cfg["loss_weight"],
+        label_smoothing=train_cfg["label_smoothing"],
+        init_loss_norm=train_cfg["init_loss_norm"],
+        class_form=keys.class_form,
     )
+    return {
+        "backbone": backbone,
+        "neck": neck,
+        "cls_head": cls_head,
+        "reg_head": reg_head,
+        "criterion": criterion,
+        "padding": _padding(keys),
+        "receptive_field": _receptive_field(keys),
+        "fpn_strides": keys.fpn_strides,
+        "regression_range": [(low, high) for low, high in keys.regression_range],
+        "input_dim": _total(keys.input_dim),
+        "num_classes": keys.num_classes,
+        "class_form": ClassForm(keys.class_form),
+        "train_cfg": train_cfg,
+        "test_cfg": keys.test_cfg,
+    }
 
 
 def _backbone(keys: ModelKeys) -> nn.Module:

@@ -24,6 +24,8 @@ class ClassForm(str, Enum):
     SIGMOID = "sigmoid"
     SOFTMAX = "softmax"
 
+    __str__ = str.__str__  # "sigmoid", as in a configuration
+
     @classmethod
     def _missing_(cls, value: object) -> ClassForm:
         raise ValueError(f"loss form '{value}' is not one of {[form.value for form in cls]}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from libs.datasets.video import VideoItem
 
 from .assignment import Targets, assign_labels, events_of, pyramid_points
 from .batching import Batch, PaddingRule, make_batches
+from .build import ModelKeys, build_modules
 from .chunks import in_chunks
 from .class_form import ClassForm
 from .criterion import Criterion
@@ -61,12 +62,11 @@ def join(parts: list[tuple[list[int], PyramidOutput]]) -> PyramidOutput:
     return PyramidOutput(stack("logits"), stack("offsets"), stack("masks"), longest.points)
 
 
-class PtTransformer(nn.Module):
+class PyramidDetector(nn.Module):
     """Single-stage detector: every point of a feature pyramid predicts class logits and the offsets of its event.
 
     `forward` is composed of the steps `batches`, `network`, `outputs`, `targets`, `losses`, `candidates` and
-    `decode.postprocess`, which self-training calls separately. `build.build_detector` builds a detector from the keys
-    of a configuration.
+    `decode.postprocess`, which self-training calls separately.
 
     Args:
         fpn_strides, regression_range: strides and regression ranges of the levels that the heads see, finest first, in
@@ -213,3 +213,14 @@ class PtTransformer(nn.Module):
             class_form=self.class_form,
             name=f"video '{video['video_id']}'",
         )
+
+
+class PtTransformer(PyramidDetector):
+    """ActionFormer's detector, from the keys of the `model` section (`build.ModelKeys`).
+
+    Raises:
+        TypeError: a key is missing or unknown.
+    """
+
+    def __init__(self, **model: Any) -> None:
+        super().__init__(**build_modules(ModelKeys(**model)))

@@ -50,6 +50,12 @@ def train_one_epoch(
     clip_grad_l2norm: float = -1,
     tb_writer: Any = None,
     print_freq: int = 20,
+    *,
+    accumulate: int = 1,
+    scaler: torch.amp.GradScaler | None = None,
+    progress: bool = True,
+    part: PartOfEpoch | None = None,
+    stop: StopRequest | None = None,
 ) -> dict[str, float]:
     """`train_epoch` under the signature of ActionFormer's function.
 
@@ -58,12 +64,17 @@ def train_one_epoch(
         clip_grad_l2norm: bound of the gradient's norm; <= 0: none.
         tb_writer: TensorBoard's `SummaryWriter`, or None.
         print_freq: iterations from one log line and TensorBoard entry to the next.
+        scaler: scales the loss, for float16.
+        accumulate, progress, part, stop: see `train_epoch`.
 
     Returns:
         Mean of every loss over the epoch.
     """
-    updater = Updater(model, optimizer, scheduler, ema=model_ema, clip_grad_l2norm=clip_grad_l2norm)
-    return train_epoch(train_loader, updater, curr_epoch, tb_writer=tb_writer, print_freq=print_freq)
+    updater = Updater(model, optimizer, scheduler, ema=model_ema, scaler=scaler, clip_grad_l2norm=clip_grad_l2norm)
+    return train_epoch(
+        train_loader, updater, curr_epoch, accumulate=accumulate, tb_writer=tb_writer, print_freq=print_freq,
+        progress=progress, part=part, stop=stop,
+    )  # fmt: skip
 
 
 def train_epoch(

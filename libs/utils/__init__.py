@@ -10,6 +10,8 @@ from libs.training.epoch import train_one_epoch
 from libs.training.optim import make_optimizer, make_scheduler
 from libs.training.update import NonFiniteLossError
 
+from . import metrics, nms, train_utils
+
 __all__ = [
     "ANETdetection",
     "ModelEma",
@@ -21,8 +23,11 @@ __all__ = [
     "load_state",
     "make_optimizer",
     "make_scheduler",
+    "metrics",
+    "nms",
     "predict",
     "save_checkpoint",
     "train_one_epoch",
+    "train_utils",
     "valid_one_epoch",
 ]

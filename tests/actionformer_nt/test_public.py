@@ -17,11 +17,17 @@ def test_importing_loads_neither_torch_nor_pydantic():
 
 
 def test_every_name_is_there_and_no_other():
-    assert set(ant.__all__) <= set(dir(ant))
+    assert sorted(ant.__all__) == dir(ant)
     assert all(getattr(ant, name) is not None for name in ant.__all__)
     assert ant.__version__.count(".") == 2
     with pytest.raises(AttributeError, match="no attribute 'fit'"):
         ant.fit  # noqa: B018
+
+
+def test_a_dict_without_its_defaults():
+    for call in (ant.train, ant.evaluate):
+        with pytest.raises(ValueError, match="pass the file, or the result of load_config"):
+            call({"dataset": {}}, "folder")
 
 
 def test_a_supervised_run_from_a_file(make_data, tmp_path):

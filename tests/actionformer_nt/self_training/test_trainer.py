@@ -13,8 +13,11 @@ from actionformer_nt.self_training.criterion import UnlabeledCriterion, ramp
 from actionformer_nt.self_training.setup import set_up
 from actionformer_nt.self_training.trainer import SemiTrainer
 from libs.core import load_config
+from libs.core import registry as registries
+from libs.core.schema import LocPointTransformerSection
 from libs.modeling.assignment import Targets
 from libs.modeling.criterion import Criterion
+from libs.modeling.meta_archs import PtTransformer
 from libs.training import run as engine
 from libs.training.checkpoint import load_checkpoint
 
@@ -139,6 +142,45 @@ def test_spot_interrupted_in_any_stage_ends_the_same(make_semi, tmp_path, monkey
 def test_only_spot_has_pretext_tasks(make_semi, tmp_path):
     with pytest.raises(ValueError, match=r"semi_cfg\.pretrain: 2: only model_name: SPOT"):
         run(make_semi(pretrain=2), tmp_path / "run")
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_the_teacher_sees_the_weak_view_and_the_student_the_strong_one(make_semi, monkeypatch, arch):
+    """The weak view is the video itself here, and the strong one has noise."""
+    run = set_up(load_config(make_semi(arch=arch, strong={"noise": 1.0, "snippet_mask": 0.0, "channel_dropout": 0.0})))
+    seen, self_training = [], run.teacher.self_training
+    pseudo_labels = self_training.pseudo_labels
+    monkeypatch.setattr(
+        self_training, "pseudo_labels", lambda teacher, videos: seen.extend(videos) or pseudo_labels(teacher, videos)
+    )
+    videos = [run.stages.unlabeled[0], run.stages.unlabeled[1]]
+    lesson = run.teacher.teach(videos, run.stages.burn_in)
+    for video, weak, given, strong in zip(videos, lesson.weak, seen, lesson.strong, strict=True):
+        assert torch.equal(given["feats"], video["feats"]) and torch.equal(weak["feats"], video["feats"])
+        assert 0.5 < (strong["feats"] - video["feats"]).std() / video["feats"].std() < 2
+
+
+@pytest.mark.parametrize(("arch", "pretrain"), [("LocPointTransformer", 0), ("SPOT", 2)])
+def test_the_unlabeled_loss_rises_from_the_end_of_the_burn_in(make_semi, tmp_path, monkeypatch, arch, pretrain):
+    asked = []
+    monkeypatch.setattr("actionformer_nt.self_training.iteration.ramp", lambda *args: asked.append(args) or ramp(*args))
+    run(make_semi(arch=arch, pretrain=pretrain, burn_in=3, iterations=4, ramp_up=10), tmp_path / "run")
+    assert asked == [(0, 10), (1, 10), (2, 10), (3, 10)]
+
+
+def test_an_architecture_without_self_training_of_its_own_has_the_pyramid_s(make_semi, tmp_path, monkeypatch):
+    class Mine(PtTransformer):
+        def __init__(self, *, extra=1, **model):
+            super().__init__(**model)
+            self.extra = extra
+
+    for registry in (registries.META_ARCHS, registries.MODEL_SCHEMAS):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    registries.register_architecture("Mine", schema=LocPointTransformerSection, model=Mine)
+    raw = yaml.safe_load(make_semi().read_text()) | {"model_name": "Mine"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(raw))
+    whole = run(tmp_path / "mine.yaml", tmp_path / "mine")
+    assert_same_weights(whole, run(make_semi(), tmp_path / "plain"))
 
 
 def test_a_shared_burn_in_gives_the_same_end(make_semi, tmp_path):
