@@ -34,7 +34,7 @@ def imports(module):
         if isinstance(node, ast.ImportFrom):
             up = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*up, *([node.module] if node.module else [])])
-            found |= {name if (name := f"{base}.{alias.name}") in FILES else base for alias in node.names}
+            found |= {base} | {f"{base}.{alias.name}" for alias in node.names}  # a package runs before its modules
     return {name for name in found if name in FILES} - {module}
 
 

@@ -8,7 +8,8 @@ SPOT. Plug-ins register their own with `libs.core.register_architecture(..., sel
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -106,7 +107,7 @@ class SelfTraining(ABC, Generic[Pseudo]):
     @staticmethod
     def pretext_losses(model: Any, videos: list[VideoItem], generator: torch.Generator) -> dict[str, Tensor]:
         """Scalar losses of the pretext tasks, with their weighted sum `final_loss`; only if `has_pretext` is true."""
-        raise NotImplementedError
+        raise ValueError("this architecture has no pretext tasks; set semi_cfg.pretrain: 0")
 
     @staticmethod
     @abstractmethod
@@ -120,6 +121,17 @@ class SelfTraining(ABC, Generic[Pseudo]):
     @abstractmethod
     def load_state(self, state: State) -> None:
         """Restores a result of `state`."""
+
+
+@contextmanager
+def inputs_of(layer: torch.nn.Module) -> Iterator[list[Tensor]]:
+    """The inputs of a layer in the calls within the context, on the CPU."""
+    inputs: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach().float().cpu()))
+    try:
+        yield inputs
+    finally:
+        hook.remove()
 
 
 def self_training_of(model_name: str) -> type[SelfTraining]:

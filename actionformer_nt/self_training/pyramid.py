@@ -18,7 +18,7 @@ from libs.datasets.video import VideoItem
 from libs.modeling.class_form import ClassForm
 
 from .criterion import UnlabeledCriterion
-from .interface import SelfTraining, State
+from .interface import SelfTraining, State, inputs_of
 from .pseudo_segments import (
     PseudoSegments,
     assign_pseudo_labels,
@@ -168,14 +168,9 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
     @torch.no_grad()
     def class_features(model: Any, video: VideoItem) -> tuple[np.ndarray, np.ndarray]:
         """Features at the points of the finest level, see `SelfTraining.class_features`."""
-        head_inputs: list[Tensor] = []
-        layer = model.cls_head.cls_head
-        hook = layer.register_forward_pre_hook(lambda _, args: head_inputs.append(args[0].detach().float().cpu()))
-        try:
-            (batch,) = model.batches([video])
+        (batch,) = model.batches([video])
+        with inputs_of(model.cls_head.cls_head) as head_inputs:
             output = model.network(batch.feats, batch.mask, batch.lengths)
-        finally:
-            hook.remove()
         valid = output.masks[0][0].cpu()
         finest = head_inputs[0][0, :, : len(valid)].T  # the packed sequence begins with the finest level
         return finest[valid].numpy(), output.points[0][:, 0].cpu()[valid].numpy()

@@ -15,16 +15,16 @@ from actionformer_nt.config import SemiSection, semi_section
 from actionformer_nt.methods import ORACLE, get_method
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from actionformer_nt.protocol.splits import Split, check_split, read_hidden, read_split, unlabeled_classes
-from libs.core.device import compile_network, select_device
+from libs.core.device import select_device
 from libs.core.seeding import fix_random_seed
 from libs.core.types import Config
 from libs.datasets import make_dataset
 from libs.datasets.annotations import Annotations
 from libs.datasets.dataset import TALDataset
-from libs.modeling import make_meta_arch
+from libs.training.build import build_updater
 from libs.training.checks import check_events, check_parts
 from libs.training.ema import ModelEma
-from libs.training.optim import IterationLR, make_optimizer
+from libs.training.optim import IterationLR
 from libs.training.update import Updater
 
 from .interface import SelfTraining, self_training_of
@@ -96,18 +96,7 @@ def set_up(config: Config, *, diagnostic: bool = False) -> SemiRun:
     hidden = HiddenLabels(config, split) if needs_truth and split.unlabeled else None
 
     train_cfg["head_empty_cls"] = stages.labeled.get_attributes()["empty_label_ids"]
-    model = make_meta_arch(config["model_name"], **config["model"]).to(device)
-    optimizer = make_optimizer(model, config["opt"])
-    ema = ModelEma(model, train_cfg["ema_decay"], ramp=train_cfg["ema_ramp"])
-    updater = Updater(
-        model,
-        optimizer,
-        _schedule(config, optimizer, stages.total),
-        ema=ema,
-        scaler=torch.amp.GradScaler(device.type, enabled=train_cfg["amp"] == "fp16"),
-        clip_grad_l2norm=train_cfg["clip_grad_l2norm"],
-    )
-    compile_network(model, config)
+    updater, ema = build_updater(config, device, lambda optimizer: _schedule(config, optimizer, stages.total))
     backwards = played_backwards(semi.reversed_classes, annotations.label_ids, config["dataset"]["num_classes"])
     return SemiRun(
         config=config, semi=semi, split=split, annotations=annotations, stages=stages, updater=updater, ema=ema,

@@ -11,7 +11,7 @@ from torch import Tensor
 from actionformer_nt.config import PseudoSection, semi_section
 from actionformer_nt.methods import ClassTargets
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
-from actionformer_nt.self_training.interface import SelfTraining, State
+from actionformer_nt.self_training.interface import SelfTraining, State, inputs_of
 from actionformer_nt.self_training.pseudo_segments import PseudoSegments
 from actionformer_nt.self_training.views import Geometry
 from libs.core import distributed
@@ -142,19 +142,14 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
     @torch.no_grad()
     def class_features(model: Any, video: VideoItem) -> tuple[np.ndarray, np.ndarray]:
         """Features of all snippets, see `SelfTraining.class_features`. Overlapping windows: the earlier one counts."""
-        head_inputs: list[Tensor] = []
-        layer = model.net.class_head
-        hook = layer.register_forward_pre_hook(lambda _, args: head_inputs.append(args[0].detach().float().cpu()))
         feats, end = [], 0
-        try:
+        with inputs_of(model.net.class_head) as head_inputs:
             for batch in model.batches([video]):
                 head_inputs.clear()
                 model.network(batch.feats, batch.mask)
                 for row, (start, length) in zip(head_inputs[0], batch.windows, strict=True):
                     feats.append(row[max(end - start, 0) : length])
                     end = start + length
-        finally:
-            hook.remove()
         return torch.cat(feats).numpy(), np.arange(end, dtype=np.float32)
 
     def state(self) -> State:

@@ -8,24 +8,23 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch.utils.data import DataLoader
 
 from libs.core import distributed
-from libs.core.device import compile_network, select_device
+from libs.core.device import select_device
 from libs.core.interrupts import StopRequest, stop_requests
 from libs.core.lock import locked
 from libs.core.seeding import fix_random_seed, seed_model
 from libs.core.types import Config
 from libs.datasets import TALDataset, make_data_loader, make_dataset
 from libs.datasets.labels import label_ids
-from libs.modeling import make_meta_arch
 
+from .build import build_updater
 from .checkpoint import Checkpoint, save_checkpoint
 from .checks import check_events, check_parts
 from .ema import ModelEma, warn_about_ema
 from .epoch import PartOfEpoch, StoppedInEpoch, train_epoch
-from .optim import make_optimizer, make_scheduler, total_epochs
+from .optim import make_scheduler, total_epochs
 from .resume import only_weights, restore, training_state
 from .run_folder import LAST, LOCK, check_folder, clear_folder, resume_point, write_run_info
 from .run_identity import describe_data, read_as_run
@@ -142,18 +141,9 @@ def set_up(config: Config, *, resumed: Path | None, print_freq: int, ckpt_freq: 
     train_cfg["head_empty_cls"] = dataset.get_attributes()["empty_label_ids"]
     loader = make_data_loader(dataset, True, generator, **config["loader"])
     check_parts(train_cfg["accumulate"], {"loader.batch_size": config["loader"]["batch_size"]})
-    model = make_meta_arch(config["model_name"], **config["model"]).to(device)
-    optimizer = make_optimizer(model, config["opt"])
-    ema = ModelEma(model, train_cfg["ema_decay"], ramp=train_cfg["ema_ramp"])
-    updater = Updater(
-        model,
-        optimizer,
-        make_scheduler(optimizer, config["opt"], len(loader)),
-        ema=ema,
-        scaler=torch.amp.GradScaler(device.type, enabled=train_cfg["amp"] == "fp16"),
-        clip_grad_l2norm=train_cfg["clip_grad_l2norm"],
+    updater, ema = build_updater(
+        config, device, lambda optimizer: make_scheduler(optimizer, config["opt"], len(loader))
     )
-    compile_network(model, config)
     print_freq = min(print_freq, max(len(loader) - 1, 1))  # at least one log line per epoch
     return Run(
         config=config, loader=loader, updater=updater, ema=ema,

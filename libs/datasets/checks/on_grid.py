@@ -9,9 +9,9 @@ import numpy as np
 from libs.core.types import Config
 from libs.datasets.grid import Grid, GridRule
 
-from . import pyramid
 from .annotations import RawVideo
 from .findings import DataCheck, Findings
+from .pyramid import Levels, check_pyramid, check_short, percent, percentiles, recommended_length
 from .timing import VideoLength, check_ends, check_lengths
 
 
@@ -109,16 +109,16 @@ def _summary(
         return np.array([length * fps[v] / grids[v].stride for v, length in rows]), [v for v, _ in rows]
 
     steps, where = in_steps(events)
-    check.tables["length of events"] = pyramid.percentiles(seconds, steps if len(steps) else None)
+    check.tables["length of events"] = percentiles(seconds, steps if len(steps) else None)
     if not len(steps):
         return
-    share = pyramid.check_short(steps, where, findings)
-    check.facts["events shorter than two grid steps"] = pyramid.percent(share)
+    share = check_short(steps, where, findings)
+    check.facts["events shorter than two grid steps"] = percent(share)
     steps, where = in_steps(training)
-    levels = pyramid.Levels.of(config) if "regression_range" in config["model"] else None
+    levels = Levels.of(config) if "regression_range" in config["model"] else None
     best_count = 1
     if levels is not None and len(steps):
-        table = pyramid.check_pyramid(steps, where, findings, levels=levels)
+        table = check_pyramid(steps, where, findings, levels=levels)
         check.tables["levels of the pyramid, and training events that can be learned there"] = table
         best_count = levels.recommended(steps)
         check.facts["levels"] = (
@@ -128,8 +128,8 @@ def _summary(
     if len(lengths) and not config["dataset"]["force_upsampling"]:
         now = config["dataset"]["max_seq_len"]
         multiple = 1 if levels is None else levels.multiple(max(best_count, levels.last + 1))
-        best = pyramid.recommended_length(lengths, multiple)
+        best = recommended_length(lengths, multiple)
         check.facts["max_seq_len"] = (
-            f"{now} holds {pyramid.percent(float(np.mean(lengths <= now)))} of the training videos, {best} would hold "
-            f"{pyramid.percent(float(np.mean(lengths <= best)))} (longest {lengths.max()} steps)"
+            f"{now} holds {percent(float(np.mean(lengths <= now)))} of the training videos, {best} would hold "
+            f"{percent(float(np.mean(lengths <= best)))} (longest {lengths.max()} steps)"
         )
