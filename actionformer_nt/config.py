@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt, model_validator
 
@@ -49,7 +49,7 @@ class PseudoSection(Section):
 
     source: Literal["online", "refresh"] = "online"
     """Weights of the teacher: the current moving average of the student (`online`), or a copy of that average which is
-    renewed every `refresh_every` iterations (`refresh`)."""
+    renewed every `refresh_every` iterations (`refresh`). With `stages`, each stage has its own `teacher` instead."""
     refresh_every: Count = 500
     """Iterations from one copy of the teacher to the next, for `refresh`."""
     select: Literal["fixed", "per_class", "topk"] = "fixed"
@@ -97,6 +97,74 @@ class SamplesSection(Section):
     burn-in."""
 
 
+Learn: TypeAlias = Literal["pretext", "labeled", "pseudo"]
+LEARN: tuple[Learn, ...] = ("pretext", "labeled", "pseudo")  # in the order of the stages
+
+
+class StageOptSection(Section):
+    """Optimizer and learning-rate schedule of a stage. A key that is left out is as in the section `opt`."""
+
+    type: Literal["AdamW", "SGD"] | None = None
+    """Optimizer."""
+    momentum: Fraction | None = None
+    """Momentum of SGD."""
+    weight_decay: NonNegative | None = None
+    """Weight decay."""
+    learning_rate: NonNegative | None = None
+    """Highest learning rate."""
+    warmup_iterations: NonNegativeInt | None = None
+    """Iterations of the warm-up; `null`: as `semi_cfg.warmup_iterations`."""
+    schedule_type: Literal["cosine", "multistep"] | None = None
+    """Form of the schedule after the warm-up."""
+    schedule_steps: list[NonNegativeInt] | None = None
+    """Iterations after the warm-up at which the rate falls, for `multistep`."""
+    schedule_gamma: Positive | None = None
+    """Factor of each fall, for `multistep`."""
+
+
+class StageSection(Section):
+    """A stage of training."""
+
+    learn: Learn
+    """What the network learns: SPOT's pretext tasks on all videos (`pretext`), the labels of the labeled videos
+    (`labeled`), or these and the pseudo labels of the unlabeled videos (`pseudo`). Stages come in this order."""
+    iterations: Count
+    """Updates of the stage."""
+    repeat: Count = 1
+    """Number of times that the stage is run, such as the rounds of self-training."""
+    schedule: Literal["own", "continued"] = "own"
+    """Learning-rate schedule: one of its own, with a new optimizer (`own`), or a share of the schedule of the stage
+    before (`continued`): one schedule then spans both."""
+    opt: StageOptSection = StageOptSection()
+    """Optimizer and schedule of the stage, for `schedule: own`."""
+    student: Literal["warm", "fresh"] = "warm"
+    """Network at the start of the stage: the one that the stage before has trained (`warm`), or new weights
+    (`fresh`)."""
+    teacher: Literal["frozen", "online", "refreshed"] = "frozen"
+    """Weights of the teacher, for `learn: pseudo`: the average of the stage before (`frozen`), the current average
+    (`online`), or the average of the stage before, replaced by the current one every `refresh_every` iterations
+    (`refreshed`)."""
+    refresh_every: Count = 500
+    """Iterations from one copy of the teacher to the next, for `refreshed`."""
+    labels: Literal["views", "stored"] = "views"
+    """Pseudo labels of a frozen teacher: made in every iteration, on the weak view (`views`), or made once, on whole
+    videos, and stored in the run folder (`stored`)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> StageSection:
+        fields = type(self).model_fields
+        given = [n for n in ("teacher", "refresh_every", "labels") if getattr(self, n) != fields[n].default]
+        if self.learn != "pseudo" and given:
+            raise ValueError(f"{', '.join(given)}: without effect for learn: {self.learn}; leave out")
+        if self.labels == "stored" and self.teacher != "frozen":
+            raise ValueError(f"labels: stored needs teacher: frozen, found {self.teacher}")
+        if self.student == "fresh" and self.learn == "pseudo" and self.teacher == "online":
+            raise ValueError("student: fresh needs teacher: frozen or refreshed, since an online one is as new as it")
+        if self.schedule == "continued" and (self.student == "fresh" or self.opt != StageOptSection()):
+            raise ValueError("schedule: continued goes on with optimizer and weights; leave out opt and student: fresh")
+        return self
+
+
 class SemiSection(Section):
     """The section `semi_cfg`."""
 
@@ -104,14 +172,17 @@ class SemiSection(Section):
     """Which training videos are labeled."""
     method: str
     """Method that turns class distributions into class targets: a built-in name, or the module of your own method."""
+    stages: list[StageSection] | None = None
+    """Stages of training, in order. `null`: `pretrain`, `burn_in` and `iterations` say how long the three stages are,
+    and one schedule spans them."""
     pretrain: NonNegativeInt = 0
-    """Iterations of SPOT's pretext tasks on all videos, before the burn-in."""
-    burn_in: NonNegativeInt
-    """Iterations on labeled videos only."""
-    iterations: NonNegativeInt
-    """Iterations of self-training, after the burn-in."""
+    """Iterations of SPOT's pretext tasks on all videos, before the burn-in; without `stages`."""
+    burn_in: NonNegativeInt = 0
+    """Iterations on labeled videos only; without `stages`."""
+    iterations: NonNegativeInt = 0
+    """Iterations of self-training, after the burn-in; without `stages`."""
     warmup_iterations: NonNegativeInt = 0
-    """Iterations of the learning-rate warm-up, at the start of the one schedule over all stages."""
+    """Iterations of the learning-rate warm-up, at the start of every schedule."""
     burn_in_checkpoint: str | None = None
     """Checkpoint from the end of a burn-in with the same configuration; the burn-in is then skipped."""
     unlabeled_batch_size: Count = 2
@@ -155,8 +226,7 @@ class SemiSection(Section):
     @model_validator(mode="after")
     def _check(self) -> SemiSection:
         check_method(self.method)
-        if self.burn_in + self.iterations == 0:
-            raise ValueError("burn_in and iterations are both 0: nothing to train")
+        self._check_stages()
         if self.pseudo.at_points and (moving := [n for n in MOVING if getattr(self.strong, n)]):
             raise ValueError(
                 f"pseudo.partition: {self.pseudo.partition} with background: {self.pseudo.background} takes a "
@@ -171,6 +241,38 @@ class SemiSection(Section):
                 "targets; leave it out"
             )
         return self
+
+    def _check_stages(self) -> None:
+        if self.stages is None:
+            if self.burn_in + self.iterations == 0:
+                raise ValueError("burn_in and iterations are both 0: nothing to train; set them, or stages")
+            return
+        lengths = {"pretrain": self.pretrain, "burn_in": self.burn_in, "iterations": self.iterations}
+        if given := [name for name, length in lengths.items() if length]:
+            raise ValueError(f"{', '.join(given)}: without effect beside stages; leave them out")
+        if self.pseudo.source != "online":
+            raise ValueError("pseudo.source: without effect beside stages, which have teacher; leave it out")
+        order = [LEARN.index(stage.learn) for stage in self.stages]
+        if not order or order != sorted(order) or order[-1] == 0:
+            found = ", ".join(stage.learn for stage in self.stages) or "none"
+            raise ValueError(f"stages: expected pretext (if any), then labeled, then pseudo; found {found}")
+        if self.stages[0].schedule == "continued" or self.stages[0].learn == "pseudo":
+            raise ValueError(
+                "stages: the first one has no stage before it; expected learn: labeled or pretext, schedule: own"
+            )
+
+    def plan(self) -> list[StageSection]:
+        """All stages, each as often as it is run."""
+        if self.stages is not None:
+            return [stage for stage in self.stages for _ in range(stage.repeat)]
+        lengths = {"pretext": self.pretrain, "labeled": self.burn_in, "pseudo": self.iterations}
+        plan = [StageSection(learn=learn, iterations=lengths[learn]) for learn in LEARN if lengths[learn]]
+        for stage in plan[1:]:
+            stage.schedule = "continued"
+        if self.iterations:
+            plan[-1].teacher = "online" if self.pseudo.source == "online" else "refreshed"
+            plan[-1].refresh_every = self.pseudo.refresh_every
+        return plan
 
 
 def semi_section(config: Config) -> SemiSection:

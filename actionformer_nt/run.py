@@ -7,6 +7,7 @@ from pathlib import Path
 
 from actionformer_nt.config import semi_section
 from actionformer_nt.protocol.splits import Split, read_hidden, read_split
+from actionformer_nt.self_training.schedules import opt_of
 from actionformer_nt.self_training.setup import SemiRun, set_up
 from actionformer_nt.self_training.trainer import BURN_IN, SemiTrainer
 from actionformer_nt.snapshots.embeddings import write_embeddings
@@ -110,9 +111,10 @@ def _restore(trainer: SemiTrainer, run: SemiRun, resume: str | Path | None) -> P
         trainer.restore(path)
         if trainer.iteration != run.stages.burn_in:
             raise ValueError(
-                f"{path}: after {trainer.iteration} iterations, but semi_cfg.burn_in is {run.stages.burn_in}"
+                f"{path}: after {trainer.iteration} iterations, but the burn-in of this run has {run.stages.burn_in}"
             )
-        run.updater.scheduler.set_rate(run.config["opt"]["learning_rate"])  # that of this run, not of the burn-in's
+        rate = opt_of(run.config, run.stages.at(trainer.iteration - 1))["learning_rate"]
+        run.updater.scheduler.set_rate(rate)  # that of this run, not of the burn-in's
     return None
 
 

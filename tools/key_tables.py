@@ -53,7 +53,7 @@ def key_rows(section: type[Section], prefix: str = "", seen: dict[type, str] | N
         yield f"`{key}`", kind, _default_text(field), meaning
         if inner is not None and inner not in seen:
             seen[inner] = key
-            yield from key_rows(inner, f"{key}.", seen)
+            yield from key_rows(inner, f"{key}[]." if kind.startswith("list") else f"{key}.", seen)
 
 
 def type_text(annotation: Any) -> str:
@@ -79,10 +79,9 @@ def type_text(annotation: Any) -> str:
 
 def _section_in(annotation: Any) -> type[Section] | None:
     """The section type in an annotation, if there is one."""
-    for part in (annotation, *get_args(annotation)):
-        if isinstance(part, type) and issubclass(part, Section):
-            return part
-    return None
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next((inner for part in get_args(annotation) if (inner := _section_in(part)) is not None), None)
 
 
 def _default_text(field: FieldInfo) -> str:

@@ -44,6 +44,7 @@ class SelfTraining(ABC, Generic[Pseudo]):
 
     form: ClassForm  # form of the class loss
     has_pretext = False  # whether `pretext_losses` is implemented
+    pseudo_types: tuple[type, ...] = ()  # the types of stored pseudo labels, for reading them from a file
 
     @abstractmethod
     def __init__(self, config: Config, labeled: TALDataset) -> None: ...
@@ -56,6 +57,15 @@ class SelfTraining(ABC, Generic[Pseudo]):
     @abstractmethod
     def pseudo_labels(self, teacher: Any, videos: list[VideoItem]) -> list[Pseudo]:
         """Pseudo labels of the teacher on weak views: one entry per video, in the order of `videos`."""
+
+    def label_whole_videos(self, teacher: Any, videos: list[VideoItem]) -> list[Pseudo]:
+        """Pseudo labels of whole videos, for `labels: stored`: one entry per video. All processes call this together,
+        some perhaps without a video."""
+        return self.pseudo_labels(teacher, videos)
+
+    def cut(self, pseudo: Pseudo, video: VideoItem) -> Pseudo:
+        """Pseudo labels of a whole video -> those of a training sample, which may be a crop of it."""
+        raise NotImplementedError
 
     @abstractmethod
     def probs(self, pseudo: Pseudo) -> Tensor:

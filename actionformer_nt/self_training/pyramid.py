@@ -44,6 +44,8 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
     """Pseudo segments, each with a class distribution over the actions. With `pseudo.partition: dense`, instead every
     point has a distribution over the actions and the background."""
 
+    pseudo_types = (PyramidPseudo, PseudoSegments)
+
     def __init__(self, config: Config, labeled: TALDataset) -> None:
         semi = semi_section(config)
         self.form = ClassForm(config["model"]["class_form"])
@@ -61,6 +63,11 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
     def check(config: Config) -> None:
         pseudo = semi_section(config).pseudo
         at_points = pseudo.at_points
+        if at_points and any(stage.labels == "stored" for stage in semi_section(config).plan()):
+            raise ValueError(
+                "semi_cfg.stages: labels: stored: pseudo labels at points (pseudo.partition: dense, pseudo.background: "
+                "partition) cannot be cut from whole videos; use labels: views"
+            )
         sigmoid = ClassForm(config["model"]["class_form"]) is ClassForm.SIGMOID
         if at_points and sigmoid and pseudo.background_logit is None:
             raise ValueError(
@@ -90,6 +97,13 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
             PyramidPseudo(select(proposal, self.options, self.class_scores), points.get(i))
             for i, proposal in enumerate(proposals)
         ]
+
+    def cut(self, pseudo: PyramidPseudo, video: VideoItem) -> PyramidPseudo:
+        """Keeps segments as `Geometry.project` does, but does not clip them."""
+        shift, length = video.get("feat_start", 0), video["feats"].shape[1]
+        moved = pseudo.segments._replace(segments=pseudo.segments.segments - shift)
+        _, kept = Geometry().project(moved.segments.cpu(), length)
+        return PyramidPseudo(moved.select(kept.to(moved.scores.device)), None)
 
     def _update_class_scores(self, proposals: list[PseudoSegments]) -> None:
         """Updates the running mean, per class, of the best score in a video. Videos without the class do not count."""

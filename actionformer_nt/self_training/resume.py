@@ -14,6 +14,7 @@ from libs.training.checkpoint import Checkpoint, load_checkpoint
 
 from .curves import Records
 from .setup import SemiRun
+from .stage_start import restart_schedule
 from .teacher import TeacherState
 
 
@@ -58,6 +59,7 @@ def restore(path: Path, run: SemiRun, records: Records) -> int:
         raise ValueError(f"{path}: not a checkpoint of semi-supervised training")
     if state["split_hash"] != run.split.hash:
         raise ValueError(f"{path}: made with another split file than {run.split.source}")
+    restart_schedule(run, run.stages.at(max(state["iteration"] - 1, 0)))
     resume.restore(path, run.updater, run.ema, iters_per_epoch=1)
     records.restore(state.get("record_sums", []))
     if run.teacher is not None:

@@ -24,10 +24,10 @@ from libs.datasets.dataset import TALDataset
 from libs.training.build import build_updater
 from libs.training.checks import check_events, check_parts
 from libs.training.ema import ModelEma
-from libs.training.optim import IterationLR
 from libs.training.update import Updater
 
 from .interface import SelfTraining, self_training_of
+from .schedules import opt_of, schedule_of
 from .stages import Stages
 from .teacher import Teacher
 
@@ -89,14 +89,17 @@ def set_up(config: Config, *, diagnostic: bool = False) -> SemiRun:
         config,
         labeled=_dataset(config, annotations, split.labeled),
         unlabeled=None if get_method(semi.method) is None else _dataset(config, annotations, split.unlabeled),
-        every=_dataset(config, annotations, split.labeled + split.unlabeled) if semi.pretrain else None,
+        every=_dataset(config, annotations, split.labeled + split.unlabeled) if _has_pretext(semi) else None,
     )
     check_events(stages.labeled, what="labeled")
     needs_truth = semi.log_hidden or semi.method == ORACLE
     hidden = HiddenLabels(config, split) if needs_truth and split.unlabeled else None
 
     train_cfg["head_empty_cls"] = stages.labeled.get_attributes()["empty_label_ids"]
-    updater, ema = build_updater(config, device, lambda optimizer: _schedule(config, optimizer, stages.total))
+    first = stages.stages[0]
+    updater, ema = build_updater(
+        config | {"opt": opt_of(config, first)}, device, lambda optimizer: schedule_of(config, optimizer, first)
+    )
     backwards = played_backwards(semi.reversed_classes, annotations.label_ids, config["dataset"]["num_classes"])
     return SemiRun(
         config=config, semi=semi, split=split, annotations=annotations, stages=stages, updater=updater, ema=ema,
@@ -111,19 +114,6 @@ def _dataset(config: Config, annotations: Annotations, videos: tuple[str, ...]) 
         annotations=annotations, video_ids=frozenset(videos), seed=config["init_rand_seed"],
     )  # fmt: skip
     return dataset
-
-
-def _schedule(config: Config, optimizer: torch.optim.Optimizer, total: int) -> IterationLR:
-    """Learning-rate schedule over all iterations of the run."""
-    opt, warmup = config["opt"], semi_section(config).warmup_iterations
-    return IterationLR(
-        optimizer,
-        warmup_epochs=warmup,
-        max_epochs=total,
-        milestones=opt["schedule_steps"] if opt["schedule_type"] == "multistep" else None,
-        gamma=opt["schedule_gamma"],
-        eta_min=1e-8 if warmup else 0.0,
-    )
 
 
 def played_backwards(pairs: Sequence[Sequence[str]], label_ids: dict[str, int], num_classes: int) -> Tensor:
@@ -153,9 +143,13 @@ def _teacher(
         return None
     self_training: SelfTraining = self_training_of(config["model_name"])(config, stages.labeled)
     return Teacher(
-        semi, self_training, method, ema=ema, seed=config["init_rand_seed"], burn_in=stages.burn_in,
+        semi, self_training, method, ema=ema, seed=config["init_rand_seed"],
         hidden=hidden if semi.method == ORACLE else None, backwards=backwards,
     )  # fmt: skip
+
+
+def _has_pretext(semi: SemiSection) -> bool:
+    return any(stage.learn == "pretext" for stage in semi.plan())
 
 
 def check_config(config: Config, *, diagnostic: bool = False) -> None:
@@ -181,8 +175,6 @@ def check_config(config: Config, *, diagnostic: bool = False) -> None:
         raise ValueError(f"method {ORACLE} uses hidden labels and runs only as a diagnostic (study --diagnostic)")
     self_training = self_training_of(config["model_name"])
     self_training.check(config)
-    if semi.pretrain and not self_training.has_pretext:
-        raise ValueError(
-            f"semi_cfg.pretrain: {semi.pretrain}: only model_name: SPOT has pretext tasks, not "
-            f"{config['model_name']}; set it to 0"
-        )
+    if _has_pretext(semi) and not self_training.has_pretext:
+        key = f"semi_cfg.pretrain: {semi.pretrain}" if semi.stages is None else "semi_cfg.stages: learn: pretext"
+        raise ValueError(f"{key}: only model_name: SPOT has pretext tasks, not {config['model_name']}; leave it out")

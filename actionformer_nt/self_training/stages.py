@@ -1,15 +1,16 @@
-"""Stages of a run, and the videos of every iteration.
+"""Stages of a run, and the videos of every iteration (`semi_cfg.stages`).
 
-The stages are: pretext tasks on all videos, without labels (`semi_cfg.pretrain` iterations); burn-in on labeled videos
-(`burn_in`); self-training on labeled and unlabeled videos (`iterations`).
+A stage learns pretext tasks on all videos, without labels; the labels of the labeled videos (burn-in); or these and the
+pseudo labels of the unlabeled videos (self-training).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from actionformer_nt.config import semi_section
+from actionformer_nt.config import StageOptSection, StageSection, semi_section
 from libs.core.interrupts import StopRequest
 from libs.core.seeding import seed_model
 from libs.core.types import Config
@@ -18,6 +19,40 @@ from libs.datasets.video import VideoItem
 from libs.training.epoch import until_stopped
 
 from .batches import IterationBatches, iteration_loader
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage with its place in the run."""
+
+    number: int  # from 1, in the order of the run
+    options: StageSection
+    start: int  # iteration before which it begins
+    end: int  # iteration at which it ends
+    schedule_start: int  # iteration at which its learning-rate schedule begins
+    schedule_end: int
+    opt: StageOptSection  # optimizer of its schedule
+
+    def refreshes(self, iteration: int) -> bool:
+        """Whether the teacher gets new weights before an iteration of the stage, except its first."""
+        passed = iteration - self.start
+        return self.options.teacher == "refreshed" and passed > 0 and passed % self.options.refresh_every == 0
+
+
+def place(plan: list[StageSection]) -> list[Stage]:
+    """The stages of `SemiSection.plan` with their places."""
+    ends = [sum(options.iterations for options in plan[: k + 1]) for k in range(len(plan))]
+    stages = []
+    for k, options in enumerate(plan):
+        first, last = k, k
+        while plan[first].schedule == "continued":
+            first -= 1
+        while last + 1 < len(plan) and plan[last + 1].schedule == "continued":
+            last += 1
+        begin = ends[first] - plan[first].iterations
+        start = ends[k] - options.iterations
+        stages.append(Stage(k + 1, options, start, ends[k], begin, ends[last], plan[first].opt))
+    return stages
 
 
 class IterationVideos(NamedTuple):
@@ -37,6 +72,7 @@ class Stages:
         every: labeled and unlabeled videos; None without pretext tasks.
 
     Attributes:
+        stages: all stages in order.
         pretrained, burn_in, total: iterations at which pretext tasks, burn-in and self-training end.
     """
 
@@ -45,9 +81,17 @@ class Stages:
     ) -> None:
         self.semi, self.loader, self.seed = semi_section(config), config["loader"], config["init_rand_seed"]
         self.labeled, self.unlabeled, self.every = labeled, unlabeled, every
-        self.pretrained = self.semi.pretrain
-        self.burn_in = self.pretrained + self.semi.burn_in
-        self.total = self.burn_in + self.semi.iterations
+        self.stages = place(self.semi.plan())
+        length = {"pretext": 0, "labeled": 0, "pseudo": 0}
+        for stage in self.stages:
+            length[stage.options.learn] += stage.options.iterations
+        self.pretrained = length["pretext"]
+        self.burn_in = self.pretrained + length["labeled"]
+        self.total = self.burn_in + length["pseudo"]
+
+    def at(self, iteration: int) -> Stage:
+        """The stage of an iteration, 0 .. `total` - 1."""
+        return next(stage for stage in self.stages if stage.start <= iteration < stage.end)
 
     def videos(self, start: int, stop: StopRequest) -> Iterator[IterationVideos]:
         """Yields the videos of iterations `start` .. `total` - 1, or of fewer if a stop is requested (`until_stopped`).
@@ -71,8 +115,8 @@ class Stages:
                 seed_model(self.seed, epoch)
             if self.unlabeled is not None and iteration >= self.burn_in and unlabeled is None:
                 unlabeled = self._stream(
-                    self.unlabeled, self.semi.unlabeled_batch_size, iteration - self.burn_in, self.semi.iterations,
-                    stop, name="unlabeled",
+                    self.unlabeled, self.semi.unlabeled_batch_size, iteration - self.burn_in,
+                    self.total - self.burn_in, stop, name="unlabeled",
                 )  # fmt: skip
             try:
                 yield IterationVideos(labeled=next(labeled), unlabeled=[] if unlabeled is None else next(unlabeled))

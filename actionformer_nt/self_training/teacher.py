@@ -17,6 +17,7 @@ from libs.datasets.video import VideoItem
 from libs.training.ema import ModelEma
 
 from .interface import SelfTraining, State
+from .stages import Stage
 from .views import Geometry, view_of
 
 
@@ -39,17 +40,16 @@ class TeacherState(TypedDict):
     """State of a teacher for exact resuming, under its keys in a checkpoint."""
 
     unlabeled: State | None  # of `SelfTraining`; None before self-training
-    frozen_teacher: dict[str, Tensor] | None  # weights; None before self-training and with `pseudo.source: online`
+    frozen_teacher: dict[str, Tensor] | None  # weights; None before self-training and with `teacher: online`
 
 
 class Teacher:
-    """Makes pseudo labels with the averaged weights of the student, current or frozen (`pseudo.source`).
+    """Makes pseudo labels with averaged weights of the student: the current ones, or a copy (`teacher` of a stage).
 
     Args:
         method: turns class distributions into class targets.
         ema: averaged weights of the student.
         seed: seed of the run.
-        burn_in: iteration at which self-training begins.
         hidden: hidden labels, for the diagnostic method only; else None.
         backwards: (C,) class that each class is when it is played backwards.
     """
@@ -62,24 +62,36 @@ class Teacher:
         *,
         ema: ModelEma,
         seed: int,
-        burn_in: int,
         hidden: HiddenLabels | None,
         backwards: Tensor,
     ) -> None:
         self.semi, self.self_training, self.method, self.ema = semi, self_training, method, ema
-        self.seed, self.burn_in, self.hidden, self.backwards = seed, burn_in, hidden, backwards
-        self.frozen: ModelEma | None = None  # copy of the averaged weights for `pseudo.source: refresh`
+        self.seed, self.hidden, self.backwards = seed, hidden, backwards
+        self.stage: Stage | None = None  # None: not begun, the teacher is online
+        self.frozen: ModelEma | None = None  # copy of the averaged weights, unless the stage has an online teacher
+        self.stored: dict[str, Any] | None = None  # pseudo labels of whole videos, by video id
 
     @property
     def network(self) -> Any:
         """The teacher's network with its present weights."""
         return (self.ema if self.frozen is None else self.frozen).module
 
+    def begin(self, stage: Stage, iteration: int) -> None:
+        """Begins a stage of self-training at its first iteration, or goes on with it."""
+        self.stage = stage
+        if stage.options.teacher == "online":
+            self.frozen = None
+        elif iteration == stage.start:
+            self._freeze()
+
+    def _freeze(self) -> None:
+        if self.frozen is None:
+            self.frozen = ModelEma(self.ema.module)
+        self.frozen.set(self.ema.module)
+
     def teach(self, videos: list[VideoItem], iteration: int) -> Lesson:
         """Views, pseudo labels and class targets of a batch of unlabeled videos."""
-        self._refresh(iteration)
-        weak = [view_of(video, "weak", self.semi.weak, self.seed, iteration)[0] for video in videos]
-        pseudo = self.self_training.pseudo_labels(self.network, weak)
+        weak, pseudo = self._pseudo_labels(videos, iteration)
         targets = [
             self._class_targets(video, labels, row, iteration)
             for row, (video, labels) in enumerate(zip(weak, pseudo, strict=True))
@@ -99,13 +111,14 @@ class Teacher:
         columns = torch.cat([self.backwards, background]).to(targets.target.device)
         return ClassTargets(targets.target[..., columns], targets.weight[..., columns])
 
-    def _refresh(self, iteration: int) -> None:
-        if self.semi.pseudo.source == "online":
-            return
-        if self.frozen is None or (iteration - self.burn_in) % self.semi.pseudo.refresh_every == 0:
-            if self.frozen is None:
-                self.frozen = ModelEma(self.ema.module)
-            self.frozen.set(self.ema.module)
+    def _pseudo_labels(self, videos: list[VideoItem], iteration: int) -> tuple[list[VideoItem], list[Any]]:
+        """Weak views and their pseudo labels. Stored pseudo labels belong to the unperturbed videos."""
+        if self.stored is not None:
+            return videos, [self.self_training.cut(self.stored[video["video_id"]], video) for video in videos]
+        if self.stage is not None and self.stage.refreshes(iteration):
+            self._freeze()
+        weak = [view_of(video, "weak", self.semi.weak, self.seed, iteration)[0] for video in videos]
+        return weak, self.self_training.pseudo_labels(self.network, weak)
 
     def _class_targets(self, video: VideoItem, pseudo: Any, row: int, iteration: int) -> ClassTargets:
         position = row * distributed.world_size() + distributed.rank()  # position in the batch of all processes

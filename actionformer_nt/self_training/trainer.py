@@ -24,7 +24,8 @@ from .interface import Observer, Snapshot
 from .iteration import Iteration
 from .resume import checkpoint_of, restore
 from .setup import SemiRun
-from .stages import IterationVideos
+from .stage_start import begin
+from .stages import IterationVideos, Stage
 from .views import labeled_view
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class SemiTrainer:
     def __init__(self, run: SemiRun, *, observer: Observer) -> None:
         self.run, self.observer = run, observer
         self.iteration = 0
+        self.stage: Stage | None = None  # None before the first iteration
         self.records = Records(total=run.stages.total)
         self.curves: PseudoLabelCurves | None = None
         if run.teacher is not None:
@@ -58,7 +60,7 @@ class SemiTrainer:
             logger.info(
                 "method %s: %d labeled and %d unlabeled videos; %d iterations of burn-in, %d of self-training, on %s; "
                 "run folder %s", run.semi.method, len(run.stages.labeled), len(run.split.unlabeled),
-                run.stages.burn_in, run.semi.iterations, run.model.device, folder,
+                run.stages.burn_in, run.stages.total - run.stages.burn_in, run.model.device, folder,
             )  # fmt: skip
             self.records.begin(log, start)
             self.observer(self.snapshot())
@@ -69,7 +71,18 @@ class SemiTrainer:
             ):  # fmt: skip
                 if distributed.in_any(bool(stop)) or (batch := next(videos, None)) is None:
                     self._stop(stop, folder)
+                self._enter_stage(folder)
                 self._keep(self.step(batch), folder)
+
+    def _enter_stage(self, folder: Path) -> None:
+        """Begins the stage of the present iteration, unless the run is in it already."""
+        stage = self.run.stages.at(self.iteration)
+        if stage is not self.stage:
+            begin(self.run, stage, self.iteration, folder)
+            self.stage = stage
+            logger.info(
+                "iteration %d: stage %d of %d: %s", self.iteration, stage.number, len(self.run.stages.stages), stage
+            )
 
     def step(self, videos: IterationVideos) -> dict[str, float]:
         """Makes one update. Returns the values that `Records.add` takes."""
@@ -116,7 +129,7 @@ class SemiTrainer:
         self.observer(self.snapshot())
         if done or self.iteration % semi.ckpt_every == 0:
             save_checkpoint(checkpoint_of(self.run, self.iteration, self.records), False, str(folder), LAST)
-        if self.iteration == run.stages.burn_in and semi.iterations:
+        if self.iteration == run.stages.burn_in < run.stages.total:
             save_checkpoint(checkpoint_of(self.run, self.iteration, self.records), False, str(folder), BURN_IN)
 
     def _stop(self, stop: StopRequest, folder: Path) -> NoReturn:

@@ -60,7 +60,7 @@ class SnapshotWriter:
         options = snapshot.semi.samples
         if snapshot.unlabeled is None or not options.videos:
             return
-        if snapshot.iteration not in moments(snapshot.burn_in, snapshot.semi.iterations, options.moments):
+        if snapshot.iteration not in moments(snapshot.burn_in, snapshot.total - snapshot.burn_in, options.moments):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         index = spread_out(len(snapshot.unlabeled), options.videos)

@@ -20,6 +20,7 @@ from libs.datasets.dataset import TALDataset
 from libs.datasets.video import VideoItem
 from libs.modeling.class_form import ClassForm
 
+from .network import SpotOutput
 from .pseudo_masks import (
     BackgroundAlignment,
     SpotPseudo,
@@ -30,6 +31,8 @@ from .pseudo_masks import (
     view_index,
 )
 from .targets import assign_targets
+from .whole_videos import WholeVideo, compose, cut
+from .windows import Window
 
 
 class SpotSelfTraining(SelfTraining[SpotPseudo]):
@@ -41,13 +44,21 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
     form = ClassForm.SOFTMAX
     has_pretext = True
 
+    pseudo_types = (WholeVideo,)
+
     def __init__(self, config: Config, labeled: TALDataset) -> None:
+        self.num_steps = config["dataset"]["max_seq_len"]
         self.alignment = None
         if config["model"]["pseudo"]["align"]:
             self.alignment = BackgroundAlignment(background_share(labeled))
 
     @staticmethod
     def check(config: Config) -> None:
+        if config["model"]["pseudo"]["align"] and any(s.labels == "stored" for s in semi_section(config).plan()):
+            raise ValueError(
+                "model.pseudo.align: true: the alignment follows the student from iteration to iteration; with stages "
+                "that have labels: stored, set it to false"
+            )
         given = semi_section(config).pseudo.model_dump()
         expected = PseudoSection(source=given["source"], refresh_every=given["refresh_every"]).model_dump()
         if unused := [name for name, value in expected.items() if given[name] != value]:
@@ -70,6 +81,23 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
         if self.alignment is not None:
             self.alignment.update(background)
         return pseudo
+
+    @torch.no_grad()
+    def label_whole_videos(self, teacher: Any, videos: list[VideoItem]) -> list[Any]:
+        labels = []
+        for video in videos:
+            windows: list[Window] = []
+            parts: list[SpotPseudo] = []
+            for batch in teacher.batches([video]):
+                output = SpotOutput(*(column.cpu() for column in teacher.network(batch.feats, batch.mask)))
+                rows = teacher_labels(output, teacher.options.pseudo)
+                parts += [SpotPseudo(*(column[k : k + 1] for column in rows)) for k in range(len(batch.index))]
+                windows += batch.windows
+            labels.append(compose(windows, parts))
+        return labels
+
+    def cut(self, pseudo: Any, video: VideoItem) -> SpotPseudo:
+        return cut(pseudo, video.get("feat_start", 0), video["feats"].shape[1], num_steps=self.num_steps)
 
     def probs(self, pseudo: SpotPseudo) -> Tensor:
         return pseudo.probs

@@ -2,7 +2,8 @@
 
 * `config.yaml` (resolved), `classes.json` (class name -> id), `run.json` (per start: seed, commit, command, versions,
   data), `log.txt`, `metrics.jsonl` (a record per epoch or per `semi_cfg.log_every` iterations), `logs/` (TensorBoard);
-* `epoch_NNN.pth.tar` and `last.pth.tar`; a semi-supervised run also writes `burn_in.pth.tar` and `samples/`;
+* `epoch_NNN.pth.tar` and `last.pth.tar`; a semi-supervised run also writes `burn_in.pth.tar`, `samples/` and
+  `pseudo_labels/`;
 * an evaluation adds detections, metrics, a table and `ground_truth.json`, `predict --threshold auto` thresholds.
 
 The training process locks `run.lock`; the operating system releases the lock when the process ends.
@@ -36,6 +37,7 @@ LAST = "last.pth.tar"
 GROUND_TRUTH = "ground_truth.json"  # annotations of the evaluated videos
 LOCK = "run.lock"
 SAMPLES = "samples"  # folder of the snapshots of a semi-supervised run
+PSEUDO_LABELS = "pseudo_labels"  # folder of the stored pseudo labels of a semi-supervised run
 
 
 def folder_of_run(config: Config, config_path: str | Path, output: str | None) -> Path:
@@ -116,7 +118,7 @@ def clear_folder(folder: Path) -> None:
     )
     for old in [path for name in names for path in folder.glob(name)]:
         old.unlink()
-    for name in ("logs", SAMPLES):
+    for name in ("logs", SAMPLES, PSEUDO_LABELS):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 

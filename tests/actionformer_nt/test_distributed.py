@@ -91,12 +91,19 @@ def test_two_processes_train_and_evaluate_as_one_does(make_data, tmp_path):
         assert again == result
 
 
+ROUNDS = [
+    {"learn": "labeled", "iterations": 4},
+    {"learn": "pseudo", "iterations": 3, "labels": "stored", "repeat": 2, "student": "fresh"},
+]
+
+
 @pytest.mark.two_paths
 @pytest.mark.parametrize(
     "semi",
     [
         {"method": "nt", "pseudo": {"threshold": 0.012, "select": "per_class"}},
         {"method": "complementary", "pseudo": {"threshold": 0.012, "source": "refresh", "refresh_every": 2}},
+        {"method": "nt", "pseudo": {"threshold": 0.012, "select": "per_class"}, "stages": ROUNDS},
     ],
 )
 def test_two_processes_train_semi_supervised_as_one_does(make_semi, tmp_path, semi):
@@ -104,7 +111,8 @@ def test_two_processes_train_semi_supervised_as_one_does(make_semi, tmp_path, se
         ratio=0.5, labeled_view="strong", strong={"flip": 0.5, "snippet_mask": 0.3}, log_hidden=True,
         dataset={"num_classes": 4},
     )  # fmt: skip
-    config = plain(path, burn_in=4, iterations=6, ckpt_every=4, **semi)
+    lengths = {} if "stages" in semi else {"burn_in": 4, "iterations": 6}
+    config = plain(path, **{"burn_in": 0, "iterations": 0, "ckpt_every": 4} | lengths | semi)
     one, two, nudged, short = (tmp_path / "ckpt" / f"semi_{name}" for name in ("one", "two", "nudged", "short"))
     tool("train", config, "--output", "one", bits=64)
     tool("train", config, "--output", "two", processes=2, bits=64)

@@ -190,7 +190,7 @@ def test_a_shared_burn_in_gives_the_same_end(make_semi, tmp_path):
     config["semi_cfg"]["burn_in_checkpoint"] = str(whole / "burn_in.pth.tar")
     assert_same_weights(whole, semi_run.train(config, tmp_path / "shared", progress=False))
     config["semi_cfg"]["burn_in"] = 3
-    with pytest.raises(ValueError, match=r"after 4 iterations, but semi_cfg\.burn_in is 3"):
+    with pytest.raises(ValueError, match=r"after 4 iterations, but the burn-in of this run has 3"):
         semi_run.train(config, tmp_path / "other", progress=False)
 
 

@@ -1,0 +1,53 @@
+"""The start of a stage: weights of teacher and student, optimizer and schedule, stored pseudo labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from libs.core.seeding import derive_seed
+from libs.modeling import make_meta_arch
+from libs.training.optim import make_optimizer
+
+from .schedules import opt_of, schedule_of
+from .setup import SemiRun
+from .stages import Stage
+from .stored_labels import stored_labels
+
+
+def begin(run: SemiRun, stage: Stage, iteration: int, folder: Path) -> None:
+    """Begins a stage at its first iteration, or goes on with it after a resume.
+
+    At the first iteration the teacher takes its weights from the stage before. Then, as the stage says, the student
+    gets new weights, and optimizer and schedule begin anew.
+
+    Args:
+        folder: run folder, for stored pseudo labels.
+    """
+    teacher = run.teacher if stage.options.learn == "pseudo" else None
+    if teacher is not None:
+        teacher.begin(stage, iteration)
+    if iteration == stage.start > 0:
+        if stage.options.student == "fresh":
+            _renew_student(run, stage)
+        if stage.options.schedule == "own":
+            restart_schedule(run, stage)
+    if teacher is not None:
+        teacher.stored = stored_labels(run, stage, folder) if stage.options.labels == "stored" else None
+
+
+def restart_schedule(run: SemiRun, stage: Stage) -> None:
+    """Gives the run a new optimizer, at the beginning of the schedule of a stage."""
+    run.updater.optimizer = make_optimizer(run.model, opt_of(run.config, stage))
+    run.updater.scheduler = schedule_of(run.config, run.updater.optimizer, stage)
+
+
+def _renew_student(run: SemiRun, stage: Stage) -> None:
+    """Gives the student new weights, and with them its average, and the initial loss normaliser."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(run.seed, stage.number, "student"))
+        new = make_meta_arch(run.config["model_name"], **run.config["model"])
+    run.model.load_state_dict(new.state_dict())
+    run.model.loss_normalizer = new.loss_normalizer
+    run.ema.set(run.model)
