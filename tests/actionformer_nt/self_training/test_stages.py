@@ -179,7 +179,11 @@ class TestTeacher:
 
 class TestResume:
     STAGES = {
-        None: [LABELED, STORED | {"repeat": 2, "student": "fresh"}, FROZEN | {"teacher": "refreshed", "refresh_every": 2}],
+        None: [
+            LABELED,
+            STORED | {"repeat": 2, "student": "fresh"},
+            FROZEN | {"teacher": "refreshed", "refresh_every": 2},
+        ],
         "SPOT": [{"learn": "pretext", "iterations": 2}, LABELED, STORED, FROZEN | {"student": "fresh"}],
     }  # fmt: skip
 
