@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from actionformer_nt.methods import ORACLE, check_method
+from actionformer_nt.methods import check_method
 from libs.core.schema import Count, Fraction, NonNegative, Positive, Section
 from libs.core.types import Config
 
@@ -163,8 +163,6 @@ class SemiSection(Section):
                 f"teacher's point for the same point of the student, but "
                 f"strong.{', strong.'.join(moving)} moves them; expected 0"
             )
-        if self.pseudo.partition == "dense" and self.method == ORACLE:
-            raise ValueError(f"method {ORACLE} needs pseudo.partition: segments, found dense")
         if self.pseudo.partition == "dense" and self.pseudo.background != "negative":
             raise ValueError(
                 f"pseudo.background: {self.pseudo.background}: with pseudo.partition: dense every point has its own "

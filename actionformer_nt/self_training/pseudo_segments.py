@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -78,20 +79,20 @@ def propose(
     return PseudoSegments(kept + shift, kept_scores, weight @ logits / options.temperature)
 
 
-def select(proposals: PseudoSegments, options: PseudoSection, class_scores: Tensor | None = None) -> PseudoSegments:
-    """Selects the pseudo segments that the student learns from.
+def select(proposals: PseudoSegments, options: PseudoSection, class_scores: Tensor | None = None) -> Tensor:
+    """(N,) bool: the proposals that the student learns from.
 
     Args:
         options: `semi_cfg.pseudo`; `options.select` is the rule.
         class_scores: (C,) running mean score of every class, for the rule `per_class`.
     """
     if options.select == "topk":
-        return proposals.select(torch.arange(min(options.topk, len(proposals.scores)), device=proposals.scores.device))
+        return torch.arange(len(proposals.scores), device=proposals.scores.device) < options.topk
     threshold = torch.full_like(proposals.scores, options.threshold)
     if options.select == "per_class" and class_scores is not None and len(proposals.scores):
         relative = class_scores / class_scores.max().clamp(min=1e-6)
         threshold = threshold * relative.to(threshold.device)[proposals.logits.argmax(dim=-1)]
-    return proposals.select(proposals.scores >= threshold)
+    return proposals.scores >= threshold
 
 
 def point_probs(output: PyramidOutput, row: int, options: PseudoSection) -> Tensor:
@@ -133,37 +134,54 @@ def spare_likely(background: ClassTargets, probs: Tensor, *, lam: float) -> Clas
     return ClassTargets(y, w)
 
 
+class VideoTargets(NamedTuple):
+    """Targets of one video, for `assign_pseudo_labels`."""
+
+    segments: Tensor  # (N, 2) pseudo segments, grid steps of the student's view
+    at_segments: ClassTargets | None  # Y and W, each (N, K); None: all points take `elsewhere`
+    elsewhere: ClassTargets  # Y and W at the other points, each (K,), or (P, K) over the valid points
+    v: Tensor  # (N,) weights of the regression loss
+    ignored: Tensor  # (M, 2) segments whose points teach nothing, unless a pseudo segment owns them
+
+
+class PointTargets(NamedTuple):
+    """Targets of the points of B videos."""
+
+    targets: Targets
+    owned: Tensor  # (B, P) bool: points of pseudo segments
+
+
 def assign_pseudo_labels(
-    output: PyramidOutput,
-    segments: list[Tensor],
-    at_segments: list[ClassTargets] | None,
-    at_points: list[ClassTargets],
-    *,
-    center_sample: str,
-    center_sample_radius: float,
-) -> Targets:
+    output: PyramidOutput, videos: list[VideoTargets], *, center_sample: str, center_sample_radius: float
+) -> PointTargets:
     """Targets of the student's points.
 
-    A point that `match_points` assigns to a pseudo segment gets the offsets of that segment and its class targets from
-    `at_segments`. All other points get class targets from `at_points`.
-
-    Args:
-        segments: per video (N, 2) in grid steps of the student's view.
-        at_segments: per video Y and W, each (N, K); None: all points take `at_points`.
-        at_points: per video Y and W, each (K,) or (P, K) over its valid points.
+    A point that `match_points` assigns to a pseudo segment gets the offsets of that segment, its weight of the
+    regression loss and its class targets. Of the other points, those that `match_points` assigns to an ignored segment
+    get nothing, and the rest the class targets `elsewhere`.
     """
     points, mask = torch.cat(output.points), torch.cat(output.masks, dim=1)
+    match_to = partial(match_points, center_sample=center_sample, center_sample_radius=center_sample_radius)
     rows = []
-    for i, (valid, s, default) in enumerate(zip(mask, segments, at_points, strict=True)):
+    for valid, video in zip(mask, videos, strict=True):
+        default, segments, ignored = video.elsewhere, video.segments.to(points), video.ignored.to(points)
         y, w = (points.new_zeros(len(points), default.target.shape[-1]) for _ in range(2))
         y[valid], w[valid] = default.target.to(y), default.weight.to(w)
-        offsets, positive = points.new_zeros(len(points), 2), valid.new_zeros(len(points))
-        if len(s):
-            match = match_points(points, s, center_sample=center_sample, center_sample_radius=center_sample_radius)
-            positive = match.shared.any(dim=1) & valid
+        offsets, owned, v = (
+            points.new_zeros(len(points), 2),
+            valid.new_zeros(len(points)),
+            points.new_zeros(len(points)),
+        )
+        if len(ignored):
+            w[match_to(points, ignored).shared.any(dim=1)] = 0.0
+        if len(segments):
+            match = match_to(points, segments)
+            owned = match.shared.any(dim=1) & valid
             offsets = match.offsets
-            if at_segments is not None:
-                y[positive] = at_segments[i].target[match.chosen[positive]].to(y)
-                w[positive] = at_segments[i].weight[match.chosen[positive]].to(w)
-        rows.append((y, w, offsets, positive.to(y)))
-    return Targets(*(torch.stack(columns) for columns in zip(*rows, strict=True)))
+            v[owned] = video.v.to(v)[match.chosen[owned]]
+            if video.at_segments is not None:
+                y[owned] = video.at_segments.target.to(y)[match.chosen[owned]]
+                w[owned] = video.at_segments.weight.to(w)[match.chosen[owned]]
+        rows.append((y, w, offsets, v, owned))
+    *columns, owned = (torch.stack(column) for column in zip(*rows, strict=True))
+    return PointTargets(Targets(*columns), owned)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from actionformer_nt.config import semi_section
-from actionformer_nt.methods import PARTITIONING, ClassTargets
+from actionformer_nt.methods import ClassTargets, Evidence, Lesson, get_method, needs_truth
+from actionformer_nt.methods.base import State
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from libs.core import distributed
 from libs.core.types import Config
@@ -17,10 +18,11 @@ from libs.datasets.dataset import TALDataset
 from libs.datasets.video import VideoItem
 from libs.modeling.class_form import ClassForm
 
-from .criterion import UnlabeledCriterion
-from .interface import SelfTraining, State, inputs_of
+from .criterion import UnlabeledCriterion, normalizer_of
+from .interface import SelfTraining, inputs_of
 from .pseudo_segments import (
     PseudoSegments,
+    VideoTargets,
     assign_pseudo_labels,
     background_targets,
     point_probs,
@@ -36,8 +38,15 @@ CLASS_SCORE_MOMENTUM = 0.99
 class PyramidPseudo(NamedTuple):
     """Pseudo labels of one video."""
 
-    segments: PseudoSegments
+    proposals: PseudoSegments
+    selected: Tensor  # (N,) bool: the proposals that the student learns from
+    ignored: Tensor  # (N,) bool: proposals whose points teach nothing, unless a selected proposal owns them
     points: Tensor | None  # (P, C + 1) class distributions at the teacher's valid points, if they are used
+
+    @property
+    def segments(self) -> PseudoSegments:
+        """The selected proposals."""
+        return self.proposals.select(self.selected)
 
 
 class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
@@ -51,16 +60,19 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         self.lam, self.num_classes = semi.lam, config["dataset"]["num_classes"]
         self.finest_stride = config["model"]["scale_factor"] ** config["model"]["fpn_start_level"]
         self.dense = self.options.partition == "dense"
-        partitioning = semi.method in PARTITIONING
-        self.spares = self.options.background == "partition" and partitioning
-        self.background = background_targets(self.num_classes, self.options, form=self.form, partitioning=partitioning)
+        method = get_method(semi.method)
+        spares = method is not None and method.spares
+        self.spares = self.options.background == "partition" and spares
+        self.background = background_targets(self.num_classes, self.options, form=self.form, partitioning=spares)
         self.criterion = UnlabeledCriterion(form=self.form, reg_weight=semi.reg_weight)
         self.class_scores = torch.zeros(self.num_classes)
 
     @staticmethod
     def check(config: Config) -> None:
-        pseudo = semi_section(config).pseudo
-        at_points = pseudo.at_points
+        semi = semi_section(config)
+        pseudo, at_points = semi.pseudo, semi.pseudo.at_points
+        if pseudo.partition == "dense" and needs_truth(semi.method):
+            raise ValueError(f"method {semi.method} needs pseudo.partition: segments, found dense")
         sigmoid = ClassForm(config["model"]["class_form"]) is ClassForm.SIGMOID
         if at_points and sigmoid and pseudo.background_logit is None:
             raise ValueError(
@@ -86,9 +98,10 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         proposals = [segments_of[i] for i in range(len(videos))]
         if self.options.select == "per_class":
             self._update_class_scores(proposals)
+        selected = [select(proposal, self.options, self.class_scores) for proposal in proposals]
         return [
-            PyramidPseudo(select(proposal, self.options, self.class_scores), points.get(i))
-            for i, proposal in enumerate(proposals)
+            PyramidPseudo(proposal, chosen, torch.zeros_like(chosen), points.get(i))
+            for i, (proposal, chosen) in enumerate(zip(proposals, selected, strict=True))
         ]
 
     def _update_class_scores(self, proposals: list[PseudoSegments]) -> None:
@@ -103,6 +116,29 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
             updated = CLASS_SCORE_MOMENTUM * self.class_scores + (1 - CLASS_SCORE_MOMENTUM) * best
             updated = torch.where(self.class_scores > 0, updated, best)
             self.class_scores = torch.where(best > 0, updated, self.class_scores)
+
+    def evidence(self, pseudo: PyramidPseudo) -> Evidence:
+        if not self.dense:
+            proposals = pseudo.proposals
+            return Evidence(
+                probs=proposals.probs, scores=proposals.scores, selected=pseudo.selected, segments=proposals.segments
+            )
+        probs = self.probs(pseudo)
+        scores = probs[:, :-1].amax(dim=-1)
+        return Evidence(probs=probs, scores=scores, selected=torch.ones_like(scores, dtype=torch.bool))
+
+    def taught(self, pseudo: PyramidPseudo, lesson: Lesson) -> PyramidPseudo:
+        chosen = (lesson.keep, lesson.ignore, lesson.segments, lesson.v)
+        if self.dense:
+            if any(column is not None for column in chosen):
+                raise ValueError("pseudo.partition: dense: a lesson about points has y, w and normalizer only")
+            return pseudo
+        if lesson.segments is not None:
+            pseudo = pseudo._replace(proposals=pseudo.proposals._replace(segments=lesson.segments))
+        selected = pseudo.selected if lesson.keep is None else lesson.keep
+        if lesson.ignore is None:
+            return pseudo._replace(selected=selected)
+        return pseudo._replace(selected=selected & ~lesson.ignore, ignored=pseudo.ignored | lesson.ignore)
 
     def probs(self, pseudo: PyramidPseudo) -> Tensor:
         """(N, C) at the segments or, with `pseudo.partition: dense`, (P, C + 1) at the points."""
@@ -125,6 +161,9 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
     def true_class(self, hidden: HiddenLabels, video: VideoItem, pseudo: PyramidPseudo) -> Tensor:
         return hidden.true_class(video, pseudo.segments.segments).to(pseudo.segments.logits.device)
 
+    def true_units(self, hidden: HiddenLabels, video: VideoItem, pseudo: PyramidPseudo) -> Tensor:
+        return hidden.true_class(video, pseudo.proposals.segments).to(pseudo.proposals.logits.device)
+
     def losses(
         self,
         student: Any,
@@ -132,31 +171,36 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         views: list[VideoItem],
         geometries: list[Geometry],
         pseudo: list[PyramidPseudo],
-        targets: list[ClassTargets],
+        lessons: list[Lesson],
     ) -> tuple[dict[str, Tensor], int]:
-        segments, at_segments, at_points = [], [], []
-        for view, geometry, labels, (y, w) in zip(views, geometries, pseudo, targets, strict=True):
-            moved, kept = geometry.project(labels.segments.segments.cpu(), view["feats"].shape[1])
-            segments.append(moved.to(student.device))
-            if self.dense:
-                columns = self.num_classes + self.form.background_columns
-                at_points.append(ClassTargets(y[:, :columns], w[:, :columns]))
-                continue
-            kept = kept.to(y.device)
-            # on a segment the background has weight 0
-            at_segments.append(ClassTargets(self.form.pad_targets(y[kept]), self.form.pad_targets(w[kept])))
-            at_points.append(self._background(labels))
+        targets = [self._video_targets(*columns) for columns in zip(views, geometries, pseudo, lessons, strict=True)]
         output = student.outputs(views)
         point_targets = assign_pseudo_labels(
-            output, segments, None if self.dense else at_segments, at_points,
+            output, targets,
             center_sample=self.train_cfg["center_sample"],
             center_sample_radius=self.train_cfg["center_sample_radius"],
         )  # fmt: skip
         losses = self.criterion(
             torch.cat(output.logits, dim=1), torch.cat(output.offsets, dim=1), point_targets,
-            labeled_normalizer=student.loss_normalizer,
+            labeled_normalizer=student.loss_normalizer, normalizer=normalizer_of(lessons),
         )  # fmt: skip
-        return losses, sum(len(s) for s in segments)
+        return losses, sum(len(t.segments) for t in targets)
+
+    def _video_targets(
+        self, view: VideoItem, geometry: Geometry, pseudo: PyramidPseudo, lesson: Lesson
+    ) -> VideoTargets:
+        """Targets of one video in the student's view, before they are assigned to its points."""
+        steps, chosen = view["feats"].shape[1], pseudo.selected
+        segments, kept = geometry.project(pseudo.segments.segments.cpu(), steps)
+        ignored, _ = geometry.project(pseudo.proposals.segments[pseudo.ignored].cpu(), steps)
+        if self.dense:
+            columns = self.num_classes + self.form.background_columns
+            elsewhere = ClassTargets(lesson.y[:, :columns], lesson.w[:, :columns])
+            return VideoTargets(segments, None, elsewhere, segments.new_ones(len(segments)), ignored)
+        kept = kept.to(lesson.y.device)
+        y, w = (self.form.pad_targets(column[chosen][kept]) for column in (lesson.y, lesson.w))
+        v = segments.new_ones(len(segments)) if lesson.v is None else lesson.v[chosen][kept].to(segments)
+        return VideoTargets(segments, ClassTargets(y, w), self._background(pseudo), v, ignored)
 
     def _background(self, pseudo: PyramidPseudo) -> ClassTargets:
         """Background targets (K,) or, with `pseudo.background: partition`, (P, K)."""

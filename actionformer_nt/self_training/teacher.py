@@ -1,15 +1,16 @@
-"""The teacher of self-training: views, pseudo labels and class targets of unlabeled videos."""
+"""The teacher of self-training: views, pseudo labels and lessons of unlabeled videos."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
+from typing_extensions import NotRequired
 
 from actionformer_nt.config import SemiSection
-from actionformer_nt.methods import ClassTargets, Method, Options
+from actionformer_nt.methods import Evidence, Lesson, Method, Options
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from libs.core import distributed
 from libs.core.seeding import derive_seed
@@ -21,18 +22,18 @@ from .views import Geometry, view_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesson:
-    """A batch of unlabeled videos with views, pseudo labels and targets. Entry i of every list belongs to video i."""
+class UnlabeledBatch:
+    """A batch of unlabeled videos with views, pseudo labels and lessons. Entry i of every list belongs to video i."""
 
     weak: list[VideoItem]
     strong: list[VideoItem]
     geometries: list[Geometry]
     pseudo: list[Any]
-    targets: list[ClassTargets]
+    lessons: list[Lesson]
 
-    def part(self, k: int, parts: int) -> Lesson:
+    def part(self, k: int, parts: int) -> UnlabeledBatch:
         """Part k of `parts` equal parts."""
-        return Lesson(**{name: column[k::parts] for name, column in vars(self).items()})
+        return UnlabeledBatch(**{name: column[k::parts] for name, column in vars(self).items()})
 
 
 class TeacherState(TypedDict):
@@ -40,17 +41,18 @@ class TeacherState(TypedDict):
 
     unlabeled: State | None  # of `SelfTraining`; None before self-training
     frozen_teacher: dict[str, Tensor] | None  # weights; None before self-training and with `pseudo.source: online`
+    method: NotRequired[State]  # of `Method`
 
 
 class Teacher:
     """Makes pseudo labels with the averaged weights of the student, current or frozen (`pseudo.source`).
 
     Args:
-        method: turns class distributions into class targets.
+        method: decides what the student is taught.
         ema: averaged weights of the student.
         seed: seed of the run.
         burn_in: iteration at which self-training begins.
-        hidden: hidden labels, for the diagnostic method only; else None.
+        hidden: hidden labels, for methods with `needs_truth` only; else None.
         backwards: (C,) class that each class is when it is played backwards.
     """
 
@@ -75,29 +77,27 @@ class Teacher:
         """The teacher's network with its present weights."""
         return (self.ema if self.frozen is None else self.frozen).module
 
-    def teach(self, videos: list[VideoItem], iteration: int) -> Lesson:
-        """Views, pseudo labels and class targets of a batch of unlabeled videos."""
+    def teach(self, videos: list[VideoItem], iteration: int) -> UnlabeledBatch:
+        """Views, pseudo labels and lessons of a batch of unlabeled videos."""
         self._refresh(iteration)
         weak = [view_of(video, "weak", self.semi.weak, self.seed, iteration)[0] for video in videos]
         pseudo = self.self_training.pseudo_labels(self.network, weak)
-        targets = [
-            self._class_targets(video, labels, row, iteration)
-            for row, (video, labels) in enumerate(zip(weak, pseudo, strict=True))
-        ]
+        lessons = self._lessons(weak, pseudo, iteration)
+        taught = [self.self_training.taught(*pair) for pair in zip(pseudo, lessons, strict=True)]
         strong = [view_of(video, "strong", self.semi.strong, self.seed, iteration) for video in weak]
         for i, (_, geometry) in enumerate(strong):
             if geometry.reverses:
-                targets[i] = self._swapped(targets[i])
-        return Lesson(
+                lessons[i] = self._swapped(lessons[i])
+        return UnlabeledBatch(
             weak=weak, strong=[view for view, _ in strong], geometries=[geometry for _, geometry in strong],
-            pseudo=pseudo, targets=targets,
+            pseudo=taught, lessons=lessons,
         )  # fmt: skip
 
-    def _swapped(self, targets: ClassTargets) -> ClassTargets:
-        """Targets (..., K) of a view in which time runs backwards; a background column stays."""
-        background = torch.arange(len(self.backwards), targets.target.shape[-1])
-        columns = torch.cat([self.backwards, background]).to(targets.target.device)
-        return ClassTargets(targets.target[..., columns], targets.weight[..., columns])
+    def _swapped(self, lesson: Lesson) -> Lesson:
+        """A lesson (N, K) about a view in which time runs backwards; a background column stays."""
+        background = torch.arange(len(self.backwards), lesson.y.shape[-1])
+        columns = torch.cat([self.backwards, background]).to(lesson.y.device)
+        return replace(lesson, y=lesson.y[..., columns], w=lesson.w[..., columns])
 
     def _refresh(self, iteration: int) -> None:
         if self.semi.pseudo.source == "online":
@@ -107,20 +107,30 @@ class Teacher:
                 self.frozen = ModelEma(self.ema.module)
             self.frozen.set(self.ema.module)
 
-    def _class_targets(self, video: VideoItem, pseudo: Any, row: int, iteration: int) -> ClassTargets:
-        position = row * distributed.world_size() + distributed.rank()  # position in the batch of all processes
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, iteration, position, "method"))
-        truth = None if self.hidden is None else self.self_training.true_class(self.hidden, video, pseudo)
+    def _lessons(self, videos: list[VideoItem], pseudo: list[Any], iteration: int) -> list[Lesson]:
+        """What the method teaches about the pseudo labels of weak views."""
+        evidence = [
+            self._evidence(video, labels, row, iteration)
+            for row, (video, labels) in enumerate(zip(videos, pseudo, strict=True))
+        ]
+        if type(self.method).observe is not Method.observe:
+            self.method.observe(distributed.gather_shares([e.shared() for e in evidence]))
         options = Options(
             form=self.self_training.form, lam=self.semi.lam, positive=self.semi.positive,
-            positive_reduction=self.semi.positive_reduction, generator=generator, true_class=truth,
+            positive_reduction=self.semi.positive_reduction,
         )  # fmt: skip
-        return self.method(self.self_training.probs(pseudo), options)
+        return self.method.teach(evidence, options)
+
+    def _evidence(self, video: VideoItem, pseudo: Any, row: int, iteration: int) -> Evidence:
+        position = row * distributed.world_size() + distributed.rank()  # position in the batch of all processes
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, iteration, position, "method"))
+        truth = None if self.hidden is None else self.self_training.true_units(self.hidden, video, pseudo)
+        return replace(self.self_training.evidence(pseudo), generator=generator, truth=truth)
 
     def state(self) -> TeacherState:
         """For exact resuming."""
         frozen = None if self.frozen is None else self.frozen.module.state_dict()
-        return {"unlabeled": self.self_training.state(), "frozen_teacher": frozen}
+        return {"unlabeled": self.self_training.state(), "frozen_teacher": frozen, "method": self.method.state()}
 
     def load_state(self, state: TeacherState) -> None:
         """Restores a result of `state`."""
@@ -129,3 +139,5 @@ class Teacher:
         if state["frozen_teacher"] is not None:
             self.frozen = ModelEma(self.ema.module)
             self.frozen.module.load_state_dict(state["frozen_teacher"])
+        if "method" in state:
+            self.method.load_state(state["method"])

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from actionformer_nt.config import PseudoSection, semi_section
-from actionformer_nt.methods import ClassTargets
+from actionformer_nt.methods import Evidence, Lesson
+from actionformer_nt.methods.base import State
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
-from actionformer_nt.self_training.interface import SelfTraining, State, inputs_of
+from actionformer_nt.self_training.criterion import normalizer_of
+from actionformer_nt.self_training.interface import SelfTraining, inputs_of
 from actionformer_nt.self_training.pseudo_segments import PseudoSegments
 from actionformer_nt.self_training.views import Geometry
 from libs.core import distributed
@@ -71,6 +73,21 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
             self.alignment.update(background)
         return pseudo
 
+    def evidence(self, pseudo: SpotPseudo) -> Evidence:
+        """Units are all T snippets. Those that are not confident teach nothing, unless the lesson keeps them."""
+        probs = pseudo.probs.flatten(0, 1)
+        scores = probs[:, :-1].amax(dim=-1)
+        return Evidence(probs=probs, scores=scores, selected=torch.ones_like(scores, dtype=torch.bool))
+
+    def taught(self, pseudo: SpotPseudo, lesson: Lesson) -> SpotPseudo:
+        """`Lesson.keep` replaces the confident snippets; it can take rows of masks away, but not add any."""
+        if lesson.v is not None or lesson.segments is not None:
+            raise ValueError("SPOT: snippets have no boundaries that a lesson could weigh or replace")
+        keep = pseudo.confident if lesson.keep is None else lesson.keep.view_as(pseudo.confident)
+        if lesson.ignore is not None:
+            keep = keep & ~lesson.ignore.view_as(keep)
+        return pseudo._replace(confident=keep, mask_rows=pseudo.mask_rows & keep)
+
     def probs(self, pseudo: SpotPseudo) -> Tensor:
         return pseudo.probs
 
@@ -113,7 +130,7 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
         views: list[VideoItem],
         geometries: list[Geometry],
         pseudo: list[SpotPseudo],
-        targets: list[ClassTargets],
+        lessons: list[Lesson],
     ) -> tuple[dict[str, Tensor], int]:
         (batch,) = student.batches(views)
         output = student.network(batch.feats, batch.mask)
@@ -125,10 +142,14 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
             source = index.clamp(min=0).to(video_pseudo.probs.device)[..., None].expand_as(video_pseudo.probs)
             rows.append((moved, source))
         labels = SpotPseudo(*(torch.cat(columns) for columns in zip(*(moved for moved, _ in rows), strict=True)))
-        y = torch.cat([t.target.gather(1, source) for t, (_, source) in zip(targets, rows, strict=True)])
-        w = torch.cat([t.weight.gather(1, source) for t, (_, source) in zip(targets, rows, strict=True)])
+        y = torch.cat([t.y[None].gather(1, source) for t, (_, source) in zip(lessons, rows, strict=True)])
+        w = torch.cat([t.w[None].gather(1, source) for t, (_, source) in zip(lessons, rows, strict=True)])
         options = student.options
-        losses = unlabeled_losses(output, labels, y, w, options.loss, class_weight=options.pseudo.class_weight)
+        normalizer = normalizer_of(lessons)
+        losses = unlabeled_losses(
+            output, labels, y, w, options.loss, class_weight=options.pseudo.class_weight,
+            count=None if normalizer is None else normalizer / distributed.world_size(),
+        )  # fmt: skip
         consistency = student.consistency_losses(output, batch.clean)
         losses |= consistency | {"loss": losses["loss"] + student.weigh(consistency)}
         return distributed.parts_of_mean(losses), int(labels.mask_rows.sum())

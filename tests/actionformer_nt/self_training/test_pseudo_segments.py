@@ -6,6 +6,7 @@ from actionformer_nt.methods import ClassTargets
 from actionformer_nt.methods.label_space import partition
 from actionformer_nt.self_training.pseudo_segments import (
     PseudoSegments,
+    VideoTargets,
     assign_pseudo_labels,
     background_targets,
     point_probs,
@@ -70,16 +71,16 @@ def test_the_mean_of_equal_ends_is_that_end():
 def test_nothing_found():
     found = propose(output_for([], []), 0, OPTIONS)
     assert len(found.scores) == 0 and found.probs.shape == (0, 3)
-    assert len(select(found, OPTIONS).scores) == len(select(found, PseudoSection(select="topk")).scores) == 0
+    assert len(select(found, OPTIONS)) == len(select(found, PseudoSection(select="topk"))) == 0
 
 
 def test_selection():
     logits = torch.eye(3)[[0, 1, 0, 2]]
     found = PseudoSegments(torch.zeros(4, 2), torch.tensor([0.9, 0.5, 0.35, 0.2]), logits)
-    assert select(found, OPTIONS).scores.tolist() == pytest.approx([0.9, 0.5, 0.35])
-    assert len(select(found, PseudoSection(select="topk", topk=2)).scores) == 2
+    assert found.scores[select(found, OPTIONS)].tolist() == pytest.approx([0.9, 0.5, 0.35])
+    assert select(found, PseudoSection(select="topk", topk=2)).tolist() == [True, True, False, False]
     per_class = select(found, PseudoSection(select="per_class", threshold=0.4), torch.tensor([0.8, 0.8, 0.4]))
-    assert per_class.scores.tolist() == pytest.approx([0.9, 0.5, 0.2])  # 0.4 * 0.4 / 0.8 = 0.2 for class 2
+    assert found.scores[per_class].tolist() == pytest.approx([0.9, 0.5, 0.2])  # 0.4 * 0.4 / 0.8 = 0.2 for class 2
 
 
 @pytest.mark.parametrize(("background", "weight"), [("negative", 1.0), ("ignore", 0.0), ("weighted", 0.25)])
@@ -94,14 +95,18 @@ def test_points_get_what_label_assignment_gives_them(background, weight):
     empty = ClassTargets(torch.zeros(0, 3), torch.zeros(0, 3))
     options = PseudoSection(background=background, background_weight=0.25)
     elsewhere = background_targets(3, options, form="sigmoid", partitioning=True)
-    found = assign_pseudo_labels(
-        output, segments, [ClassTargets(y, w), empty], [elsewhere] * 2, center_sample="radius", center_sample_radius=1.5
-    )
+    nothing = torch.zeros(0, 2)
+    videos = [
+        VideoTargets(s, at, elsewhere, torch.ones(len(s)), nothing)
+        for s, at in zip(segments, (ClassTargets(y, w), empty), strict=True)
+    ]
+    found, owned = assign_pseudo_labels(output, videos, center_sample="radius", center_sample_radius=1.5)
     mask = torch.cat(output.masks, 1)
     numbers = [torch.arange(3), torch.zeros(0, dtype=torch.long)]
     expected = assign_labels(torch.cat(output.points), mask, segments, numbers, num_classes=3)
     assert torch.equal(found.offset_weight, expected.offset_weight) and found.offset_weight[0].sum() > 3
     positive = expected.offset_weight > 0
+    assert torch.equal(owned, positive)
     assert torch.equal(found.offsets[positive], expected.offsets[positive])
     owner = expected.cls[positive].argmax(-1)
     assert torch.equal(found.cls[positive], y[owner]) and torch.equal(found.cls_weight[positive], w[owner])
@@ -152,8 +157,8 @@ def test_dense_targets_stay_at_their_points():
     output.masks[1][0, 10:] = False
     valid = torch.cat(output.masks, 1)[0]
     at_points = ClassTargets(torch.rand(int(valid.sum()), 3), torch.rand(int(valid.sum()), 3))
-    segments = [torch.tensor([[3.0, 9.0]])]
-    found = assign_pseudo_labels(output, segments, None, [at_points], center_sample="radius", center_sample_radius=1.5)
+    video = VideoTargets(torch.tensor([[3.0, 9.0]]), None, at_points, torch.ones(1), torch.zeros(0, 2))
+    found, _ = assign_pseudo_labels(output, [video], center_sample="radius", center_sample_radius=1.5)
     assert torch.equal(found.cls[0, valid], at_points.target) and torch.equal(
         found.cls_weight[0, valid], at_points.weight
     )
