@@ -112,7 +112,7 @@ class Method:
             softmax form the actions are negatives there, and `pseudo.background: partition` spares likely actions.
         needs_truth: the method reads hidden labels (`Evidence.truth`) and is a diagnostic.
         teacher_views: further weak views for the teacher, as keys of the section `semi_cfg.weak`, in addition to those
-            of `pseudo.teacher_views`.
+            of `semi_cfg.teacher_views`, without flip.
         sigmoid_notice: logged at the start of a run with a sigmoid head.
     """
 

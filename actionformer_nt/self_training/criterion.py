@@ -10,7 +10,7 @@ from libs.core import distributed
 from libs.modeling.class_form import ClassForm
 from libs.modeling.losses import ctr_diou_loss_1d
 
-from .pseudo_segments import PointTargets
+from .point_targets import PointTargets
 
 
 class UnlabeledCriterion:

@@ -8,10 +8,10 @@ SPOT. Plug-ins register their own with `libs.core.register_architecture(..., sel
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from .pseudo_segments import PseudoSegments
 from .views import Geometry
 
 Pseudo = TypeVar("Pseudo")
+View: TypeAlias = tuple[VideoItem, Geometry]  # a view of a video, and the map of times into it
 
 
 class SelfTraining(ABC, Generic[Pseudo]):
@@ -54,8 +55,21 @@ class SelfTraining(ABC, Generic[Pseudo]):
         """Raises ValueError if `semi_cfg.pseudo` does not fit the architecture; names the key."""
 
     @abstractmethod
-    def pseudo_labels(self, teacher: Any, videos: list[VideoItem]) -> list[Pseudo]:
-        """Pseudo labels of the teacher on weak views: one entry per video, in the order of `videos`."""
+    def pseudo_labels(self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]] = ()) -> list[Pseudo]:
+        """Pseudo labels of the teacher on weak views: one entry per video, in the order of `videos`.
+
+        Args:
+            further: further views of all videos, each list in the order of `videos`; the geometries map from the weak
+                view. What the teacher finds there is moved back to the weak view and averaged.
+        """
+
+    def reselect(self, pseudo: list[Pseudo], videos: list[VideoItem]) -> list[Pseudo]:
+        """Selects again, where the selection depends on other videos: from all videos at once, none later than others.
+
+        Args:
+            pseudo: results of `pseudo_labels` for `videos`, on one process.
+        """
+        return pseudo
 
     @abstractmethod
     def evidence(self, pseudo: Pseudo) -> Evidence:

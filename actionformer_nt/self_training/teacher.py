@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 from typing_extensions import NotRequired
 
-from actionformer_nt.config import SemiSection
+from actionformer_nt.config import SemiSection, ViewSection
 from actionformer_nt.methods import Evidence, Lesson, Method, Options
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from libs.core import distributed
 from libs.core.seeding import derive_seed
 from libs.datasets.video import VideoItem
+from libs.modeling.class_form import ClassForm
 from libs.training.ema import ModelEma
 
-from .interface import SelfTraining, State
+from .interface import SelfTraining, State, View
 from .views import Geometry, view_of
 
 
@@ -73,6 +74,11 @@ class Teacher:
         self.frozen: ModelEma | None = None  # copy of the averaged weights for `pseudo.source: refresh`
 
     @property
+    def notice(self) -> str | None:
+        """What a reader of the log should know about the method with this head."""
+        return self.method.sigmoid_notice if self.self_training.form is ClassForm.SIGMOID else None
+
+    @property
     def network(self) -> Any:
         """The teacher's network with its present weights."""
         return (self.ema if self.frozen is None else self.frozen).module
@@ -81,7 +87,7 @@ class Teacher:
         """Views, pseudo labels and lessons of a batch of unlabeled videos."""
         self._refresh(iteration)
         weak = [view_of(video, "weak", self.semi.weak, self.seed, iteration)[0] for video in videos]
-        pseudo = self.self_training.pseudo_labels(self.network, weak)
+        pseudo = self.self_training.pseudo_labels(self.network, weak, self._further_views(weak, iteration))
         lessons = self._lessons(weak, pseudo, iteration)
         taught = [self.self_training.taught(*pair) for pair in zip(pseudo, lessons, strict=True)]
         strong = [view_of(video, "strong", self.semi.strong, self.seed, iteration) for video in weak]
@@ -92,6 +98,14 @@ class Teacher:
             weak=weak, strong=[view for view, _ in strong], geometries=[geometry for _, geometry in strong],
             pseudo=taught, lessons=lessons,
         )  # fmt: skip
+
+    def _further_views(self, weak: list[VideoItem], iteration: int) -> list[list[View]]:
+        """Further views for the teacher, `semi_cfg.teacher_views` and those of the method."""
+        sections = [*self.semi.teacher_views, *map(ViewSection.model_validate, self.method.teacher_views)]
+        return [
+            [view_of(video, f"teacher {k}", options, self.seed, iteration) for video in weak]
+            for k, options in enumerate(sections)
+        ]
 
     def _swapped(self, lesson: Lesson) -> Lesson:
         """A lesson (N, K) about a view in which time runs backwards; a background column stays."""

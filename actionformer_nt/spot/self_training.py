@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from actionformer_nt.methods import Evidence, Lesson
 from actionformer_nt.methods.base import State
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from actionformer_nt.self_training.criterion import normalizer_of
-from actionformer_nt.self_training.interface import SelfTraining, inputs_of
+from actionformer_nt.self_training.interface import SelfTraining, View, inputs_of
 from actionformer_nt.self_training.pseudo_segments import PseudoSegments
 from actionformer_nt.self_training.views import Geometry
 from libs.core import distributed
@@ -22,6 +23,9 @@ from libs.datasets.dataset import TALDataset
 from libs.datasets.video import VideoItem
 from libs.modeling.class_form import ClassForm
 
+from .average import average
+from .meta_arch import SpotBatch
+from .network import SpotOutput
 from .pseudo_masks import (
     BackgroundAlignment,
     SpotPseudo,
@@ -59,11 +63,15 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
             )
 
     @torch.no_grad()
-    def pseudo_labels(self, teacher: Any, videos: list[VideoItem]) -> list[SpotPseudo]:
+    def pseudo_labels(
+        self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]] = ()
+    ) -> list[SpotPseudo]:
         pseudo: list[SpotPseudo] = []
         background: list[Tensor] = []
         for batch in teacher.batches(videos):  # a training sample fits into one window
             output = teacher.network(batch.feats, batch.mask)
+            if further:
+                output = self._averaged(teacher, output, batch, videos, further)
             if self.alignment is not None:
                 output = self.alignment(output)
                 background.append(output.logits.softmax(dim=-1)[..., -1][output.mask])
@@ -87,6 +95,25 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
         if lesson.ignore is not None:
             keep = keep & ~lesson.ignore.view_as(keep)
         return pseudo._replace(confident=keep, mask_rows=pseudo.mask_rows & keep)
+
+    @staticmethod
+    def _averaged(
+        teacher: Any, output: SpotOutput, batch: SpotBatch, videos: list[VideoItem], further: Sequence[list[View]]
+    ) -> SpotOutput:
+        """Mean of an output and of the outputs on further views of the same windows."""
+        views = []
+        for seen in further:
+            own = [seen[i] for i in batch.index]
+            (view_batch,) = teacher.batches([view for view, _ in own])  # no longer than the videos, so one batch too
+            index = [
+                view_index(
+                    geometry.inverse, view["feats"].shape[1], view_length=videos[i]["feats"].shape[1],
+                    num_steps=teacher.num_steps,
+                )
+                for i, (view, geometry) in zip(batch.index, own, strict=True)
+            ]  # fmt: skip
+            views.append((teacher.network(view_batch.feats, view_batch.mask), torch.stack(index)))
+        return average(output, views)
 
     def probs(self, pseudo: SpotPseudo) -> Tensor:
         return pseudo.probs

@@ -4,16 +4,15 @@ import torch
 from actionformer_nt.config import PseudoSection
 from actionformer_nt.methods import ClassTargets
 from actionformer_nt.methods.label_space import partition
-from actionformer_nt.self_training.pseudo_segments import (
-    PseudoSegments,
+from actionformer_nt.self_training.point_targets import (
     VideoTargets,
     assign_pseudo_labels,
     background_targets,
     point_probs,
-    propose,
-    select,
     spare_likely,
 )
+from actionformer_nt.self_training.pseudo_segments import PseudoSegments, candidates, propose
+from actionformer_nt.self_training.selection import Selector
 from libs.modeling.assignment import assign_labels, pyramid_points
 from libs.modeling.meta_archs import PyramidOutput
 
@@ -39,12 +38,12 @@ def output_for(segments, logits, num_classes=3, length=32):
 
 def test_segments_scores_and_logits_of_a_sure_teacher():
     output = output_for([(3.0, 9.0), (15.0, 27.0)], [[2.0, 1.0, -3.0], [-2.0, -1.0, 0.5]])
-    found = propose(output, 0, OPTIONS)
+    found = propose([candidates(output, 0)], OPTIONS)
     torch.testing.assert_close(found.segments, torch.tensor([[3.0, 9.0], [15.0, 27.0]]), atol=1e-4, rtol=0)
     torch.testing.assert_close(found.logits, torch.tensor([[2.0, 1.0, -3.0], [-2.0, -1.0, 0.5]]), atol=1e-4, rtol=0)
     assert found.scores.tolist() == pytest.approx(torch.tensor([2.0, 0.5]).sigmoid().tolist())
     assert torch.allclose(found.probs.sum(-1), torch.ones(2))
-    flat = propose(output, 0, PseudoSection(temperature=4.0))
+    flat = propose([candidates(output, 0)], PseudoSection(temperature=4.0))
     torch.testing.assert_close(flat.probs, (found.logits / 4).softmax(-1))
     assert torch.equal(flat.scores, found.scores)
 
@@ -52,7 +51,7 @@ def test_segments_scores_and_logits_of_a_sure_teacher():
 def test_mean_logits_are_weighted_by_score():
     output = output_for([(3.0, 9.0)], [[2.0, 1.0, -3.0]])
     output.logits[0][0, 5] = torch.tensor([0.0, 3.0, 0.0])  # one supporter thinks otherwise
-    found = propose(output, 0, OPTIONS)
+    found = propose([candidates(output, 0)], OPTIONS)
     supporters = torch.cat([output.logits[0][0, 4:9], output.logits[1][0, 2:5]])
     weight = supporters.max(-1).values.sigmoid()
     torch.testing.assert_close(found.logits[0], (weight[:, None] * supporters).sum(0) / weight.sum(), atol=1e-4, rtol=0)
@@ -64,12 +63,19 @@ def test_the_mean_of_equal_ends_is_that_end():
         output = output_for([(4.0, float(end))], [[1.0, 0.0, -1.0]])
         output.logits[0][0, 5:10] += torch.rand(5, 1)
         output.offsets[0][0, 5:10, 0] += torch.rand(5)
-        found = propose(output, 0, OPTIONS)
+        found = propose([candidates(output, 0)], OPTIONS)
         assert found.segments[0, 1] == end and found.segments[0, 0] != 4.0
 
 
+def select(found, options, class_scores=None):
+    selector = Selector(options, torch.zeros(3))
+    if class_scores is not None:
+        selector.class_scores = class_scores
+    return selector.select(found, selector.thresholds())
+
+
 def test_nothing_found():
-    found = propose(output_for([], []), 0, OPTIONS)
+    found = propose([candidates(output_for([], []), 0)], OPTIONS)
     assert len(found.scores) == 0 and found.probs.shape == (0, 3)
     assert len(select(found, OPTIONS)) == len(select(found, PseudoSection(select="topk"))) == 0
 

@@ -10,7 +10,7 @@ import yaml
 from actionformer_nt import run as semi_run
 from actionformer_nt.methods import METHODS
 from actionformer_nt.self_training.criterion import UnlabeledCriterion, ramp
-from actionformer_nt.self_training.pseudo_segments import PointTargets
+from actionformer_nt.self_training.point_targets import PointTargets
 from actionformer_nt.self_training.setup import set_up
 from actionformer_nt.self_training.trainer import SemiTrainer
 from libs.core import load_config
@@ -152,7 +152,9 @@ def test_the_teacher_sees_the_weak_view_and_the_student_the_strong_one(make_semi
     seen, self_training = [], run.teacher.self_training
     pseudo_labels = self_training.pseudo_labels
     monkeypatch.setattr(
-        self_training, "pseudo_labels", lambda teacher, videos: seen.extend(videos) or pseudo_labels(teacher, videos)
+        self_training,
+        "pseudo_labels",
+        lambda teacher, videos, further: seen.extend(videos) or pseudo_labels(teacher, videos, further),
     )
     videos = [run.stages.unlabeled[0], run.stages.unlabeled[1]]
     lesson = run.teacher.teach(videos, run.stages.burn_in)
