@@ -71,6 +71,9 @@ class Teacher:
     ) -> None:
         self.semi, self.self_training, self.method, self.ema = semi, self_training, method, ema
         self.seed, self.burn_in, self.hidden, self.backwards = seed, burn_in, hidden, backwards
+        self.views = [*semi.teacher_views, *map(ViewSection.model_validate, method.teacher_views)]
+        if any(view.flip for view in self.views):
+            raise ValueError(f"method {semi.method}: teacher_views: flip: some classes change when they run backwards")
         self.frozen: ModelEma | None = None  # copy of the averaged weights for `pseudo.source: refresh`
 
     @property
@@ -101,10 +104,9 @@ class Teacher:
 
     def _further_views(self, weak: list[VideoItem], iteration: int) -> list[list[View]]:
         """Further views for the teacher, `semi_cfg.teacher_views` and those of the method."""
-        sections = [*self.semi.teacher_views, *map(ViewSection.model_validate, self.method.teacher_views)]
         return [
             [view_of(video, f"teacher {k}", options, self.seed, iteration) for video in weak]
-            for k, options in enumerate(sections)
+            for k, options in enumerate(self.views)
         ]
 
     def _swapped(self, lesson: Lesson) -> Lesson:
