@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from actionformer_nt.methods import ORACLE, check_method
+from actionformer_nt.methods import check_method
 from libs.core.schema import Count, Fraction, NonNegative, Positive, Section
 from libs.core.types import Config
 
@@ -52,15 +52,25 @@ class PseudoSection(Section):
     renewed every `refresh_every` iterations (`refresh`). With `stages`, each stage has its own `teacher` instead."""
     refresh_every: Count = 500
     """Iterations from one copy of the teacher to the next, for `refresh`."""
-    select: Literal["fixed", "per_class", "topk"] = "fixed"
+    select: Literal["fixed", "per_class", "rate", "topk"] = "fixed"
     """Selection of pseudo segments: all with a score of at least `threshold` (`fixed`); of at least `threshold` times
-    m_c / max m, where m_c is the running mean score of class c (`per_class`); or the best `topk` (`topk`)."""
+    m_c / max m, where m_c is the running mean score of class c (`per_class`); of at least a threshold per class at
+    which the pseudo segments of the most recent 100 unlabeled videos are as many per minute as the labeled events of
+    the class, but not below `rate_floor` (`rate`); or the best `topk` (`topk`)."""
     threshold: Fraction = 0.3
     """Threshold of the score, for `fixed` and `per_class`."""
     topk: Count = 20
     """Segments per video, for `topk`."""
+    rate_floor: Fraction = 0.1
+    """Smallest threshold of a class, for `rate`."""
+    ignore_from: Fraction | None = None
+    """Ignore band: points assigned to a proposal that is not selected, but has at least this score, teach nothing,
+    unless a pseudo segment owns them; `null`: no band."""
     nms_iou: Positive = 0.5
     """tIoU threshold of the class-agnostic hard NMS."""
+    overlap: Literal["nms", "labels"] = "nms"
+    """How much pseudo segments may overlap: as much as NMS leaves (`nms`); or at most the share q of the shorter one,
+    where q is the smallest share that at most 1 % of the labeled events exceed, but at least .25 (`labels`)."""
     support_iou: Fraction = 0.7
     """Logits and ends of a pseudo segment are the score-weighted means over the candidates with at least this tIoU."""
     max_segments: Count = 100
@@ -80,6 +90,23 @@ class PseudoSection(Section):
     no background logit; not allowed with the softmax form, where the background logit is 0."""
     background_weight: Fraction = 0.5
     """Weight of the background, for `weighted`."""
+    without_segments: Literal["background", "skip"] = "background"
+    """Videos without any pseudo segment: background as elsewhere (`background`), or no loss (`skip`)."""
+    second_class: Literal["negative", "ignore"] = "negative"
+    """Sigmoid form: other classes whose own score at a pseudo segment is at least the threshold, and whose target is 0:
+    negatives if the method says so (`negative`), or W = 0 (`ignore`). For events of two classes."""
+    boundary_weight: Literal["none", "spread"] = "none"
+    """Weight of a pseudo segment's regression loss: 1 (`none`), or exp(-(s + e) / length) with the standard deviations
+    s and e of its start and end over the supporting candidates (`spread`)."""
+    normalizer: Literal["own", "labeled"] = "own"
+    """Number that the unlabeled loss is divided by: a running mean of its own points in segments (`own`), or that of
+    the labeled loss (`labeled`), so that an unlabeled point weighs as much as a labeled one."""
+
+    @model_validator(mode="after")
+    def _check(self) -> PseudoSection:
+        if self.ignore_from is not None and self.select == "fixed" and self.ignore_from >= self.threshold:
+            raise ValueError(f"ignore_from: {self.ignore_from}: must be below threshold, {self.threshold}")
+        return self
 
     @property
     def at_points(self) -> bool:
@@ -207,6 +234,10 @@ class SemiSection(Section):
     weak: ViewSection = ViewSection()
     """Weak view: the teacher's view of an unlabeled video. Perturbations are applied in the order of the keys; 0
     switches one off."""
+    teacher_views: list[ViewSection] = []
+    """A list of further views for the teacher, each a perturbed view of the weak one, without flip. What the teacher
+    finds is moved back to the weak view and averaged: logits, ends and scores of pseudo segments; with SPOT, class and
+    mask probabilities. Distributions at points (`pseudo.partition`) come from the weak view alone."""
     strong: ViewSection = ViewSection(snippet_mask=0.1, channel_dropout=0.1)
     """Strong view: the student's view of an unlabeled video. Pseudo segments are mapped into it."""
     reversed_classes: list[tuple[str, str]] = []
@@ -227,19 +258,21 @@ class SemiSection(Section):
     def _check(self) -> SemiSection:
         check_method(self.method)
         self._check_stages()
+        if any(view.flip for view in self.teacher_views):
+            raise ValueError("teacher_views: flip: some classes change when they run backwards; expected 0")
         if self.pseudo.at_points and (moving := [n for n in MOVING if getattr(self.strong, n)]):
             raise ValueError(
                 f"pseudo.partition: {self.pseudo.partition} with background: {self.pseudo.background} takes a "
                 f"teacher's point for the same point of the student, but "
                 f"strong.{', strong.'.join(moving)} moves them; expected 0"
             )
-        if self.pseudo.partition == "dense" and self.method == ORACLE:
-            raise ValueError(f"method {ORACLE} needs pseudo.partition: segments, found dense")
-        if self.pseudo.partition == "dense" and self.pseudo.background != "negative":
-            raise ValueError(
-                f"pseudo.background: {self.pseudo.background}: with pseudo.partition: dense every point has its own "
-                "targets; leave it out"
-            )
+        if self.pseudo.partition == "dense":
+            for name in ("background", "ignore_from", "second_class"):
+                if (value := getattr(self.pseudo, name)) != PseudoSection.model_fields[name].default:
+                    raise ValueError(
+                        f"pseudo.{name}: {value}: with pseudo.partition: dense every point has its own targets; leave "
+                        "it out"
+                    )
         return self
 
     def _check_stages(self) -> None:

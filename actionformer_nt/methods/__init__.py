@@ -1,8 +1,9 @@
-"""Semi-supervised methods, one file each: `class_targets(probs, options) -> (Y, W)`.
+"""Semi-supervised methods, one file each: what the student learns from the teacher's pseudo labels.
 
-A method computes class targets only. To add a method, add a file here and its name to `METHODS`, or name any module in
-the configuration by its dotted path (`method: my_methods.even`); docs/add-a-method.md has an example. Names can be
-listed and checked without importing torch.
+Most files have one function, `class_targets(probs, options) -> (Y, W)`; others have a subclass of `Method`. To add a
+method, add a file here and its name to `METHODS`, or name any module in the configuration by its dotted path
+(`method: my_methods.even`); docs/add-a-method.md has an example. Names can be listed and checked without importing
+torch.
 """
 
 from __future__ import annotations
@@ -10,28 +11,29 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .base import ClassTargets, Method, Options
+    from .base import ClassTargets, Evidence, FromClassTargets, Lesson, Method, Options
 
 __all__ = [
     "LABELED_ONLY",
     "METHODS",
-    "ORACLE",
-    "PARTITIONING",
     "ClassTargets",
+    "Evidence",
+    "FromClassTargets",
+    "Lesson",
     "Method",
     "Options",
     "check_method",
     "get_method",
     "list_methods",
+    "needs_truth",
 ]
 
 LABELED_ONLY = "labeled_only"  # baseline without pseudo labels
-ORACLE = "oracle_class"  # diagnostic that uses hidden labels
-PARTITIONING = ("nt_negative", "nt")  # learn from non-target classes
-METHODS = (LABELED_ONLY, "target", "nt_negative", "nt", "soft", "complementary", ORACLE)
+METHODS = (LABELED_ONLY, "target", "nt_negative", "nt", "soft", "complementary", "oracle_class")
 
 
 def check_method(name: str) -> None:
@@ -56,19 +58,51 @@ def list_methods() -> list[str]:
 
 
 def get_method(name: str) -> Method | None:
-    """The method of this name; None for `labeled_only`. Raises ValueError as `check_method`, or if the module has no
-    `class_targets`."""
+    """A new instance of the method of this name; None for `labeled_only`.
+
+    A module either has a function `class_targets`, which `FromClassTargets` wraps with the module's constants `SPARES`,
+    `NEEDS_TRUTH` and `SIGMOID_NOTICE` if there are any, or it defines one subclass of `Method`.
+
+    Raises:
+        ValueError: as `check_method`, or the module has neither, or both.
+    """
     check_method(name)
     if name == LABELED_ONLY:
         return None
     module = importlib.import_module(name if "." in name else f".{name}", __name__)
-    if not callable(getattr(module, "class_targets", None)):
-        raise ValueError(f"method '{name}': {module.__file__} has no function class_targets(probs, options)")
-    method: Method = module.class_targets
-    return method
+    classes = _subclasses(module)
+    if callable(function := getattr(module, "class_targets", None)) and not classes:
+        base: Any = importlib.import_module(".base", __name__)
+        method: Method = base.FromClassTargets(
+            function,
+            spares=getattr(module, "SPARES", False),
+            needs_truth=getattr(module, "NEEDS_TRUTH", False),
+            sigmoid_notice=getattr(module, "SIGMOID_NOTICE", None),
+        )
+        return method
+    if function is None and len(classes) == 1:
+        return classes[0]()
+    found = ["class_targets"] * (function is not None) + [c.__name__ for c in classes]
+    raise ValueError(
+        f"method '{name}': {module.__file__} must have a function class_targets(probs, options) or one subclass of "
+        f"Method; found {', '.join(found) or 'neither'}"
+    )
+
+
+def needs_truth(name: str) -> bool:
+    """Whether the method of this name reads hidden labels. Raises ValueError as `get_method`."""
+    method = get_method(name)
+    return method is not None and method.needs_truth
+
+
+def _subclasses(module: ModuleType) -> list[type[Method]]:
+    """Subclasses of `Method` that a module defines; imported ones do not count."""
+    base: Any = importlib.import_module(".base", __name__)
+    found = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, base.Method)]
+    return [value for value in found if value.__module__ == module.__name__]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("ClassTargets", "Method", "Options"):
+    if name not in ("ClassTargets", "Evidence", "FromClassTargets", "Lesson", "Method", "Options"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(".base", __name__), name)

@@ -1,4 +1,8 @@
-"""`nt`: the full method, learning from target, positive and negative classes."""
+"""`nt`: the full method, learning from target, positive and negative classes.
+
+In the softmax form these are the losses of the paper. With a sigmoid head `target` has every other class as a negative,
+so there `nt` adds the positive classes and takes the ambiguous ones away.
+"""
 
 from torch import Tensor
 
@@ -6,6 +10,8 @@ from libs.modeling.class_form import ClassForm
 
 from .base import ClassTargets, Options
 from .label_space import partition
+
+SPARES = True  # learns from non-target classes
 
 
 def class_targets(probs: Tensor, options: Options) -> ClassTargets:

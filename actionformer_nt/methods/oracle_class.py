@@ -6,6 +6,8 @@ from torch import Tensor
 
 from .base import ClassTargets, Options, one_hot_targets
 
+NEEDS_TRUTH = True  # uses hidden labels
+
 
 def class_targets(probs: Tensor, options: Options) -> ClassTargets:
     if options.true_class is None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from actionformer_nt.methods import Lesson
 from libs.core import distributed
-from libs.modeling.assignment import Targets
 from libs.modeling.class_form import ClassForm
 from libs.modeling.losses import ctr_diou_loss_1d
+
+from .point_targets import PointTargets
 
 
 class UnlabeledCriterion:
@@ -31,32 +33,55 @@ class UnlabeledCriterion:
         self.normalizer: float | None = None
 
     def __call__(
-        self, logits: Tensor, offsets: Tensor, targets: Targets, *, labeled_normalizer: float
+        self,
+        logits: Tensor,
+        offsets: Tensor,
+        targets: PointTargets,
+        *,
+        labeled_normalizer: float,
+        normalizer: float | None = None,
     ) -> dict[str, Tensor]:
         """
         Args:
             logits: (B, P, C); offsets: (B, P, 2) in units of the stride.
-            targets: class targets and weights (B, P, K), see `ClassForm`.
+            targets: with class targets and weights (B, P, K), see `ClassForm`.
             labeled_normalizer: loss normaliser of the labeled videos.
+            normalizer: number to divide by instead of the running mean, which then stays as it is.
 
         Returns:
             Scalars `cls_loss`, `reg_loss` and their weighted sum `loss`.
         """
-        positive = targets.offset_weight > 0
-        count = distributed.total_count(int(positive.sum()))
-        floor = self.FLOOR * labeled_normalizer
-        normalizer = labeled_normalizer if self.normalizer is None else self.normalizer
-        self.normalizer = self.MOMENTUM * normalizer + (1 - self.MOMENTUM) * max(count, floor)
-        used = targets.cls_weight.amax(-1) > 0
-        y, w = targets.cls, targets.cls_weight
+        if normalizer is None:
+            normalizer = self._update(int(targets.owned.sum()), labeled_normalizer)
+        y, w, r, v = targets.targets
+        used, regressed = w.amax(-1) > 0, v > 0
         logits = self.form.add_background(logits)
-        cls_loss = self.form.loss(logits[used].float(), y[used], w[used]).sum()
-        cls_loss = cls_loss / self.normalizer
-        if positive.any():
-            reg_loss = ctr_diou_loss_1d(offsets[positive].float(), targets.offsets[positive]).sum() / self.normalizer
+        cls_loss = self.form.loss(logits[used].float(), y[used], w[used]).sum() / normalizer
+        if regressed.any():
+            reg_loss = (ctr_diou_loss_1d(offsets[regressed].float(), r[regressed]) * v[regressed]).sum() / normalizer
         else:
             reg_loss = 0.0 * offsets.sum()
         return {"cls_loss": cls_loss, "reg_loss": reg_loss, "loss": cls_loss + self.reg_weight * reg_loss}
+
+    def _update(self, owned: int, labeled_normalizer: float) -> float:
+        """Updates the running mean with the number of points of pseudo segments in this process."""
+        count, floor = distributed.total_count(owned), self.FLOOR * labeled_normalizer
+        normalizer = labeled_normalizer if self.normalizer is None else self.normalizer
+        self.normalizer = self.MOMENTUM * normalizer + (1 - self.MOMENTUM) * max(count, floor)
+        return self.normalizer
+
+
+def normalizer_of(lessons: list[Lesson]) -> float | None:
+    """Sum of `Lesson.normalizer` over the videos of all processes, at least 1; None if the lessons have none.
+
+    Raises:
+        ValueError: some lessons have one and others do not.
+    """
+    given = [lesson.normalizer for lesson in lessons if lesson.normalizer is not None]
+    if given and len(given) < len(lessons):
+        raise ValueError("the method gave a normalizer for some videos of a batch only")
+    sums = distributed.total({"given": sum(given), "lessons": float(len(given))})
+    return max(sums["given"], 1.0) if sums["lessons"] else None
 
 
 def ramp(iteration: int, length: int) -> float:

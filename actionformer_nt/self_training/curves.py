@@ -19,7 +19,7 @@ from libs.training.run_log import RunLog, format_time_left
 
 from .interface import SelfTraining
 from .pseudo_segments import PseudoSegments
-from .teacher import Lesson
+from .teacher import UnlabeledBatch
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class PseudoLabelCurves:
         self.self_training, self.lam, self.hidden = self_training, lam, hidden
         self.without = 0  # consecutive iterations without a pseudo segment
 
-    def describe(self, lesson: Lesson, projected: int, iteration: int) -> dict[str, float]:
+    def describe(self, lesson: UnlabeledBatch, projected: int, iteration: int) -> dict[str, float]:
         """Counts of one iteration, which `Records` adds up.
 
         Args:

@@ -8,7 +8,7 @@ SPOT. Plug-ins register their own with `libs.core.register_architecture(..., sel
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from actionformer_nt.config import SemiSection
-from actionformer_nt.methods import ClassTargets
+from actionformer_nt.methods import Evidence, Lesson
+from actionformer_nt.methods.base import State
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from libs.core.registry import SELF_TRAINING
 from libs.core.types import Config
@@ -31,7 +32,7 @@ from .pseudo_segments import PseudoSegments
 from .views import Geometry
 
 Pseudo = TypeVar("Pseudo")
-State: TypeAlias = "dict[str, float | Tensor | None]"  # values for exact resuming, by name
+View: TypeAlias = tuple[VideoItem, Geometry]  # a view of a video, and the map of times into it
 
 
 class SelfTraining(ABC, Generic[Pseudo]):
@@ -55,13 +56,40 @@ class SelfTraining(ABC, Generic[Pseudo]):
         """Raises ValueError if `semi_cfg.pseudo` does not fit the architecture; names the key."""
 
     @abstractmethod
-    def pseudo_labels(self, teacher: Any, videos: list[VideoItem]) -> list[Pseudo]:
-        """Pseudo labels of the teacher on weak views: one entry per video, in the order of `videos`."""
+    def pseudo_labels(self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]] = ()) -> list[Pseudo]:
+        """Pseudo labels of the teacher on weak views: one entry per video, in the order of `videos`.
 
-    def label_whole_videos(self, teacher: Any, videos: list[VideoItem]) -> list[Pseudo]:
-        """Pseudo labels of whole videos, for `labels: stored`: one entry per video. All processes call this together,
-        some perhaps without a video."""
-        return self.pseudo_labels(teacher, videos)
+        Args:
+            further: further views of all videos, each list in the order of `videos`; the geometries map from the weak
+                view. What the teacher finds there is moved back to the weak view and averaged.
+        """
+
+    def reselect(self, pseudo: list[Pseudo], videos: Iterable[VideoItem]) -> list[Pseudo]:
+        """Selects again, where the selection depends on other videos: from all videos at once, none later than others.
+
+        Args:
+            pseudo: results of `pseudo_labels` for `videos`, on one process.
+        """
+        return pseudo
+
+    @abstractmethod
+    def evidence(self, pseudo: Pseudo) -> Evidence:
+        """What the method sees of the pseudo labels of one video, without hidden labels and random numbers."""
+
+    @abstractmethod
+    def taught(self, pseudo: Pseudo, lesson: Lesson) -> Pseudo:
+        """The pseudo labels with the units and the boundaries that a lesson chooses (`keep`, `ignore`, `segments`).
+
+        Raises:
+            ValueError: the lesson asks for something that the architecture does not have.
+        """
+
+    def label_whole_videos(
+        self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]] = ()
+    ) -> list[Pseudo]:
+        """`pseudo_labels` of whole videos, for `labels: stored`. All processes call this together, some perhaps without
+        a video."""
+        return self.pseudo_labels(teacher, videos, further)
 
     def cut(self, pseudo: Pseudo, video: VideoItem) -> Pseudo:
         """Pseudo labels of a whole video -> those of a training sample, which may be a crop of it."""
@@ -69,7 +97,7 @@ class SelfTraining(ABC, Generic[Pseudo]):
 
     @abstractmethod
     def probs(self, pseudo: Pseudo) -> Tensor:
-        """Class distributions (..., K), from which the method computes class targets Y and weights W."""
+        """Class distributions (..., K) of the pseudo labels, for snapshots."""
 
     def used_probs(self, pseudo: Pseudo) -> Tensor:
         """Class distributions (N, K) that the student learns from, for the curves."""
@@ -85,12 +113,16 @@ class SelfTraining(ABC, Generic[Pseudo]):
 
     @abstractmethod
     def true_class(self, hidden: HiddenLabels, video: VideoItem, pseudo: Pseudo) -> Tensor:
-        """Hidden classes, for the diagnostic method and for snapshots.
+        """Hidden classes, for snapshots.
 
         Returns:
             (N,) class of each segment of `segments`, -1 for a segment that matches no event; or (1, T) class of each
             snippet, with the background as the last class.
         """
+
+    def true_units(self, hidden: HiddenLabels, video: VideoItem, pseudo: Pseudo) -> Tensor:
+        """Hidden classes of the units of `evidence`, (N,), for methods with `needs_truth`."""
+        return self.true_class(hidden, video, pseudo).flatten()
 
     @abstractmethod
     def losses(
@@ -100,14 +132,15 @@ class SelfTraining(ABC, Generic[Pseudo]):
         views: list[VideoItem],
         geometries: list[Geometry],
         pseudo: list[Pseudo],
-        targets: list[ClassTargets],
+        lessons: list[Lesson],
     ) -> tuple[dict[str, Tensor], int]:
         """Losses of the student on unlabeled videos. Entry i of every list belongs to video i.
 
         Args:
             videos: weak views, which the teacher saw; views: strong views, which the student sees.
             geometries: maps of times in the weak view to times in the strong view.
-            targets: the method's class targets for `probs`.
+            pseudo: results of `taught`.
+            lessons: what the method teaches about the units of `evidence`.
 
         Returns:
             Scalar losses by name, with their weighted sum `loss`; and the number of pseudo labels that are visible in

@@ -13,7 +13,7 @@ from .curves import with_prefix
 from .interface import self_training_of
 from .setup import SemiRun
 from .stages import IterationVideos
-from .teacher import Lesson
+from .teacher import UnlabeledBatch
 
 
 class Iteration:
@@ -31,7 +31,7 @@ class Iteration:
 
     def __init__(self, run: SemiRun, number: int, labeled: list[VideoItem], videos: IterationVideos) -> None:
         self.run, self.number, self.labeled, self.videos = run, number, labeled, videos
-        self.lesson: Lesson | None = None
+        self.lesson: UnlabeledBatch | None = None
         self.projected = 0
 
     def losses_of(self, k: int) -> dict[str, Tensor]:
@@ -46,7 +46,7 @@ class Iteration:
                 self.lesson = run.teacher.teach(self.videos.unlabeled, self.number)
             part = self.lesson.part(k, parts)
             losses, projected = run.teacher.self_training.losses(
-                run.model, part.weak, part.strong, part.geometries, part.pseudo, part.targets
+                run.model, part.weak, part.strong, part.geometries, part.pseudo, part.lessons
             )
             self.projected += projected
             weight = run.semi.alpha * ramp(self.number - run.stages.at(self.number).start, run.semi.ramp_up)

@@ -1,21 +1,21 @@
-"""Pseudo labels: teacher's output -> segments with class distributions -> targets of the student's points."""
+"""Pseudo segments: the teacher's outputs on the views of a video -> segments with class distributions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from actionformer_nt.config import PseudoSection
-from actionformer_nt.methods import ClassTargets
-from actionformer_nt.methods.label_space import partition
-from libs.modeling.assignment import Targets, match_points
 from libs.modeling.class_form import ClassForm
 from libs.modeling.decode import offsets_to_segments
-from libs.modeling.losses import iou_matrix, with_background
+from libs.modeling.losses import iou_matrix
 from libs.modeling.meta_archs import PyramidOutput
 from libs.nms.suppress import nms_videos
+
+from .views import Geometry
 
 
 class PseudoSegments(NamedTuple):
@@ -24,10 +24,11 @@ class PseudoSegments(NamedTuple):
     segments: Tensor  # (N, 2) grid steps of the teacher's view
     scores: Tensor  # (N,)
     logits: Tensor  # (N, C) score-weighted mean logits of the supporting candidates, divided by the temperature
+    spread: Tensor | None = None  # (N, 2) standard deviations of start and end over the supporting candidates, in steps
 
     def select(self, keep: Tensor) -> PseudoSegments:
         """Segments selected by a boolean mask (N,) or by indices (K,)."""
-        return PseudoSegments(*(column[keep] for column in self))
+        return PseudoSegments(*(None if column is None else column[keep] for column in self))  # type: ignore[arg-type]
 
     @property
     def probs(self) -> Tensor:
@@ -35,20 +36,36 @@ class PseudoSegments(NamedTuple):
         independent Bernoulli variables, given that exactly one of them is 1."""
         return self.logits.softmax(dim=-1)
 
+    @property
+    def boundary_weight(self) -> Tensor:
+        """(N,) exp(-(spread of the start + spread of the end) / length), 1 where the supporting candidates agree."""
+        if self.spread is None:
+            return torch.ones_like(self.scores)
+        return (-self.spread.sum(dim=1) / (self.segments[:, 1] - self.segments[:, 0]).clamp(min=1e-6)).exp()
+
+
+class Candidates(NamedTuple):
+    """Candidates of the teacher on one view, best first, in grid steps of the weak view."""
+
+    segments: Tensor  # (M, 2)
+    scores: Tensor  # (M,) of the best class
+    logits: Tensor  # (M, C)
+    geometry: Geometry | None = None  # from the weak view to this view; None: the weak view itself
+    steps: int = 0  # length of this view, if it is not the weak view
+
+    def seen(self, segments: Tensor) -> Tensor:
+        """(N,) bool: whether at least half of each segment (N, 2) lies in this view."""
+        if self.geometry is None:
+            return torch.ones(len(segments), dtype=torch.bool, device=segments.device)
+        return self.geometry.project(segments.cpu(), self.steps)[1].to(segments.device)
+
 
 @torch.no_grad()
-def propose(
-    output: PyramidOutput, row: int, options: PseudoSection, *, class_form: str = "sigmoid", pre_nms_topk: int = 2000
-) -> PseudoSegments:
-    """Proposes pseudo segments from a teacher's output, before any selection.
-
-    Class-agnostic hard NMS over the best class of every point. Ends and logits of a segment are then replaced by the
-    score-weighted means over its supporting candidates, those with a tIoU of at least `support_iou`.
+def candidates(output: PyramidOutput, row: int, *, class_form: str = "sigmoid", pre_nms_topk: int = 2000) -> Candidates:
+    """The candidates of a teacher's output: at most `pre_nms_topk`, one per point, with the best class of the point.
 
     Args:
         row: row of the video in the batch.
-        options: `semi_cfg.pseudo`.
-        pre_nms_topk: number of candidates, best first, that enter NMS.
     """
     parts: list[tuple[Tensor, Tensor]] = []  # logits and segments of each level
     for z, distance, mask, point in zip(output.logits, output.offsets, output.masks, output.points, strict=True):
@@ -58,9 +75,37 @@ def propose(
     scores = ClassForm(class_form).scores(logits).max(dim=-1).values
     order = scores.argsort(descending=True, stable=True)
     order = order[(segments[order, 1] - segments[order, 0] > 0.05) & (scores[order] > 0.01)][:pre_nms_topk]
-    logits, segments, scores = logits[order], segments[order], scores[order]
+    return Candidates(segments[order], scores[order], logits[order])
+
+
+def mapped_back(found: Candidates, geometry: Geometry, steps: int) -> Candidates:
+    """Candidates on a further view, moved to the weak view.
+
+    Args:
+        geometry: from the weak view to the further view; steps: length of the further view.
+    """
+    moved = geometry.inverse(found.segments.flatten().cpu()).view(-1, 2).to(found.segments)
+    return found._replace(segments=moved, geometry=geometry, steps=steps)
+
+
+@torch.no_grad()
+def propose(views: Sequence[Candidates], options: PseudoSection, *, most_overlap: float = 1.0) -> PseudoSegments:
+    """Proposes pseudo segments from the candidates of all views of a video, before any selection.
+
+    Class-agnostic hard NMS over the candidates. Ends and logits of a segment are then replaced by the score-weighted
+    means over its supporting candidates, those with a tIoU of at least `support_iou`. Of several views, the score is
+    the mean over the views that see the segment of the best supporting candidate's score, 0 where a view has none.
+    Last, segments that overlap a better one too much are dropped (`disjoint`).
+
+    Args:
+        views: the weak view first.
+        options: `semi_cfg.pseudo`.
+        most_overlap: see `disjoint`.
+    """
+    segments, scores, logits = (torch.cat(columns) for columns in list(zip(*views, strict=True))[:3])
     if not len(scores):
-        return PseudoSegments(segments, scores, logits)
+        return PseudoSegments(segments, scores, logits, torch.zeros_like(segments))
+    view = torch.cat([torch.full_like(v.scores, k, dtype=torch.long) for k, v in enumerate(views)])
     ((kept, kept_scores, index),) = nms_videos(
         [(segments, scores, torch.arange(len(scores), device=scores.device))],
         iou_threshold=options.nms_iou,
@@ -69,101 +114,49 @@ def propose(
         method="hard",
         multiclass=False,
     )
-    weight = torch.where(iou_matrix(kept, segments) >= options.support_iou, scores[None, :], 0.0)  # (N, candidates)
-    weight.scatter_(1, index[:, None], scores[index][:, None])  # a segment supports itself
-    weight = weight / weight.sum(dim=1, keepdim=True)
+    support = torch.where(iou_matrix(kept, segments) >= options.support_iou, scores[None, :], 0.0)  # (N, candidates)
+    support.scatter_(1, index[:, None], scores[index][:, None])  # a segment supports itself
+    weight = support / support.sum(dim=1, keepdim=True)
     # averaging differences makes the mean of equal ends exact; otherwise, where an end is the time of a point, rounding
     # would decide whether that point lies inside the segment
-    shift = (weight[:, :, None] * (segments[None] - kept[:, None])).sum(dim=1)  # (N, candidates, 2) -> (N, 2)
-    return PseudoSegments(kept + shift, kept_scores, weight @ logits / options.temperature)
+    difference = segments[None] - kept[:, None]  # (N, candidates, 2)
+    shift = (weight[:, :, None] * difference).sum(dim=1)  # (N, 2)
+    spread = (weight[:, :, None] * (difference - shift[:, None]).square()).sum(dim=1).sqrt()
+    if len(views) > 1:
+        kept_scores = _mean_over_views(views, kept, view, support)
+    found = PseudoSegments(kept + shift, kept_scores, weight @ logits / options.temperature, spread)
+    if len(views) > 1:
+        found = found.select(found.scores.argsort(descending=True, stable=True))
+    return found.select(disjoint(found.segments, most_overlap)) if most_overlap < 1 else found
 
 
-def select(proposals: PseudoSegments, options: PseudoSection, class_scores: Tensor | None = None) -> PseudoSegments:
-    """Selects the pseudo segments that the student learns from.
-
-    Args:
-        options: `semi_cfg.pseudo`; `options.select` is the rule.
-        class_scores: (C,) running mean score of every class, for the rule `per_class`.
-    """
-    if options.select == "topk":
-        return proposals.select(torch.arange(min(options.topk, len(proposals.scores)), device=proposals.scores.device))
-    threshold = torch.full_like(proposals.scores, options.threshold)
-    if options.select == "per_class" and class_scores is not None and len(proposals.scores):
-        relative = class_scores / class_scores.max().clamp(min=1e-6)
-        threshold = threshold * relative.to(threshold.device)[proposals.logits.argmax(dim=-1)]
-    return proposals.select(proposals.scores >= threshold)
-
-
-def point_probs(output: PyramidOutput, row: int, options: PseudoSection) -> Tensor:
-    """Class distributions (P, C + 1), background last, at the valid points of the video in `row` of the batch, level by
-    level."""
-    logits = torch.cat([z[row, mask[row]].float() for z, mask in zip(output.logits, output.masks, strict=True)])
-    return (with_background(logits, options.background_logit or 0.0) / options.temperature).softmax(dim=-1)
-
-
-def background_targets(num_classes: int, options: PseudoSection, *, form: str, partitioning: bool) -> ClassTargets:
-    """Class targets Y and weights W, each (K,), of a point outside all pseudo segments.
-
-    The target is the background. The actions are negatives; in the softmax form only for partitioning methods.
+def _mean_over_views(views: Sequence[Candidates], kept: Tensor, view: Tensor, support: Tensor) -> Tensor:
+    """(N,) mean over the views that see a segment of its best supporter's score there.
 
     Args:
-        options: `semi_cfg.pseudo`.
-        partitioning: whether the method learns from non-target classes.
+        kept: (N, 2) segments; view: (M,) view of each candidate; support: (N, M) scores of supporters, else 0.
     """
-    weight = {"ignore": 0.0, "weighted": options.background_weight}.get(options.background, 1.0)
-    return ClassTargets(*ClassForm(form).background_targets(num_classes, weight=weight, negatives=partitioning))
+    total, number = torch.zeros_like(kept[:, 0]), torch.zeros_like(kept[:, 0])
+    for k, candidates_of_view in enumerate(views):
+        seen = candidates_of_view.seen(kept)
+        own = support[:, view == k]
+        best = own.amax(dim=1) if own.shape[1] else torch.zeros_like(total)
+        total, number = total + torch.where(seen, best, 0.0), number + seen
+    return total / number.clamp(min=1)
 
 
-def spare_likely(background: ClassTargets, probs: Tensor, *, lam: float) -> ClassTargets:
-    """Background targets at every point, without loss for the actions that the teacher does not rule out there.
-
-    W is 0 for an action that is at least lambda times as probable as the background, or an ambiguous class of the
-    partition.
-
-    Args:
-        background: Y and W, each (K,), of `background_targets`.
-        probs: (P, C + 1) class distributions of the teacher.
-
-    Returns:
-        Y and W, each (P, K).
-    """
-    spared = ((probs >= lam * probs[:, -1:]) | partition(probs, lam).ambiguous)[:, :-1]
-    y, w = (column.to(probs).expand(len(probs), -1).clone() for column in background)
-    w[:, : spared.shape[-1]].masked_fill_(spared, 0.0)
-    return ClassTargets(y, w)
+def overlap_matrix(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over the shorter of every pair of segments, (N, 2) and (M, 2) -> (N, M)."""
+    inter = (torch.minimum(a[:, None, 1], b[None, :, 1]) - torch.maximum(a[:, None, 0], b[None, :, 0])).clamp(min=0)
+    shorter = torch.minimum((a[:, 1] - a[:, 0])[:, None], (b[:, 1] - b[:, 0])[None, :])
+    return inter / shorter.clamp(min=1e-8)
 
 
-def assign_pseudo_labels(
-    output: PyramidOutput,
-    segments: list[Tensor],
-    at_segments: list[ClassTargets] | None,
-    at_points: list[ClassTargets],
-    *,
-    center_sample: str,
-    center_sample_radius: float,
-) -> Targets:
-    """Targets of the student's points.
-
-    A point that `match_points` assigns to a pseudo segment gets the offsets of that segment and its class targets from
-    `at_segments`. All other points get class targets from `at_points`.
-
-    Args:
-        segments: per video (N, 2) in grid steps of the student's view.
-        at_segments: per video Y and W, each (N, K); None: all points take `at_points`.
-        at_points: per video Y and W, each (K,) or (P, K) over its valid points.
-    """
-    points, mask = torch.cat(output.points), torch.cat(output.masks, dim=1)
-    rows = []
-    for i, (valid, s, default) in enumerate(zip(mask, segments, at_points, strict=True)):
-        y, w = (points.new_zeros(len(points), default.target.shape[-1]) for _ in range(2))
-        y[valid], w[valid] = default.target.to(y), default.weight.to(w)
-        offsets, positive = points.new_zeros(len(points), 2), valid.new_zeros(len(points))
-        if len(s):
-            match = match_points(points, s, center_sample=center_sample, center_sample_radius=center_sample_radius)
-            positive = match.shared.any(dim=1) & valid
-            offsets = match.offsets
-            if at_segments is not None:
-                y[positive] = at_segments[i].target[match.chosen[positive]].to(y)
-                w[positive] = at_segments[i].weight[match.chosen[positive]].to(w)
-        rows.append((y, w, offsets, positive.to(y)))
-    return Targets(*(torch.stack(columns) for columns in zip(*rows, strict=True)))
+def disjoint(segments: Tensor, most_overlap: float) -> Tensor:
+    """(N,) bool: segments (N, 2), best first, that overlap no better kept segment by more than `most_overlap`, a share
+    of the shorter of the two."""
+    too_much = (overlap_matrix(segments, segments) > most_overlap).cpu()
+    keep = torch.ones(len(segments), dtype=torch.bool)
+    for i in range(1, len(segments)):
+        keep[i] = not (too_much[i, :i] & keep[:i]).any()
+    return keep.to(segments.device)

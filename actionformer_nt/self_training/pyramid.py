@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,35 +10,35 @@ import torch
 from torch import Tensor
 
 from actionformer_nt.config import semi_section
-from actionformer_nt.methods import PARTITIONING, ClassTargets
+from actionformer_nt.methods import ClassTargets, Evidence, Lesson, get_method, needs_truth
+from actionformer_nt.methods.base import State
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
-from libs.core import distributed
 from libs.core.types import Config
 from libs.datasets.dataset import TALDataset
 from libs.datasets.video import VideoItem
 from libs.modeling.class_form import ClassForm
 
-from .criterion import UnlabeledCriterion
-from .interface import SelfTraining, State, inputs_of
-from .pseudo_segments import (
-    PseudoSegments,
-    assign_pseudo_labels,
-    background_targets,
-    point_probs,
-    propose,
-    select,
-    spare_likely,
-)
+from .criterion import UnlabeledCriterion, normalizer_of
+from .interface import SelfTraining, View, inputs_of
+from .point_targets import VideoTargets, assign_pseudo_labels, background_targets, point_probs, spare_likely
+from .pseudo_segments import Candidates, PseudoSegments, candidates, mapped_back, propose
+from .selection import Selector, labeled_overlap, labeled_rates, minutes_of
 from .views import Geometry
-
-CLASS_SCORE_MOMENTUM = 0.99
 
 
 class PyramidPseudo(NamedTuple):
     """Pseudo labels of one video."""
 
-    segments: PseudoSegments
+    proposals: PseudoSegments
+    selected: Tensor  # (N,) bool: the proposals that the student learns from
+    ignored: Tensor  # (N,) bool: proposals whose points teach nothing, unless a selected proposal owns them
+    likely: Tensor  # (N, C) bool: classes whose own score is at least the threshold
     points: Tensor | None  # (P, C + 1) class distributions at the teacher's valid points, if they are used
+
+    @property
+    def segments(self) -> PseudoSegments:
+        """The selected proposals."""
+        return self.proposals.select(self.selected)
 
 
 class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
@@ -53,17 +54,24 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         self.lam, self.num_classes = semi.lam, config["dataset"]["num_classes"]
         self.finest_stride = config["model"]["scale_factor"] ** config["model"]["fpn_start_level"]
         self.dense = self.options.partition == "dense"
-        partitioning = semi.method in PARTITIONING
-        self.spares = self.options.background == "partition" and partitioning
-        self.background = background_targets(self.num_classes, self.options, form=self.form, partitioning=partitioning)
+        method = get_method(semi.method)
+        spares = method is not None and method.spares
+        self.spares = self.options.background == "partition" and spares
+        self.background = background_targets(self.num_classes, self.options, form=self.form, partitioning=spares)
         self.criterion = UnlabeledCriterion(form=self.form, reg_weight=semi.reg_weight)
-        self.class_scores = torch.zeros(self.num_classes)
+        rates = torch.zeros(self.num_classes)
+        self.selector = Selector(
+            self.options, labeled_rates(labeled, self.num_classes) if self.options.select == "rate" else rates
+        )
+        self.most_overlap = labeled_overlap(labeled) if self.options.overlap == "labels" else 1.0
 
     @staticmethod
     def check(config: Config) -> None:
-        pseudo = semi_section(config).pseudo
-        at_points = pseudo.at_points
-        if at_points and any(stage.labels == "stored" for stage in semi_section(config).plan()):
+        semi = semi_section(config)
+        pseudo, at_points = semi.pseudo, semi.pseudo.at_points
+        if pseudo.partition == "dense" and needs_truth(semi.method):
+            raise ValueError(f"method {semi.method} needs pseudo.partition: segments, found dense")
+        if at_points and any(stage.labels == "stored" for stage in semi.plan()):
             raise ValueError(
                 "semi_cfg.stages: labels: stored: pseudo labels at points (pseudo.partition: dense, pseudo.background: "
                 "partition) cannot be cut from whole videos; use labels: views"
@@ -79,44 +87,84 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
                 f"semi_cfg.pseudo.background_logit: {pseudo.background_logit}: without effect unless model.class_form "
                 "is sigmoid and pseudo.partition: dense or pseudo.background: partition asks for it; leave it out"
             )
+        if pseudo.second_class == "ignore" and not sigmoid:
+            raise ValueError(
+                "semi_cfg.pseudo.second_class: ignore: without effect with model.class_form: softmax, where the "
+                "probabilities of an event's classes sum to 1; leave it out"
+            )
 
     @torch.no_grad()
-    def pseudo_labels(self, teacher: Any, videos: list[VideoItem]) -> list[PyramidPseudo]:
-        segments_of: dict[int, PseudoSegments] = {}
+    def pseudo_labels(
+        self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]] = ()
+    ) -> list[PyramidPseudo]:
+        """See `SelfTraining.pseudo_labels`. Distributions at points come from the weak view alone."""
+        found, points = self._find(teacher, videos)
+        views = [[own] for own in found]
+        for seen in further:
+            found, _ = self._find(teacher, [view for view, _ in seen])
+            for pool, own, (view, geometry) in zip(views, found, seen, strict=True):
+                pool.append(mapped_back(own, geometry, view["feats"].shape[1]))
+        proposals = [propose(pool, self.options, most_overlap=self.most_overlap) for pool in views]
+        self.selector.observe(proposals, [minutes_of(video) for video in videos])
+        thresholds = self.selector.thresholds()
+        return [self._chosen(*pair, thresholds) for pair in zip(proposals, points, strict=True)]
+
+    def _find(self, teacher: Any, videos: list[VideoItem]) -> tuple[list[Candidates], list[Tensor | None]]:
+        """Per video, candidates and, if they are used, class distributions at the points."""
+        found: dict[int, Candidates] = {}
         points: dict[int, Tensor] = {}
         for batch in teacher.batches(videos):
             output = teacher.network(batch.feats, batch.mask, batch.lengths)
             for row, i in enumerate(batch.index):
-                segments_of[i] = propose(output, row, self.options, class_form=self.form)
+                found[i] = candidates(output, row, class_form=self.form)
                 if self.dense or self.spares:
                     points[i] = point_probs(output, row, self.options)
-        proposals = [segments_of[i] for i in range(len(videos))]
-        if self.options.select == "per_class":
-            self._update_class_scores(proposals)
-        return [
-            PyramidPseudo(select(proposal, self.options, self.class_scores), points.get(i))
-            for i, proposal in enumerate(proposals)
-        ]
+        return [found[i] for i in range(len(videos))], [points.get(i) for i in range(len(videos))]
+
+    def _chosen(self, proposals: PseudoSegments, points: Tensor | None, thresholds: Tensor) -> PyramidPseudo:
+        """Pseudo labels of a video, given the thresholds (C,) of the score."""
+        selected = self.selector.select(proposals, thresholds)
+        band = torch.zeros_like(selected)
+        if self.options.ignore_from is not None:
+            band = ~selected & (proposals.scores >= self.options.ignore_from)
+        own = self.form.scores(proposals.logits * self.options.temperature)
+        return PyramidPseudo(proposals, selected, band, own >= thresholds.to(own), points)
+
+    def reselect(self, pseudo: list[PyramidPseudo], videos: Iterable[VideoItem]) -> list[PyramidPseudo]:
+        proposals = [labels.proposals for labels in pseudo]
+        thresholds = self.selector.joint_thresholds(proposals, [minutes_of(video) for video in videos])
+        return [self._chosen(labels.proposals, labels.points, thresholds) for labels in pseudo]
 
     def cut(self, pseudo: PyramidPseudo, video: VideoItem) -> PyramidPseudo:
-        """Keeps segments as `Geometry.project` does, but does not clip them."""
-        shift, length = video.get("feat_start", 0), video["feats"].shape[1]
-        moved = pseudo.segments._replace(segments=pseudo.segments.segments - shift)
-        _, kept = Geometry().project(moved.segments.cpu(), length)
-        return PyramidPseudo(moved.select(kept.to(moved.scores.device)), None)
+        """Keeps proposals as `Geometry.project` does, but does not clip them."""
+        moved = pseudo.proposals._replace(segments=pseudo.proposals.segments - video.get("feat_start", 0))
+        _, kept = Geometry().project(moved.segments.cpu(), video["feats"].shape[1])
+        kept = kept.to(moved.scores.device)
+        return PyramidPseudo(moved.select(kept), pseudo.selected[kept], pseudo.ignored[kept], pseudo.likely[kept], None)
 
-    def _update_class_scores(self, proposals: list[PseudoSegments]) -> None:
-        """Updates the running mean, per class, of the best score in a video. Videos without the class do not count."""
-        best_scores = []
-        for proposal in proposals:
-            best = torch.zeros_like(self.class_scores)
-            if len(proposal.scores):
-                best.scatter_reduce_(0, proposal.logits.argmax(dim=-1).cpu(), proposal.scores.cpu(), reduce="amax")
-            best_scores.append(best)
-        for best in distributed.gather_shares(best_scores):
-            updated = CLASS_SCORE_MOMENTUM * self.class_scores + (1 - CLASS_SCORE_MOMENTUM) * best
-            updated = torch.where(self.class_scores > 0, updated, best)
-            self.class_scores = torch.where(best > 0, updated, self.class_scores)
+    def evidence(self, pseudo: PyramidPseudo) -> Evidence:
+        if not self.dense:
+            proposals = pseudo.proposals
+            return Evidence(
+                probs=proposals.probs, scores=proposals.scores, selected=pseudo.selected, segments=proposals.segments,
+                spread=proposals.spread,
+            )  # fmt: skip
+        probs = self.probs(pseudo)
+        scores = probs[:, :-1].amax(dim=-1)
+        return Evidence(probs=probs, scores=scores, selected=torch.ones_like(scores, dtype=torch.bool))
+
+    def taught(self, pseudo: PyramidPseudo, lesson: Lesson) -> PyramidPseudo:
+        chosen = (lesson.keep, lesson.ignore, lesson.segments, lesson.v)
+        if self.dense:
+            if any(column is not None for column in chosen):
+                raise ValueError("pseudo.partition: dense: a lesson about points has y, w and normalizer only")
+            return pseudo
+        if lesson.segments is not None:
+            pseudo = pseudo._replace(proposals=pseudo.proposals._replace(segments=lesson.segments))
+        selected = pseudo.selected if lesson.keep is None else lesson.keep
+        if lesson.ignore is None:
+            return pseudo._replace(selected=selected)
+        return pseudo._replace(selected=selected & ~lesson.ignore, ignored=pseudo.ignored | lesson.ignore)
 
     def probs(self, pseudo: PyramidPseudo) -> Tensor:
         """(N, C) at the segments or, with `pseudo.partition: dense`, (P, C + 1) at the points."""
@@ -139,6 +187,9 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
     def true_class(self, hidden: HiddenLabels, video: VideoItem, pseudo: PyramidPseudo) -> Tensor:
         return hidden.true_class(video, pseudo.segments.segments).to(pseudo.segments.logits.device)
 
+    def true_units(self, hidden: HiddenLabels, video: VideoItem, pseudo: PyramidPseudo) -> Tensor:
+        return hidden.true_class(video, pseudo.proposals.segments).to(pseudo.proposals.logits.device)
+
     def losses(
         self,
         student: Any,
@@ -146,31 +197,54 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         views: list[VideoItem],
         geometries: list[Geometry],
         pseudo: list[PyramidPseudo],
-        targets: list[ClassTargets],
+        lessons: list[Lesson],
     ) -> tuple[dict[str, Tensor], int]:
-        segments, at_segments, at_points = [], [], []
-        for view, geometry, labels, (y, w) in zip(views, geometries, pseudo, targets, strict=True):
-            moved, kept = geometry.project(labels.segments.segments.cpu(), view["feats"].shape[1])
-            segments.append(moved.to(student.device))
-            if self.dense:
-                columns = self.num_classes + self.form.background_columns
-                at_points.append(ClassTargets(y[:, :columns], w[:, :columns]))
-                continue
-            kept = kept.to(y.device)
-            # on a segment the background has weight 0
-            at_segments.append(ClassTargets(self.form.pad_targets(y[kept]), self.form.pad_targets(w[kept])))
-            at_points.append(self._background(labels))
+        targets = [self._video_targets(*columns) for columns in zip(views, geometries, pseudo, lessons, strict=True)]
         output = student.outputs(views)
         point_targets = assign_pseudo_labels(
-            output, segments, None if self.dense else at_segments, at_points,
+            output, targets,
             center_sample=self.train_cfg["center_sample"],
             center_sample_radius=self.train_cfg["center_sample_radius"],
         )  # fmt: skip
         losses = self.criterion(
             torch.cat(output.logits, dim=1), torch.cat(output.offsets, dim=1), point_targets,
-            labeled_normalizer=student.loss_normalizer,
+            labeled_normalizer=student.loss_normalizer, normalizer=self._normalizer(student, lessons),
         )  # fmt: skip
-        return losses, sum(len(s) for s in segments)
+        return losses, sum(len(t.segments) for t in targets)
+
+    def _normalizer(self, student: Any, lessons: list[Lesson]) -> float | None:
+        """What the unlabeled loss is divided by; None: the criterion's own running mean."""
+        normalizer = normalizer_of(lessons)
+        if normalizer is None and self.options.normalizer == "labeled":
+            return student.loss_normalizer
+        return normalizer
+
+    def _video_targets(
+        self, view: VideoItem, geometry: Geometry, pseudo: PyramidPseudo, lesson: Lesson
+    ) -> VideoTargets:
+        """Targets of one video in the student's view, before they are assigned to its points."""
+        steps, chosen, own = view["feats"].shape[1], pseudo.selected, pseudo.segments
+        segments, kept = geometry.project(own.segments.cpu(), steps)
+        ignored, _ = geometry.project(pseudo.proposals.segments[pseudo.ignored].cpu(), steps)
+        kept = kept.to(lesson.y.device)
+        v = segments.new_ones(len(segments))
+        if lesson.v is not None:
+            v = lesson.v[chosen][kept].to(segments)
+        elif self.options.boundary_weight == "spread":
+            v = own.boundary_weight[kept].to(segments)
+        at_segments, elsewhere = None, self._background(pseudo)
+        if self.dense:
+            columns = self.num_classes + self.form.background_columns
+            elsewhere = ClassTargets(lesson.y[:, :columns], lesson.w[:, :columns])
+        else:
+            y, w = lesson.y[chosen][kept], lesson.w[chosen][kept]
+            if self.options.second_class == "ignore":
+                w = torch.where(pseudo.likely[chosen][kept] & (y == 0), 0.0, w)
+            # on a segment the background has weight 0
+            at_segments = ClassTargets(self.form.pad_targets(y), self.form.pad_targets(w))
+        if self.options.without_segments == "skip" and not chosen.any():
+            elsewhere = elsewhere._replace(weight=torch.zeros_like(elsewhere.weight))
+        return VideoTargets(segments, at_segments, elsewhere, v, ignored)
 
     def _background(self, pseudo: PyramidPseudo) -> ClassTargets:
         """Background targets (K,) or, with `pseudo.background: partition`, (P, K)."""
@@ -190,9 +264,10 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         return finest[valid].numpy(), output.points[0][:, 0].cpu()[valid].numpy()
 
     def state(self) -> State:
-        return {"normalizer": self.criterion.normalizer, "class_scores": self.class_scores}
+        return {"normalizer": self.criterion.normalizer, **self.selector.state()}
 
     def load_state(self, state: State) -> None:
-        normalizer, class_scores = state["normalizer"], state["class_scores"]
-        assert not isinstance(normalizer, Tensor) and isinstance(class_scores, Tensor)
-        self.criterion.normalizer, self.class_scores = normalizer, class_scores
+        normalizer = state["normalizer"]
+        assert not isinstance(normalizer, Tensor)
+        self.criterion.normalizer = normalizer
+        self.selector.load_state(state)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from actionformer_nt.config import SemiSection, semi_section
-from actionformer_nt.methods import ORACLE, get_method
+from actionformer_nt.methods import get_method, needs_truth
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from actionformer_nt.protocol.splits import Split, check_split, read_hidden, read_split, unlabeled_classes
 from libs.core.device import select_device
@@ -92,8 +92,8 @@ def set_up(config: Config, *, diagnostic: bool = False) -> SemiRun:
         every=_dataset(config, annotations, split.labeled + split.unlabeled) if _has_pretext(semi) else None,
     )
     check_events(stages.labeled, what="labeled")
-    needs_truth = semi.log_hidden or semi.method == ORACLE
-    hidden = HiddenLabels(config, split) if needs_truth and split.unlabeled else None
+    reads_hidden = semi.log_hidden or needs_truth(semi.method)
+    hidden = HiddenLabels(config, split) if reads_hidden and split.unlabeled else None
 
     train_cfg["head_empty_cls"] = stages.labeled.get_attributes()["empty_label_ids"]
     first = stages.stages[0]
@@ -144,7 +144,7 @@ def _teacher(
     self_training: SelfTraining = self_training_of(config["model_name"])(config, stages.labeled)
     return Teacher(
         semi, self_training, method, ema=ema, seed=config["init_rand_seed"],
-        hidden=hidden if semi.method == ORACLE else None, backwards=backwards,
+        hidden=hidden if method.needs_truth else None, backwards=backwards,
     )  # fmt: skip
 
 
@@ -171,8 +171,8 @@ def check_config(config: Config, *, diagnostic: bool = False) -> None:
         raise ValueError("train_cfg.ema_ramp must be true: without it the teacher is mostly the random initialisation")
     sizes = {"loader.batch_size": config["loader"]["batch_size"]}
     check_parts(config["train_cfg"]["accumulate"], sizes | {"semi_cfg.unlabeled_batch_size": semi.unlabeled_batch_size})
-    if semi.method == ORACLE and not diagnostic:
-        raise ValueError(f"method {ORACLE} uses hidden labels and runs only as a diagnostic (study --diagnostic)")
+    if needs_truth(semi.method) and not diagnostic:
+        raise ValueError(f"method {semi.method} uses hidden labels and runs only as a diagnostic (study --diagnostic)")
     self_training = self_training_of(config["model_name"])
     self_training.check(config)
     if _has_pretext(semi) and not self_training.has_pretext:

@@ -24,6 +24,7 @@ from libs.training.run_folder import PSEUDO_LABELS
 from .interface import SelfTraining
 from .setup import SemiRun
 from .stages import Stage
+from .teacher import Teacher
 
 
 def stored_labels(run: SemiRun, stage: Stage, folder: Path) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def stored_labels(run: SemiRun, stage: Stage, folder: Path) -> dict[str, Any]:
     if labels is None:
         videos = _whole_videos(run, run.stages.unlabeled)
         ids = [video.id for video in videos.videos]
-        labels = dict(zip(ids, _label(self_training, teacher.network, videos), strict=True))
+        labels = dict(zip(ids, _label(teacher, videos, stage.start), strict=True))
         if distributed.is_main():
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_suffix(".part")
@@ -47,14 +48,15 @@ def stored_labels(run: SemiRun, stage: Stage, folder: Path) -> dict[str, Any]:
     return labels
 
 
-def _label(self_training: SelfTraining, network: Any, videos: TALDataset) -> list[Any]:
-    """Pseudo labels of all videos, one video per process at a time."""
-    labels: list[Any] = []
-    size = distributed.world_size()
+def _label(teacher: Teacher, videos: TALDataset, iteration: int) -> list[Any]:
+    """Pseudo labels of all videos, one video per process at a time; what depends on other videos is then selected from
+    all of them."""
+    self_training, labels, size = teacher.self_training, [], distributed.world_size()
     for start in range(0, len(videos), size):
         own = [videos[i] for i in distributed.share(range(start, min(start + size, len(videos))))]
-        labels += distributed.gather_shares(self_training.label_whole_videos(network, own))
-    return labels
+        further = teacher.further_views(own, iteration)
+        labels += distributed.gather_shares(self_training.label_whole_videos(teacher.network, own, further))
+    return self_training.reselect(labels, (videos[i] for i in range(len(videos))))
 
 
 def _origin(run: SemiRun) -> str:

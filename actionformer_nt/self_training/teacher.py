@@ -1,39 +1,41 @@
-"""The teacher of self-training: views, pseudo labels and class targets of unlabeled videos."""
+"""The teacher of self-training: views, pseudo labels and lessons of unlabeled videos."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
+from typing_extensions import NotRequired
 
-from actionformer_nt.config import SemiSection
-from actionformer_nt.methods import ClassTargets, Method, Options
+from actionformer_nt.config import SemiSection, ViewSection
+from actionformer_nt.methods import Evidence, Lesson, Method, Options
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from libs.core import distributed
 from libs.core.seeding import derive_seed
 from libs.datasets.video import VideoItem
+from libs.modeling.class_form import ClassForm
 from libs.training.ema import ModelEma
 
-from .interface import SelfTraining, State
+from .interface import SelfTraining, State, View
 from .stages import Stage
 from .views import Geometry, view_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesson:
-    """A batch of unlabeled videos with views, pseudo labels and targets. Entry i of every list belongs to video i."""
+class UnlabeledBatch:
+    """A batch of unlabeled videos with views, pseudo labels and lessons. Entry i of every list belongs to video i."""
 
     weak: list[VideoItem]
     strong: list[VideoItem]
     geometries: list[Geometry]
     pseudo: list[Any]
-    targets: list[ClassTargets]
+    lessons: list[Lesson]
 
-    def part(self, k: int, parts: int) -> Lesson:
+    def part(self, k: int, parts: int) -> UnlabeledBatch:
         """Part k of `parts` equal parts."""
-        return Lesson(**{name: column[k::parts] for name, column in vars(self).items()})
+        return UnlabeledBatch(**{name: column[k::parts] for name, column in vars(self).items()})
 
 
 class TeacherState(TypedDict):
@@ -41,16 +43,17 @@ class TeacherState(TypedDict):
 
     unlabeled: State | None  # of `SelfTraining`; None before self-training
     frozen_teacher: dict[str, Tensor] | None  # weights; None before self-training and with `teacher: online`
+    method: NotRequired[State]  # of `Method`
 
 
 class Teacher:
     """Makes pseudo labels with averaged weights of the student: the current ones, or a copy (`teacher` of a stage).
 
     Args:
-        method: turns class distributions into class targets.
+        method: decides what the student is taught.
         ema: averaged weights of the student.
         seed: seed of the run.
-        hidden: hidden labels, for the diagnostic method only; else None.
+        hidden: hidden labels, for methods with `needs_truth` only; else None.
         backwards: (C,) class that each class is when it is played backwards.
     """
 
@@ -67,9 +70,17 @@ class Teacher:
     ) -> None:
         self.semi, self.self_training, self.method, self.ema = semi, self_training, method, ema
         self.seed, self.hidden, self.backwards = seed, hidden, backwards
+        self.views = [*semi.teacher_views, *map(ViewSection.model_validate, method.teacher_views)]
+        if any(view.flip for view in self.views):
+            raise ValueError(f"method {semi.method}: teacher_views: flip: some classes change when they run backwards")
         self.stage: Stage | None = None  # None: not begun, the teacher is online
         self.frozen: ModelEma | None = None  # copy of the averaged weights, unless the stage has an online teacher
         self.stored: dict[str, Any] | None = None  # pseudo labels of whole videos, by video id
+
+    @property
+    def notice(self) -> str | None:
+        """What a reader of the log should know about the method with this head."""
+        return self.method.sigmoid_notice if self.self_training.form is ClassForm.SIGMOID else None
 
     @property
     def network(self) -> Any:
@@ -89,27 +100,32 @@ class Teacher:
             self.frozen = ModelEma(self.ema.module)
         self.frozen.set(self.ema.module)
 
-    def teach(self, videos: list[VideoItem], iteration: int) -> Lesson:
-        """Views, pseudo labels and class targets of a batch of unlabeled videos."""
+    def teach(self, videos: list[VideoItem], iteration: int) -> UnlabeledBatch:
+        """Views, pseudo labels and lessons of a batch of unlabeled videos."""
         weak, pseudo = self._pseudo_labels(videos, iteration)
-        targets = [
-            self._class_targets(video, labels, row, iteration)
-            for row, (video, labels) in enumerate(zip(weak, pseudo, strict=True))
-        ]
+        lessons = self._lessons(weak, pseudo, iteration)
+        taught = [self.self_training.taught(*pair) for pair in zip(pseudo, lessons, strict=True)]
         strong = [view_of(video, "strong", self.semi.strong, self.seed, iteration) for video in weak]
         for i, (_, geometry) in enumerate(strong):
             if geometry.reverses:
-                targets[i] = self._swapped(targets[i])
-        return Lesson(
+                lessons[i] = self._swapped(lessons[i])
+        return UnlabeledBatch(
             weak=weak, strong=[view for view, _ in strong], geometries=[geometry for _, geometry in strong],
-            pseudo=pseudo, targets=targets,
+            pseudo=taught, lessons=lessons,
         )  # fmt: skip
 
-    def _swapped(self, targets: ClassTargets) -> ClassTargets:
-        """Targets (..., K) of a view in which time runs backwards; a background column stays."""
-        background = torch.arange(len(self.backwards), targets.target.shape[-1])
-        columns = torch.cat([self.backwards, background]).to(targets.target.device)
-        return ClassTargets(targets.target[..., columns], targets.weight[..., columns])
+    def further_views(self, weak: list[VideoItem], iteration: int) -> list[list[View]]:
+        """Further views for the teacher, `semi_cfg.teacher_views` and those of the method."""
+        return [
+            [view_of(video, f"teacher {k}", options, self.seed, iteration) for video in weak]
+            for k, options in enumerate(self.views)
+        ]
+
+    def _swapped(self, lesson: Lesson) -> Lesson:
+        """A lesson (N, K) about a view in which time runs backwards; a background column stays."""
+        background = torch.arange(len(self.backwards), lesson.y.shape[-1])
+        columns = torch.cat([self.backwards, background]).to(lesson.y.device)
+        return replace(lesson, y=lesson.y[..., columns], w=lesson.w[..., columns])
 
     def _pseudo_labels(self, videos: list[VideoItem], iteration: int) -> tuple[list[VideoItem], list[Any]]:
         """Weak views and their pseudo labels. Stored pseudo labels belong to the unperturbed videos."""
@@ -118,22 +134,32 @@ class Teacher:
         if self.stage is not None and self.stage.refreshes(iteration):
             self._freeze()
         weak = [view_of(video, "weak", self.semi.weak, self.seed, iteration)[0] for video in videos]
-        return weak, self.self_training.pseudo_labels(self.network, weak)
+        return weak, self.self_training.pseudo_labels(self.network, weak, self.further_views(weak, iteration))
 
-    def _class_targets(self, video: VideoItem, pseudo: Any, row: int, iteration: int) -> ClassTargets:
-        position = row * distributed.world_size() + distributed.rank()  # position in the batch of all processes
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, iteration, position, "method"))
-        truth = None if self.hidden is None else self.self_training.true_class(self.hidden, video, pseudo)
+    def _lessons(self, videos: list[VideoItem], pseudo: list[Any], iteration: int) -> list[Lesson]:
+        """What the method teaches about the pseudo labels of weak views."""
+        evidence = [
+            self._evidence(video, labels, row, iteration)
+            for row, (video, labels) in enumerate(zip(videos, pseudo, strict=True))
+        ]
+        if type(self.method).observe is not Method.observe:
+            self.method.observe(distributed.gather_shares([e.shared() for e in evidence]))
         options = Options(
             form=self.self_training.form, lam=self.semi.lam, positive=self.semi.positive,
-            positive_reduction=self.semi.positive_reduction, generator=generator, true_class=truth,
+            positive_reduction=self.semi.positive_reduction,
         )  # fmt: skip
-        return self.method(self.self_training.probs(pseudo), options)
+        return self.method.teach(evidence, options)
+
+    def _evidence(self, video: VideoItem, pseudo: Any, row: int, iteration: int) -> Evidence:
+        position = row * distributed.world_size() + distributed.rank()  # position in the batch of all processes
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, iteration, position, "method"))
+        truth = None if self.hidden is None else self.self_training.true_units(self.hidden, video, pseudo)
+        return replace(self.self_training.evidence(pseudo), generator=generator, truth=truth)
 
     def state(self) -> TeacherState:
         """For exact resuming."""
         frozen = None if self.frozen is None else self.frozen.module.state_dict()
-        return {"unlabeled": self.self_training.state(), "frozen_teacher": frozen}
+        return {"unlabeled": self.self_training.state(), "frozen_teacher": frozen, "method": self.method.state()}
 
     def load_state(self, state: TeacherState) -> None:
         """Restores a result of `state`."""
@@ -142,3 +168,5 @@ class Teacher:
         if state["frozen_teacher"] is not None:
             self.frozen = ModelEma(self.ema.module)
             self.frozen.module.load_state_dict(state["frozen_teacher"])
+        if "method" in state:
+            self.method.load_state(state["method"])

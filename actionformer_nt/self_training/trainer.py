@@ -62,6 +62,8 @@ class SemiTrainer:
                 "run folder %s", run.semi.method, len(run.stages.labeled), len(run.split.unlabeled),
                 run.stages.burn_in, run.stages.total - run.stages.burn_in, run.model.device, folder,
             )  # fmt: skip
+            if run.teacher is not None and (notice := run.teacher.notice):
+                logger.info("%s", notice)
             self.records.begin(log, start)
             self.observer(self.snapshot())
             videos = run.stages.videos(start, stop)

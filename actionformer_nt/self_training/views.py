@@ -32,6 +32,12 @@ class Geometry:
         return time
 
     @property
+    def inverse(self) -> Geometry:
+        """Map from grid times of the view to grid times of the video."""
+        swapped = [(images, knots) for knots, images in reversed(self.steps)]
+        return Geometry([(a.flip(0), b.flip(0)) if a[-1] < a[0] else (a, b) for a, b in swapped])
+
+    @property
     def reverses(self) -> bool:
         """Whether time runs backwards in the view."""
         return sum(bool(images[-1] < images[0]) for _, images in self.steps) % 2 == 1
@@ -55,7 +61,8 @@ def view_of(video: VideoItem, kind: str, options: ViewSection, seed: int, iterat
     """A random view of a video, and its geometry.
 
     Args:
-        kind: "weak" or "strong". Seed, iteration, video, its repeat and kind determine the random numbers.
+        kind: name of the view, such as "weak". Seed, iteration, video, its repeat and kind determine the random
+            numbers.
 
     Returns:
         The view, in which `clean` are the features before masking, dropout and noise.

@@ -12,7 +12,7 @@ SMOOTHING = 10.0  # added to the numbers of ones and zeros in `weighted_bce`
 
 
 def class_loss(
-    logits: Tensor, target: Tensor, weight: Tensor, *, focal_gamma: float = 0.0, count: int | None = None
+    logits: Tensor, target: Tensor, weight: Tensor, *, focal_gamma: float = 0.0, count: float | None = None
 ) -> Tensor:
     """Sum of `softmax_class_loss` over the snippets with a positive weight, divided by the number of snippets.
 

@@ -149,7 +149,14 @@ def to_view(pseudo: SpotPseudo, index: Tensor) -> SpotPseudo:
 
 
 def unlabeled_losses(
-    output: SpotOutput, pseudo: SpotPseudo, y: Tensor, w: Tensor, options: LossSection, *, class_weight: float
+    output: SpotOutput,
+    pseudo: SpotPseudo,
+    y: Tensor,
+    w: Tensor,
+    options: LossSection,
+    *,
+    class_weight: float,
+    count: float | None = None,
 ) -> dict[str, Tensor]:
     """Scalar losses of the student: `cls_loss`, `mask_loss` and their weighted sum `loss`. They are zero, with a
     gradient graph, if no snippet is confident.
@@ -158,11 +165,13 @@ def unlabeled_losses(
         pseudo: pseudo labels on the student's view, see `to_view`.
         y, w: class targets and weights (B, T, C + 1), which the method computed from `pseudo.probs`.
         class_weight: weight of the class loss, in addition to `options.class_weight`.
+        count: number to divide the class loss by; None: the number of valid snippets.
     """
+    count = float(output.mask.sum()) if count is None else count
     weight = w * (pseudo.confident & output.mask)[..., None]
     losses = {
         "cls_loss": class_loss(
-            output.logits, y.detach(), weight.detach(), focal_gamma=options.focal_gamma, count=int(output.mask.sum())
+            output.logits, y.detach(), weight.detach(), focal_gamma=options.focal_gamma, count=count
         ),
         "mask_loss": mask_loss(output.masks, pseudo.masks, pseudo.mask_rows, output.mask, bce=options.mask_bce),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor
 
 from actionformer_nt.config import PseudoSection, semi_section
-from actionformer_nt.methods import ClassTargets
+from actionformer_nt.methods import Evidence, Lesson
+from actionformer_nt.methods.base import State
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
-from actionformer_nt.self_training.interface import SelfTraining, State, inputs_of
+from actionformer_nt.self_training.criterion import normalizer_of
+from actionformer_nt.self_training.interface import SelfTraining, View, inputs_of
 from actionformer_nt.self_training.pseudo_segments import PseudoSegments
 from actionformer_nt.self_training.views import Geometry
 from libs.core import distributed
@@ -20,6 +23,8 @@ from libs.datasets.dataset import TALDataset
 from libs.datasets.video import VideoItem
 from libs.modeling.class_form import ClassForm
 
+from .average import average
+from .meta_arch import SpotBatch
 from .network import SpotOutput
 from .pseudo_masks import (
     BackgroundAlignment,
@@ -54,7 +59,10 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
 
     @staticmethod
     def check(config: Config) -> None:
-        if config["model"]["pseudo"]["align"] and any(s.labels == "stored" for s in semi_section(config).plan()):
+        stored = any(stage.labels == "stored" for stage in semi_section(config).plan())
+        if stored and semi_section(config).teacher_views:
+            raise ValueError("semi_cfg.teacher_views: SPOT averages over views of windows; use labels: views in stages")
+        if stored and config["model"]["pseudo"]["align"]:
             raise ValueError(
                 "model.pseudo.align: true: the alignment follows the student from iteration to iteration; with stages "
                 "that have labels: stored, set it to false"
@@ -68,11 +76,15 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
             )
 
     @torch.no_grad()
-    def pseudo_labels(self, teacher: Any, videos: list[VideoItem]) -> list[SpotPseudo]:
+    def pseudo_labels(
+        self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]] = ()
+    ) -> list[SpotPseudo]:
         pseudo: list[SpotPseudo] = []
         background: list[Tensor] = []
         for batch in teacher.batches(videos):  # a training sample fits into one window
             output = teacher.network(batch.feats, batch.mask)
+            if further:
+                output = self._averaged(teacher, output, batch, videos, further)
             if self.alignment is not None:
                 output = self.alignment(output)
                 background.append(output.logits.softmax(dim=-1)[..., -1][output.mask])
@@ -83,7 +95,9 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
         return pseudo
 
     @torch.no_grad()
-    def label_whole_videos(self, teacher: Any, videos: list[VideoItem]) -> list[Any]:
+    def label_whole_videos(
+        self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]] = ()
+    ) -> list[Any]:
         labels = []
         for video in videos:
             windows: list[Window] = []
@@ -98,6 +112,40 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
 
     def cut(self, pseudo: Any, video: VideoItem) -> SpotPseudo:
         return cut(pseudo, video.get("feat_start", 0), video["feats"].shape[1], num_steps=self.num_steps)
+
+    def evidence(self, pseudo: SpotPseudo) -> Evidence:
+        """Units are all T snippets. Those that are not confident teach nothing, unless the lesson keeps them."""
+        probs = pseudo.probs.flatten(0, 1)
+        scores = probs[:, :-1].amax(dim=-1)
+        return Evidence(probs=probs, scores=scores, selected=torch.ones_like(scores, dtype=torch.bool))
+
+    def taught(self, pseudo: SpotPseudo, lesson: Lesson) -> SpotPseudo:
+        """`Lesson.keep` replaces the confident snippets; it can take rows of masks away, but not add any."""
+        if lesson.v is not None or lesson.segments is not None:
+            raise ValueError("SPOT: snippets have no boundaries that a lesson could weigh or replace")
+        keep = pseudo.confident if lesson.keep is None else lesson.keep.view_as(pseudo.confident)
+        if lesson.ignore is not None:
+            keep = keep & ~lesson.ignore.view_as(keep)
+        return pseudo._replace(confident=keep, mask_rows=pseudo.mask_rows & keep)
+
+    @staticmethod
+    def _averaged(
+        teacher: Any, output: SpotOutput, batch: SpotBatch, videos: list[VideoItem], further: Sequence[list[View]]
+    ) -> SpotOutput:
+        """Mean of an output and of the outputs on further views of the same windows."""
+        views = []
+        for seen in further:
+            own = [seen[i] for i in batch.index]
+            (view_batch,) = teacher.batches([view for view, _ in own])  # no longer than the videos, so one batch too
+            index = [
+                view_index(
+                    geometry.inverse, view["feats"].shape[1], view_length=videos[i]["feats"].shape[1],
+                    num_steps=teacher.num_steps,
+                )
+                for i, (view, geometry) in zip(batch.index, own, strict=True)
+            ]  # fmt: skip
+            views.append((teacher.network(view_batch.feats, view_batch.mask), torch.stack(index)))
+        return average(output, views)
 
     def probs(self, pseudo: SpotPseudo) -> Tensor:
         return pseudo.probs
@@ -141,7 +189,7 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
         views: list[VideoItem],
         geometries: list[Geometry],
         pseudo: list[SpotPseudo],
-        targets: list[ClassTargets],
+        lessons: list[Lesson],
     ) -> tuple[dict[str, Tensor], int]:
         (batch,) = student.batches(views)
         output = student.network(batch.feats, batch.mask)
@@ -153,10 +201,14 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
             source = index.clamp(min=0).to(video_pseudo.probs.device)[..., None].expand_as(video_pseudo.probs)
             rows.append((moved, source))
         labels = SpotPseudo(*(torch.cat(columns) for columns in zip(*(moved for moved, _ in rows), strict=True)))
-        y = torch.cat([t.target.gather(1, source) for t, (_, source) in zip(targets, rows, strict=True)])
-        w = torch.cat([t.weight.gather(1, source) for t, (_, source) in zip(targets, rows, strict=True)])
+        y = torch.cat([t.y[None].gather(1, source) for t, (_, source) in zip(lessons, rows, strict=True)])
+        w = torch.cat([t.w[None].gather(1, source) for t, (_, source) in zip(lessons, rows, strict=True)])
         options = student.options
-        losses = unlabeled_losses(output, labels, y, w, options.loss, class_weight=options.pseudo.class_weight)
+        normalizer = normalizer_of(lessons)
+        losses = unlabeled_losses(
+            output, labels, y, w, options.loss, class_weight=options.pseudo.class_weight,
+            count=None if normalizer is None else normalizer / distributed.world_size(),
+        )  # fmt: skip
         consistency = student.consistency_losses(output, batch.clean)
         losses |= consistency | {"loss": losses["loss"] + student.weigh(consistency)}
         return distributed.parts_of_mean(losses), int(labels.mask_rows.sum())

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from actionformer_nt.methods import LABELED_ONLY, ORACLE
+from actionformer_nt.methods import LABELED_ONLY, needs_truth
 from actionformer_nt.protocol.splits import check_split, read_hidden, read_split
 from libs.core import resolve_config
 from libs.core.files import load_json
@@ -47,8 +47,8 @@ def run_missing(study: Study, *, processes: int = 1, diagnostic: bool = False, p
             finished first.
         ValueError: another study runs in the output folder.
     """
-    if ORACLE in study.file.methods and not diagnostic:
-        raise ValueError(f"method {ORACLE} uses hidden labels: run the study with --diagnostic")
+    if not diagnostic and (names := [name for name in study.file.methods if needs_truth(name)]):
+        raise ValueError(f"method {names[0]} uses hidden labels: run the study with --diagnostic")
     _check_splits(study)
     missing = _runs_to_execute(study)
     logger.info("study %s: %d of %d runs are to be made", study.path, len(missing), len(study.runs()))

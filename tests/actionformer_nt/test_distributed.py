@@ -104,6 +104,19 @@ ROUNDS = [
         {"method": "nt", "pseudo": {"threshold": 0.012, "select": "per_class"}},
         {"method": "complementary", "pseudo": {"threshold": 0.012, "source": "refresh", "refresh_every": 2}},
         {"method": "nt", "pseudo": {"threshold": 0.012, "select": "per_class"}, "stages": ROUNDS},
+        {
+            "method": "nt",
+            "teacher_views": [{"shift": 3}],
+            "pseudo": {
+                "select": "rate",
+                "rate_floor": 0.012,
+                "ignore_from": 0.011,
+                "overlap": "labels",
+                "boundary_weight": "spread",
+                "second_class": "ignore",
+                "without_segments": "skip",
+            },
+        },
     ],
 )
 def test_two_processes_train_semi_supervised_as_one_does(make_semi, tmp_path, semi):

@@ -1,11 +1,12 @@
 """Targets and weights of the methods against the table that defines them, class by class."""
 
+import importlib
 from pathlib import Path
 
 import pytest
 import torch
 
-from actionformer_nt.methods import METHODS, Options, get_method
+from actionformer_nt.methods import METHODS, Evidence, Method, Options, get_method, needs_truth
 from actionformer_nt.methods.label_space import partition
 from actionformer_nt.methods.losses import hybrid_loss
 from libs.modeling.class_form import ClassForm
@@ -15,7 +16,7 @@ P = torch.tensor([0.26, 0.24, 0.23, 0.15, 0.07, 0.05], dtype=torch.float64)
 
 
 def rows(name, form, **more):
-    found = get_method(name)(P, Options(form=form, **more))
+    found = get_method(name).class_targets(P, Options(form=form, **more))
     return [round(v, 4) for v in found.target.tolist()], [round(v, 4) for v in found.weight.tolist()]
 
 
@@ -50,14 +51,14 @@ def test_variants_of_nt():
 def test_nt_with_the_softmax_form_is_the_hybrid_loss():
     torch.manual_seed(0)
     teacher, logits = torch.randn(50, 7).softmax(-1), torch.randn(50, 7)
-    found = get_method("nt")(teacher, Options(form="softmax"))
+    found = get_method("nt").class_targets(teacher, Options(form="softmax"))
     expected = hybrid_loss(logits, partition(teacher), labeled=False)
     assert torch.allclose(ClassForm("softmax").loss(logits, *found), expected, atol=1e-5)
 
 
 def test_two_positive_classes_settle_at_a_half_each():
     teacher = torch.tensor([0.48, 0.47, 0.03, 0.02])
-    y, w = get_method("nt")(teacher, Options(form="sigmoid"))
+    y, w = get_method("nt").class_targets(teacher, Options(form="sigmoid"))
     z = torch.zeros(4, requires_grad=True)
     optimizer = torch.optim.Adam([z], lr=0.05)
     for _ in range(2000):
@@ -69,28 +70,28 @@ def test_two_positive_classes_settle_at_a_half_each():
 
 def test_complementary_draws_one_other_class_from_its_generator():
     probs = P.expand(200, -1)
-    draw = lambda seed: get_method("complementary")(  # noqa: E731
+    draw = lambda seed: get_method("complementary").class_targets(  # noqa: E731
         probs, Options(generator=torch.Generator().manual_seed(seed))
     )
     y, w = draw(0)
     assert (y == torch.eye(6)[0]).all() and (w.sum(-1) == 2).all() and (w[:, 0] == 1).all()
     assert (w.sum(0)[1:] > 10).all()  # every other class is drawn
     assert torch.equal(w, draw(0).weight) and not torch.equal(w, draw(1).weight)
-    only = get_method("complementary")(torch.ones(3, 1), Options())
+    only = get_method("complementary").class_targets(torch.ones(3, 1), Options())
     assert only.weight.tolist() == [[1.0]] * 3
 
 
 def test_oracle_uses_the_true_class():
     probs = P.expand(3, -1)
-    y, w = get_method("oracle_class")(probs, Options(true_class=torch.tensor([2, -1, 5])))
+    y, w = get_method("oracle_class").class_targets(probs, Options(true_class=torch.tensor([2, -1, 5])))
     assert y.argmax(-1).tolist()[::2] == [2, 5] and y[1].sum() == 0 and (w == 1).all()
     with pytest.raises(ValueError, match="true classes"):
-        get_method("oracle_class")(probs, Options())
+        get_method("oracle_class").class_targets(probs, Options())
 
 
 def test_names():
     assert get_method("labeled_only") is None
-    assert all(callable(get_method(name)) for name in METHODS if name != "labeled_only")
+    assert all(isinstance(get_method(name), Method) for name in METHODS if name != "labeled_only")
     with pytest.raises(ValueError, match="did you mean 'nt_negative'"):
         get_method("nt_negativ")
 
@@ -101,14 +102,68 @@ def test_the_documented_example_is_a_method(tmp_path, monkeypatch):
     (tmp_path / "my_methods").mkdir()
     (tmp_path / "my_methods" / "cautious.py").write_text(text.split("```python\n")[1].split("```")[0])
     monkeypatch.syspath_prepend(tmp_path)
-    method = get_method("my_methods.cautious")
+    method = get_method("my_methods.cautious").class_targets
     sure, unsure = torch.tensor([0.6, 0.38, 0.02, 0.0]), torch.tensor([0.4, 0.38, 0.21, 0.01])
     y, w = method(torch.stack([sure, unsure]), Options(form="sigmoid"))
     assert y.tolist() == [[1, 0, 0, 0], [0, 0, 0, 0]] and w.tolist() == [[1, 0, 1, 1], [0, 0, 0, 1]]
     y, w = method(torch.stack([sure, unsure]), Options(form="softmax"))
     assert y.tolist() == [[1, 0, 0, 0], [0, 0, 0, 0]] and w.tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]]
     (tmp_path / "my_methods" / "empty.py").write_text("")
-    with pytest.raises(ValueError, match=r"empty.py has no function class_targets"):
+    with pytest.raises(ValueError, match=r"empty.py must have a function class_targets.*found neither"):
         get_method("my_methods.empty")
     with pytest.raises(ValueError, match=r"my_methods.missing.*no such module"):
         get_method("my_methods.missing")
+
+
+@pytest.fixture
+def make_module(tmp_path, monkeypatch):
+    """Writes modules of a package that can be imported; returns their names."""
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "own"
+    folder.mkdir()
+
+    def make(text):
+        name = f"m{len(list(folder.glob('m*.py')))}"
+        (folder / f"{name}.py").write_text(text)
+        importlib.invalidate_caches()
+        return f"own.{name}"
+
+    return make
+
+
+def test_a_module_may_define_a_method(make_module):
+    head = "from actionformer_nt.methods import Method, Lesson, FromClassTargets\n"
+    name = make_module(head + "class Mine(Method):\n    def __init__(self): self.seen = []\n")
+    first, second = get_method(name), get_method(name)
+    assert type(first).__name__ == "Mine" and first.seen is not second.seen  # each run has its own state
+    both = head + "class Mine(Method): pass\ndef class_targets(p, o): pass\n"
+    for text, found in ((both, "class_targets, Mine"), (head, "found neither"),
+                        (head + "class A(Method): pass\nclass B(A): pass\n", "A, B")):  # fmt: skip
+        with pytest.raises(ValueError, match=found):
+            get_method(make_module(text))
+    with pytest.raises(NotImplementedError, match="Mine has no `teach`"):
+        first.teach([], Options())
+
+
+def test_what_a_method_says_of_itself():
+    assert [name for name in METHODS if needs_truth(name)] == ["oracle_class"]
+    assert [name for name in METHODS if (m := get_method(name)) and m.spares] == ["nt_negative", "nt"]
+    assert [name for name in METHODS if (m := get_method(name)) and m.sigmoid_notice] == ["nt_negative"]
+
+
+def test_a_function_sees_the_selected_units_and_its_own_generator():
+    probs = torch.rand(5, 3).softmax(-1)
+    selected = torch.tensor([True, False, True, False, True])
+    evidence = [
+        Evidence(probs=probs, scores=probs.amax(-1), selected=selected, generator=torch.Generator().manual_seed(seed),
+                 truth=torch.tensor([0, 1, 2, -1, 1]))
+        for seed in (3, 4)
+    ]  # fmt: skip
+    for e, lesson, seed in zip(evidence, get_method("complementary").teach(evidence, Options()), (3, 4), strict=True):
+        alone = get_method("complementary").class_targets(
+            e.probs[selected], Options(generator=torch.Generator().manual_seed(seed))
+        )
+        assert torch.equal(lesson.y[selected], alone.target) and torch.equal(lesson.w[selected], alone.weight)
+        assert not lesson.y[~selected].any() and not lesson.w[~selected].any() and lesson.keep is None
+    (told, _) = get_method("oracle_class").teach(evidence, Options())
+    assert told.y[selected].argmax(-1).tolist() == [0, 2, 1] and told.y.sum() == 3

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from actionformer_nt.config import ViewSection
-from actionformer_nt.methods import ClassTargets
+from actionformer_nt.methods import Lesson, Method
 from actionformer_nt.self_training.setup import played_backwards, set_up
 from actionformer_nt.self_training.views import labeled_view, make_view
 from libs.core import load_config
@@ -31,15 +31,23 @@ def test_a_flipped_view_has_the_swapped_labels(options):
     assert view["labels"].tolist() == ([2, 0] if "flip" in options else [1, 0])
 
 
+class Told(Method):
+    def __init__(self, lessons):
+        self.lessons = lessons
+
+    def teach(self, evidence, options):
+        return self.lessons
+
+
 @pytest.mark.parametrize("arch", ["LocPointTransformer", "SPOT"])
 def test_a_teacher_that_sees_a_class_teaches_its_reverse_on_a_flipped_view(make_semi, arch):
     path = make_semi(arch=arch, method="target", strong={"flip": 1.0}, reversed_classes=[["class0", "class1"]])
     run = set_up(load_config(path))
-    given = [ClassTargets(torch.tensor([[0.9, 0.1]]), torch.tensor([[1.0, 0.5]])) for _ in range(2)]
-    run.teacher.method = lambda probs, options: given.pop()
+    given = [Lesson(y=torch.tensor([[0.9, 0.1]]), w=torch.tensor([[1.0, 0.5]])) for _ in range(2)]
+    run.teacher.method = Told(given)
     lesson = run.teacher.teach([run.stages.unlabeled[0], run.stages.unlabeled[1]], run.stages.burn_in)
-    for targets in lesson.targets:
-        assert torch.equal(targets.target, torch.tensor([[0.1, 0.9]]))
-        assert torch.equal(targets.weight, torch.tensor([[0.5, 1.0]]))
-    swapped = run.teacher._swapped(ClassTargets(torch.tensor([0.1, 0.2, 0.7]), torch.tensor([1.0, 2.0, 3.0])))
-    assert torch.equal(swapped.target, torch.tensor([0.2, 0.1, 0.7])) and swapped.weight.tolist() == [2.0, 1.0, 3.0]
+    for targets in lesson.lessons:
+        assert torch.equal(targets.y, torch.tensor([[0.1, 0.9]]))
+        assert torch.equal(targets.w, torch.tensor([[0.5, 1.0]]))
+    swapped = run.teacher._swapped(Lesson(y=torch.tensor([0.1, 0.2, 0.7]), w=torch.tensor([1.0, 2.0, 3.0])))
+    assert torch.equal(swapped.y, torch.tensor([0.2, 0.1, 0.7])) and swapped.w.tolist() == [2.0, 1.0, 3.0]

@@ -4,15 +4,15 @@ import torch
 from actionformer_nt.config import PseudoSection
 from actionformer_nt.methods import ClassTargets
 from actionformer_nt.methods.label_space import partition
-from actionformer_nt.self_training.pseudo_segments import (
-    PseudoSegments,
+from actionformer_nt.self_training.point_targets import (
+    VideoTargets,
     assign_pseudo_labels,
     background_targets,
     point_probs,
-    propose,
-    select,
     spare_likely,
 )
+from actionformer_nt.self_training.pseudo_segments import PseudoSegments, candidates, propose
+from actionformer_nt.self_training.selection import Selector
 from libs.modeling.assignment import assign_labels, pyramid_points
 from libs.modeling.meta_archs import PyramidOutput
 
@@ -38,12 +38,12 @@ def output_for(segments, logits, num_classes=3, length=32):
 
 def test_segments_scores_and_logits_of_a_sure_teacher():
     output = output_for([(3.0, 9.0), (15.0, 27.0)], [[2.0, 1.0, -3.0], [-2.0, -1.0, 0.5]])
-    found = propose(output, 0, OPTIONS)
+    found = propose([candidates(output, 0)], OPTIONS)
     torch.testing.assert_close(found.segments, torch.tensor([[3.0, 9.0], [15.0, 27.0]]), atol=1e-4, rtol=0)
     torch.testing.assert_close(found.logits, torch.tensor([[2.0, 1.0, -3.0], [-2.0, -1.0, 0.5]]), atol=1e-4, rtol=0)
     assert found.scores.tolist() == pytest.approx(torch.tensor([2.0, 0.5]).sigmoid().tolist())
     assert torch.allclose(found.probs.sum(-1), torch.ones(2))
-    flat = propose(output, 0, PseudoSection(temperature=4.0))
+    flat = propose([candidates(output, 0)], PseudoSection(temperature=4.0))
     torch.testing.assert_close(flat.probs, (found.logits / 4).softmax(-1))
     assert torch.equal(flat.scores, found.scores)
 
@@ -51,7 +51,7 @@ def test_segments_scores_and_logits_of_a_sure_teacher():
 def test_mean_logits_are_weighted_by_score():
     output = output_for([(3.0, 9.0)], [[2.0, 1.0, -3.0]])
     output.logits[0][0, 5] = torch.tensor([0.0, 3.0, 0.0])  # one supporter thinks otherwise
-    found = propose(output, 0, OPTIONS)
+    found = propose([candidates(output, 0)], OPTIONS)
     supporters = torch.cat([output.logits[0][0, 4:9], output.logits[1][0, 2:5]])
     weight = supporters.max(-1).values.sigmoid()
     torch.testing.assert_close(found.logits[0], (weight[:, None] * supporters).sum(0) / weight.sum(), atol=1e-4, rtol=0)
@@ -63,23 +63,30 @@ def test_the_mean_of_equal_ends_is_that_end():
         output = output_for([(4.0, float(end))], [[1.0, 0.0, -1.0]])
         output.logits[0][0, 5:10] += torch.rand(5, 1)
         output.offsets[0][0, 5:10, 0] += torch.rand(5)
-        found = propose(output, 0, OPTIONS)
+        found = propose([candidates(output, 0)], OPTIONS)
         assert found.segments[0, 1] == end and found.segments[0, 0] != 4.0
 
 
+def select(found, options, class_scores=None):
+    selector = Selector(options, torch.zeros(3))
+    if class_scores is not None:
+        selector.class_scores = class_scores
+    return selector.select(found, selector.thresholds())
+
+
 def test_nothing_found():
-    found = propose(output_for([], []), 0, OPTIONS)
+    found = propose([candidates(output_for([], []), 0)], OPTIONS)
     assert len(found.scores) == 0 and found.probs.shape == (0, 3)
-    assert len(select(found, OPTIONS).scores) == len(select(found, PseudoSection(select="topk")).scores) == 0
+    assert len(select(found, OPTIONS)) == len(select(found, PseudoSection(select="topk"))) == 0
 
 
 def test_selection():
     logits = torch.eye(3)[[0, 1, 0, 2]]
     found = PseudoSegments(torch.zeros(4, 2), torch.tensor([0.9, 0.5, 0.35, 0.2]), logits)
-    assert select(found, OPTIONS).scores.tolist() == pytest.approx([0.9, 0.5, 0.35])
-    assert len(select(found, PseudoSection(select="topk", topk=2)).scores) == 2
+    assert found.scores[select(found, OPTIONS)].tolist() == pytest.approx([0.9, 0.5, 0.35])
+    assert select(found, PseudoSection(select="topk", topk=2)).tolist() == [True, True, False, False]
     per_class = select(found, PseudoSection(select="per_class", threshold=0.4), torch.tensor([0.8, 0.8, 0.4]))
-    assert per_class.scores.tolist() == pytest.approx([0.9, 0.5, 0.2])  # 0.4 * 0.4 / 0.8 = 0.2 for class 2
+    assert found.scores[per_class].tolist() == pytest.approx([0.9, 0.5, 0.2])  # 0.4 * 0.4 / 0.8 = 0.2 for class 2
 
 
 @pytest.mark.parametrize(("background", "weight"), [("negative", 1.0), ("ignore", 0.0), ("weighted", 0.25)])
@@ -94,14 +101,18 @@ def test_points_get_what_label_assignment_gives_them(background, weight):
     empty = ClassTargets(torch.zeros(0, 3), torch.zeros(0, 3))
     options = PseudoSection(background=background, background_weight=0.25)
     elsewhere = background_targets(3, options, form="sigmoid", partitioning=True)
-    found = assign_pseudo_labels(
-        output, segments, [ClassTargets(y, w), empty], [elsewhere] * 2, center_sample="radius", center_sample_radius=1.5
-    )
+    nothing = torch.zeros(0, 2)
+    videos = [
+        VideoTargets(s, at, elsewhere, torch.ones(len(s)), nothing)
+        for s, at in zip(segments, (ClassTargets(y, w), empty), strict=True)
+    ]
+    found, owned = assign_pseudo_labels(output, videos, center_sample="radius", center_sample_radius=1.5)
     mask = torch.cat(output.masks, 1)
     numbers = [torch.arange(3), torch.zeros(0, dtype=torch.long)]
     expected = assign_labels(torch.cat(output.points), mask, segments, numbers, num_classes=3)
     assert torch.equal(found.offset_weight, expected.offset_weight) and found.offset_weight[0].sum() > 3
     positive = expected.offset_weight > 0
+    assert torch.equal(owned, positive)
     assert torch.equal(found.offsets[positive], expected.offsets[positive])
     owner = expected.cls[positive].argmax(-1)
     assert torch.equal(found.cls[positive], y[owner]) and torch.equal(found.cls_weight[positive], w[owner])
@@ -152,8 +163,8 @@ def test_dense_targets_stay_at_their_points():
     output.masks[1][0, 10:] = False
     valid = torch.cat(output.masks, 1)[0]
     at_points = ClassTargets(torch.rand(int(valid.sum()), 3), torch.rand(int(valid.sum()), 3))
-    segments = [torch.tensor([[3.0, 9.0]])]
-    found = assign_pseudo_labels(output, segments, None, [at_points], center_sample="radius", center_sample_radius=1.5)
+    video = VideoTargets(torch.tensor([[3.0, 9.0]]), None, at_points, torch.ones(1), torch.zeros(0, 2))
+    found, _ = assign_pseudo_labels(output, [video], center_sample="radius", center_sample_radius=1.5)
     assert torch.equal(found.cls[0, valid], at_points.target) and torch.equal(
         found.cls_weight[0, valid], at_points.weight
     )

@@ -10,6 +10,7 @@ import yaml
 from actionformer_nt import run as semi_run
 from actionformer_nt.methods import METHODS
 from actionformer_nt.self_training.criterion import UnlabeledCriterion, ramp
+from actionformer_nt.self_training.point_targets import PointTargets
 from actionformer_nt.self_training.setup import set_up
 from actionformer_nt.self_training.trainer import SemiTrainer
 from libs.core import load_config
@@ -151,7 +152,9 @@ def test_the_teacher_sees_the_weak_view_and_the_student_the_strong_one(make_semi
     seen, self_training = [], run.teacher.self_training
     pseudo_labels = self_training.pseudo_labels
     monkeypatch.setattr(
-        self_training, "pseudo_labels", lambda teacher, videos: seen.extend(videos) or pseudo_labels(teacher, videos)
+        self_training,
+        "pseudo_labels",
+        lambda teacher, videos, further: seen.extend(videos) or pseudo_labels(teacher, videos, further),
     )
     videos = [run.stages.unlabeled[0], run.stages.unlabeled[1]]
     lesson = run.teacher.teach(videos, run.stages.burn_in)
@@ -260,12 +263,13 @@ def test_a_teacher_that_finds_nothing_does_no_harm(make_semi, tmp_path, caplog):
 def test_normalizer_survives_five_hundred_steps_without_pseudo_labels():
     criterion = UnlabeledCriterion(form="sigmoid", reg_weight=1.0)
     logits, offsets = torch.randn(1, 50, 3), torch.rand(1, 50, 2)
-    nothing = Targets(torch.zeros(1, 50, 3), torch.ones(1, 50, 3), torch.zeros(1, 50, 2), torch.zeros(1, 50))
+    plain = Targets(torch.zeros(1, 50, 3), torch.ones(1, 50, 3), torch.zeros(1, 50, 2), torch.zeros(1, 50))
+    nothing = PointTargets(plain, torch.zeros(1, 50, dtype=torch.bool))
     first = criterion(logits, offsets, nothing, labeled_normalizer=100.0)["loss"]
     for _ in range(500):
         last = criterion(logits, offsets, nothing, labeled_normalizer=100.0)["loss"]
     assert criterion.normalizer == pytest.approx(10.0) and last / first < 10
-    some = nothing._replace(offset_weight=torch.cat([torch.ones(1, 40), torch.zeros(1, 10)], dim=1))
+    some = nothing._replace(owned=torch.arange(50)[None] < 40)
     criterion(logits, offsets, some, labeled_normalizer=100.0)
     assert criterion.normalizer == pytest.approx(0.9 * 10 + 0.1 * 40)
 
@@ -298,11 +302,11 @@ def test_mistakes(make_semi, tmp_path):
         fails(word, pseudo=pseudo)
     for semi, word in (
         ({"pseudo": DENSE, "strong": {"flip": 0.5, "warp": 0.1}}, "strong.warp, strong.flip moves them"),
-        ({"pseudo": DENSE, "method": "oracle_class"}, "needs pseudo.partition: segments"),
         ({"pseudo": DENSE | {"background": "ignore"}}, "every point has its own"),
     ):
         with pytest.raises(ValueError, match=word):
             load_config(make_semi(**semi))
+    fails("needs pseudo.partition: segments", True, pseudo=DENSE, method="oracle_class", strong={})
     fails(r"semi_cfg\.pseudo\.threshold.*model\.pseudo", arch="SPOT", pseudo={"threshold": 0.5})
     config = load_config(make_semi())
     config["test_cfg"]["ext_score_file"] = "scores.json"
