@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from actionformer_nt.methods.label_space import partition
-from actionformer_nt.protocol.hidden_labels import MATCH_IOU, HiddenLabels
+from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from libs.core import distributed
-from libs.datasets.video import VideoItem
-from libs.modeling.losses import iou_matrix
 from libs.training.run_log import RunLog, format_time_left
 
 from .interface import SelfTraining
 from .pseudo_segments import PseudoSegments
+from .quality import measure, rates
 from .teacher import Lesson
 
 logger = logging.getLogger(__name__)
@@ -163,59 +162,3 @@ def curves(sums: dict[str, float]) -> dict[str, float]:
         elif not name.startswith("hidden_count/") and name not in NOT_CURVES:
             values[name] = total / sums["count"]
     return values | rates({name.split("/")[1]: v for name, v in sums.items() if name.startswith("hidden_count/")})
-
-
-def measure(
-    hidden: HiddenLabels, videos: list[VideoItem], pseudo: list[PseudoSegments], lam: float
-) -> dict[str, float]:
-    """Counts for the quality of pseudo labels and for the paper's two observations (section III-B).
-
-    Args:
-        videos: weak views; pseudo: pseudo segments per video.
-        lam: lambda of the partition.
-
-    Returns:
-        `segments`: pseudo segments; `located`: pseudo segments that match a hidden event; `correct`, `wrong`: located
-        segments whose target class is, or is not, the class of the event; `in_positive`: wrong segments whose true
-        class is among the positive classes; `in_negative`: located segments whose true class is among the negative
-        classes; `events`: hidden events; `found`: hidden events that a pseudo segment of their class matches.
-    """
-    counts = dict.fromkeys(
-        ("segments", "located", "correct", "events", "found", "wrong", "in_positive", "in_negative"), 0.0
-    )
-    for video, proposals in zip(videos, pseudo, strict=True):
-        if video["video_id"] not in hidden.events:
-            continue
-        segments, labels = hidden.of(video)
-        truth = hidden.true_class(video, proposals.segments)
-        on_event = truth >= 0
-        counts["segments"] += len(truth)
-        counts["located"] += int(on_event.sum())
-        counts["events"] += len(labels)
-        if not on_event.any():
-            continue
-        parts = partition(proposals.probs.cpu()[on_event], lam)
-        index = truth[on_event][:, None]
-        correct = parts.target.gather(1, index)[:, 0]
-        counts["correct"] += int(correct.sum())
-        counts["wrong"] += int((~correct).sum())
-        counts["in_positive"] += int((parts.positive.gather(1, index)[:, 0] & ~correct).sum())
-        counts["in_negative"] += int(parts.negative.gather(1, index).sum())
-        predicted = proposals.probs.cpu().argmax(-1)
-        same = predicted[:, None] == labels[None, :]
-        hit = (iou_matrix(proposals.segments.cpu(), segments) >= MATCH_IOU) & same
-        counts["found"] += int(hit.any(dim=0).sum())
-    return counts
-
-
-def rates(counts: dict[str, float]) -> dict[str, float]:
-    """Curves `hidden/*` from the summed counts of `measure`; a rate with denominator 0 is left out."""
-    pairs = {
-        "precision": ("correct", "segments"),
-        "located": ("located", "segments"),
-        "recall": ("found", "events"),
-        "target_accuracy": ("correct", "located"),
-        "truth_among_positives_when_wrong": ("in_positive", "wrong"),
-        "truth_among_negatives": ("in_negative", "located"),
-    }
-    return {f"hidden/{name}": counts[a] / counts[b] for name, (a, b) in pairs.items() if counts.get(b)}
