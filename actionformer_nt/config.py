@@ -97,6 +97,15 @@ class SamplesSection(Section):
     burn-in."""
 
 
+class WatchSection(Section):
+    """Comparison of the pseudo labels with the labeled videos (`semi_cfg.watch`). It does not affect training."""
+
+    videos: NonNegativeInt = 100
+    """Number of unlabeled videos, the last ones seen, whose pseudo labels are compared; 0: no watch."""
+    every: Count = 1000
+    """Iterations between two warnings about the same quantity."""
+
+
 class SemiSection(Section):
     """The section `semi_cfg`."""
 
@@ -147,6 +156,11 @@ class SemiSection(Section):
     """Iterations from one record in `metrics.jsonl` to the next."""
     samples: SamplesSection = SamplesSection()
     """Snapshots for the report. They do not affect training."""
+    watch: WatchSection = WatchSection()
+    """Compares the pseudo labels with the labeled videos, and warns if they leave the labeled range."""
+    on_collapse: Literal["warn", "stop"] = "warn"
+    """What happens when `watch` finds pseudo labels outside the labeled range: a warning (`warn`), or a checkpoint and
+    the end of the run with an error (`stop`)."""
     log_hidden: bool = False
     """Measures the quality of pseudo labels with the hidden labels, and records it."""
     allow_external_scores: bool = False

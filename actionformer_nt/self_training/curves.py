@@ -19,6 +19,7 @@ from .interface import SelfTraining
 from .pseudo_segments import PseudoSegments
 from .quality import measure, rates
 from .teacher import Lesson
+from .watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +31,11 @@ class Records:
 
     Args:
         total: number of iterations of the run.
+        watch: gives the curves `watch/*`; None: no such curves.
     """
 
-    def __init__(self, *, total: int) -> None:
-        self.total = total
+    def __init__(self, *, total: int, watch: Watch | None = None) -> None:
+        self.total, self.watch = total, watch
         self.sums: dict[str, float] = defaultdict(float)  # over the iterations since the last record, in this process
 
     def restore(self, sums: list[dict[str, float]]) -> None:
@@ -56,6 +58,8 @@ class Records:
         sums = add_up(distributed.gather(dict(self.sums)))
         self.sums.clear()
         values = curves(sums) | dict(state)
+        if self.watch is not None:
+            values |= self.watch.look(iteration, self.log.metrics_path.parent)
         for name, value in values.items():
             self.log.writer.add_scalar("train/learning_rate" if name == "lr" else name, value, iteration)
         self.log.record({"iteration": iteration, **values})
@@ -80,12 +84,15 @@ class PseudoLabelCurves:
     Args:
         lam: lambda of the partition.
         hidden: hidden labels for the curves `hidden/*`; None: no such curves.
+        watch: is told the pseudo segments of every iteration, if given.
     """
 
     PATIENCE = 200  # iterations without a pseudo label before a warning
 
-    def __init__(self, self_training: SelfTraining, *, lam: float, hidden: HiddenLabels | None) -> None:
-        self.self_training, self.lam, self.hidden = self_training, lam, hidden
+    def __init__(
+        self, self_training: SelfTraining, *, lam: float, hidden: HiddenLabels | None, watch: Watch | None = None
+    ) -> None:
+        self.self_training, self.lam, self.hidden, self.watch = self_training, lam, hidden, watch
         self.without = 0  # consecutive iterations without a pseudo segment
 
     def describe(self, lesson: Lesson, projected: int, iteration: int) -> dict[str, float]:
@@ -101,6 +108,8 @@ class PseudoLabelCurves:
                 "iteration %d: the teacher has found no segment for %d iterations; lower the threshold of its scores",
                 iteration, self.without,
             )  # fmt: skip
+        if self.watch is not None:
+            self.watch.add(iteration, lesson.weak, segments)
         probs = [self.self_training.used_probs(pseudo) for pseudo in lesson.pseudo]
         values = count_pseudo_labels(segments, probs, projected, self.lam)
         if self.hidden is not None:

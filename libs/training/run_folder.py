@@ -2,7 +2,8 @@
 
 * `config.yaml` (resolved), `classes.json` (class name -> id), `run.json` (per start: seed, commit, command, versions,
   data), `log.txt`, `metrics.jsonl` (a record per epoch or per `semi_cfg.log_every` iterations), `logs/` (TensorBoard);
-* `epoch_NNN.pth.tar` and `last.pth.tar`; a semi-supervised run also writes `burn_in.pth.tar` and `samples/`;
+* `epoch_NNN.pth.tar` and `last.pth.tar`; a semi-supervised run also writes `burn_in.pth.tar`, `samples/` and
+  `watch.json`;
 * an evaluation adds detections, metrics, a table and `ground_truth.json`, `predict --threshold auto` thresholds.
 
 The training process locks `run.lock`; the operating system releases the lock when the process ends.
@@ -109,6 +110,7 @@ def clear_folder(folder: Path) -> None:
         "*_per_class.csv",
         "*_thresholds.json",
         "metrics.jsonl",
+        "watch.json",
         "log.txt",
         "run.json",
         CLASSES,
