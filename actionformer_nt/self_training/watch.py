@@ -17,6 +17,7 @@ from libs.core.files import write_text
 from libs.datasets.dataset import TALDataset
 from libs.datasets.labels import names_of
 from libs.datasets.video import VideoItem
+from libs.training.run_folder import WATCH
 
 from .pseudo_segments import PseudoSegments
 from .watch_ranges import (
@@ -38,7 +39,6 @@ from .watch_ranges import (
 
 logger = logging.getLogger(__name__)
 
-FILE = "watch.json"  # in the run folder
 WHAT = {
     RATE: "pseudo segments per minute",
     CLASS_RATE: "pseudo segments of the class per minute",
@@ -125,7 +125,7 @@ class Watch:
         return sorted(views, key=lambda view: view[:2])[-self.options.videos :]
 
     def look(self, iteration: int, folder: Path) -> dict[str, float]:
-        """Compares, warns, and writes `FILE` into the run folder.
+        """Compares, warns, and writes `WATCH` into the run folder.
 
         Once `videos` views were seen, a quantity outside its range gives a warning, unless it gave one less than
         `every` iterations ago.
@@ -143,7 +143,7 @@ class Watch:
         if len(views) == self.options.videos:
             for name, group in groupby(outside, key=lambda finding: finding.name):
                 self._warn(name, list(group), iteration)
-        write_text(folder / FILE, json.dumps(self.content(iteration, pseudo, len(views), findings), allow_nan=False))
+        write_text(folder / WATCH, json.dumps(self.content(iteration, pseudo, len(views), findings), allow_nan=False))
         values = {f"watch/{finding.name}": finding.found for finding in findings if finding.name != CLASS_RATE}
         return values | {"watch/outside": float(len({finding.name for finding in outside}))}
 
@@ -177,7 +177,7 @@ class Watch:
         )
 
     def content(self, iteration: int, pseudo: Totals, views: int, findings: list[Finding]) -> dict[str, object]:
-        """Content of `FILE`: the comparison for the report."""
+        """Content of `WATCH`: the comparison for the report."""
         labeled, shares = self.range.all, pseudo.shares(CLASS_SHARE)
         labeled_shares = labeled.shares(CLASS_SHARE)
         return {

@@ -14,7 +14,9 @@ from typing import NamedTuple
 from libs.datasets.dataset import TALDataset
 
 NEARLY_ALL = 0.9  # share of a video's time from which on one segment, or one class, fills it
-FACTOR = 3.0  # rates and times may be this much lower or higher than in any labeled recording
+MORE = 3.0  # factor by which rates and times may be higher than in any labeled recording
+FEWER = 10.0  # factor by which they may be lower: pseudo labels are a selection
+KEPT = 0.25  # part of a labeled share that must be left
 FILLED = 0.1  # share of the videos that one segment or one class may fill where no labeled video is filled
 FEW_EVENTS = 5  # a class with fewer labeled events has no range of its own for its events per minute
 FEW_SEGMENTS = 20  # pseudo segments below which shares of classes are not judged
@@ -138,13 +140,13 @@ class Finding(NamedTuple):
 class LabeledRange:
     """The range of the labeled recordings.
 
-    * `events_per_minute`, of all classes and of each class with at least `FEW_EVENTS` events: from a `FACTOR`-th of the
-      smallest to `FACTOR` times the largest value of a recording.
-    * `time_share`: the same, but at most halfway from the largest value to 1.
-    * `coverage`: at least half the labeled one.
-    * `class_share`, `class_time`: a class has at most halfway from its labeled share to 1.
-    * `one_segment`, `one_class`: at most the larger of `FILLED` and `FACTOR` times the labeled share, and at most
-      halfway from the labeled share to 1.
+    * `events_per_minute`, of all classes and of each class with at least `FEW_EVENTS` events: from the smallest value
+      of a recording divided by `FEWER` to the largest times `MORE`.
+    * `time_share`: the same, and of the labeled time outside events at least the part `KEPT` is left.
+    * `coverage`: at least the part `KEPT` of the labeled one.
+    * `class_share`, `class_time`: the other classes together keep at least the part `KEPT` of their labeled share.
+    * `one_segment`, `one_class`: at most the larger of `FILLED` and `MORE` times the labeled share of videos that are
+      filled; of the labeled share of the other videos at least the part `KEPT` is left.
 
     Args:
         recordings: views of each recording.
@@ -183,20 +185,20 @@ class LabeledRange:
             name: getattr(self.all, total) / self.all.views
             for name, total in ((COVERAGE, "with_segment"), (ONE_SEGMENT, ONE_SEGMENT), (ONE_CLASS, ONE_CLASS))
         }
-        top = min(FACTOR * max(times), _halfway(max(times)))
+        top = min(MORE * max(times), _most(max(times)))
         findings = [
-            Finding(RATE, None, pseudo.rate(), min(rates) / FACTOR, FACTOR * max(rates), (min(rates), max(rates))),
+            Finding(RATE, None, pseudo.rate(), min(rates) / FEWER, MORE * max(rates), (min(rates), max(rates))),
             Finding(
-                COVERAGE, None, pseudo.with_segment / pseudo.views, labeled[COVERAGE] / 2, 1.0,
+                COVERAGE, None, pseudo.with_segment / pseudo.views, KEPT * labeled[COVERAGE], 1.0,
                 (labeled[COVERAGE], labeled[COVERAGE]),
             ),
             Finding(
-                TIME, None, pseudo.covered / pseudo.seconds, min(times) / FACTOR, top, (min(times), max(times))
+                TIME, None, pseudo.covered / pseudo.seconds, min(times) / FEWER, top, (min(times), max(times))
             ),
         ]  # fmt: skip
         for name in (ONE_SEGMENT, ONE_CLASS):
             share = labeled[name]
-            high = min(max(FILLED, FACTOR * share), _halfway(share))
+            high = min(max(FILLED, MORE * share), _most(share))
             findings.append(Finding(name, None, getattr(pseudo, name) / pseudo.views, 0.0, high, (share, share)))
         for name in (CLASS_SHARE, CLASS_TIME):
             if pseudo.segments >= FEW_SEGMENTS:
@@ -207,7 +209,7 @@ class LabeledRange:
         """A finding for every class of the pseudo segments."""
         labeled = self.all.shares(name)
         return [
-            Finding(name, c, share, 0.0, _halfway(labeled.get(c, 0.0)), (labeled.get(c, 0.0), labeled.get(c, 0.0)))
+            Finding(name, c, share, 0.0, _most(labeled.get(c, 0.0)), (labeled.get(c, 0.0), labeled.get(c, 0.0)))
             for c, share in sorted(pseudo.shares(name).items())
         ]
 
@@ -216,7 +218,7 @@ class LabeledRange:
         findings = []
         for c in sorted(c for c, count in self.events.items() if count >= FEW_EVENTS):
             rates = [recording.rate(c) for recording in self.recordings]
-            low, high = min(rates) / FACTOR, FACTOR * max(rates)
+            low, high = min(rates) / FEWER, MORE * max(rates)
             low = low if low * pseudo.minutes >= FEW_AT_BOUND else 0.0
             high = high if high * pseudo.minutes >= FEW_AT_BOUND else float("inf")
             findings.append(Finding(CLASS_RATE, c, pseudo.rate(c), low, high, (min(rates), max(rates))))
@@ -228,5 +230,6 @@ def window_starts(length: int, window: int) -> list[int]:
     return [0] if length <= window else [*range(0, length - window, max(window // 2, 1)), length - window]
 
 
-def _halfway(share: float) -> float:
-    return (1 + share) / 2
+def _most(share: float) -> float:
+    """How large a labeled share may become so that the part `KEPT` of the rest is left."""
+    return 1 - KEPT * (1 - share)

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 LAST = "last.pth.tar"
 GROUND_TRUTH = "ground_truth.json"  # annotations of the evaluated videos
 LOCK = "run.lock"
+WATCH = "watch.json"  # comparison of pseudo labels with the labeled videos, of a semi-supervised run
 SAMPLES = "samples"  # folder of the snapshots of a semi-supervised run
 
 
@@ -110,7 +111,7 @@ def clear_folder(folder: Path) -> None:
         "*_per_class.csv",
         "*_thresholds.json",
         "metrics.jsonl",
-        "watch.json",
+        WATCH,
         "log.txt",
         "run.json",
         CLASSES,
