@@ -122,7 +122,7 @@ def rates(counts: Mapping[str, float]) -> dict[str, float]:
 
     `precision`, `located`, `duplicates` and `nested` are shares of the pseudo segments; `recall` and `missed` of the
     hidden events; `start_error` and `end_error` are means over the located segments in seconds; all others are shares
-    of the located segments. `segments` and `events` are the counts.
+    of the located segments. `segments` and `events` are the counts; without either there is no curve at all.
     """
     pairs = {
         "precision": ("correct", "segments"),
@@ -140,4 +140,6 @@ def rates(counts: Mapping[str, float]) -> dict[str, float]:
     if counts.get("located"):
         for name in ("start", "end"):
             values[f"hidden/{name}_error"] = counts[f"{name}_ms"] / counts["located"] / 1000
-    return values | {f"hidden/{name}": counts[name] for name in ("segments", "events") if name in counts}
+    if counts.get("segments") or counts.get("events"):
+        values |= {f"hidden/{name}": counts[name] for name in ("segments", "events")}
+    return values
