@@ -1,6 +1,7 @@
 """The watch over pseudo labels: figures against loops, ranges, a planted collapse, what does not fire, exact resume."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from actionformer_nt import run as semi_run
 from actionformer_nt.commands.main import main
 from actionformer_nt.config import WatchSection
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
+from actionformer_nt.protocol.splits import read_split
 from actionformer_nt.self_training.interface import self_training_of
 from actionformer_nt.self_training.pseudo_segments import PseudoSegments
 from actionformer_nt.self_training.setup import set_up
@@ -19,6 +21,7 @@ from actionformer_nt.self_training.trainer import SemiTrainer
 from actionformer_nt.self_training.watch import CollapseError, Watch
 from actionformer_nt.self_training.watch_ranges import (
     LabeledRange,
+    Totals,
     View,
     length_of_union,
     total_of,
@@ -27,8 +30,10 @@ from actionformer_nt.self_training.watch_ranges import (
 )
 from libs.core import distributed, load_config
 from libs.datasets import make_dataset
+from libs.datasets.annotations import read_annotations
 from libs.training.checkpoint import load_checkpoint
 
+CONFIGS = Path(__file__).parents[3] / "configs" / "semi"
 ARCHITECTURES = ("LocPointTransformer", "SPOT")
 spans = st.tuples(st.integers(-5, 30), st.integers(0, 12)).map(lambda s: (s[0], s[0] + s[1]))
 segment_lists = st.lists(st.tuples(spans, st.integers(0, 2)), max_size=8)
@@ -298,3 +303,42 @@ def test_two_processes_find_what_one_does(monkeypatch, tmp_path):
         assert all(values == found[0][0] for part in found for values in part)
     messages = {str(w.error) for w in [one, *two, *again]}
     assert len(messages) == 1 and "None" not in messages and one.warnings == two[1].warnings == again[2].warnings
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "annotations"),
+    [
+        ("hapt_025", "hapt", "hapt.json"),
+        ("spot_hapt_05", "hapt", "hapt.json"),
+        ("salads50_10", "salads50", "salads50_eval_split1.json"),
+    ],
+)
+def test_on_real_data_true_events_do_not_fire_and_a_collapse_does(real_data, name, data, annotations):
+    """100 random views of unlabeled videos, for every draw of labels; one of them has a single labeled recording."""
+    config, folder = load_config(CONFIGS / f"{name}.yaml"), real_data / data
+    json_file = folder / "annotations" / annotations
+    split_options, known = config["semi_cfg"]["split"], read_annotations(json_file)
+    dataset = config["dataset"] | {"json_file": str(json_file), "feat_folder": str(folder / "features")}
+    rng = np.random.default_rng(0)
+    for fold in range(5):
+        split = read_split(CONFIGS.parents[1] / split_options["file"], split_options["ratio"], fold)
+        labeled, unlabeled = (
+            make_dataset(
+                config["dataset_name"], True, config["train_split"], **dataset, annotations=known,
+                video_ids=frozenset(ids),
+            )
+            for ids in (split.labeled, split.unlabeled)
+        )  # fmt: skip
+        found = LabeledRange.of(labeled)
+        true, collapsed = Totals(), Totals()
+        for i in rng.integers(len(unlabeled), size=100).tolist():
+            grid, (segments, labels) = unlabeled.grid(i), unlabeled.events(i)
+            steps = min(grid.length, unlabeled.max_seq_len)
+            start = int(rng.integers(grid.length - steps + 1))
+            seconds = grid.stride / (unlabeled.videos[i].fps or unlabeled.default_fps)
+            shape = {"start": start, "steps": steps, "step_seconds": seconds}
+            true.add(view_of_segments(segments.tolist(), labels.tolist(), **shape))
+            collapsed.add(view_of_segments([(-1, grid.length)], [max(found.events, key=found.events.get)], **shape))
+        assert not [finding for finding in found.judge(true) if finding.outside]
+        outside = {finding.name for finding in found.judge(collapsed) if finding.outside}
+        assert {"class_share", "class_time", "one_segment", "one_class", "time_share"} <= outside
