@@ -55,6 +55,7 @@ def train(
 
     Raises:
         ValueError, FileNotFoundError: an error in the configuration or the data; names file, key or video.
+        CollapseError: pseudo labels left the labeled range, and `semi_cfg.on_collapse` is `stop`.
     """
     config = _resolved(config)
     if "semi_cfg" in config:

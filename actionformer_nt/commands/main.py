@@ -16,8 +16,8 @@ from . import COMMANDS
 USER_ERRORS = (ValueError, OSError)  # mistakes of the user: printed as one line, exit status 2
 MISTAKE, STOPPED, INTERRUPTED = 2, 3, 130
 EXIT_CODES = (
-    "exit status: 0 done; 2 a mistake in what was given; 3 training stopped, the loss was not finite, or runs of a "
-    "study failed; 4 check-data found errors; 130 interrupted; 143 "
+    "exit status: 0 done; 2 a mistake in what was given; 3 training stopped, the loss was not finite or pseudo labels "
+    "left the labeled range, or runs of a study failed; 4 check-data found errors; 130 interrupted; 143 "
     "terminated; 1 anything else"
 )
 
@@ -108,10 +108,11 @@ def call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
         print(f"error: {_message(error)}", file=sys.stderr)
         return MISTAKE
     except RuntimeError as error:
+        from actionformer_nt.self_training.watch import CollapseError
         from actionformer_nt.study.runner import RunsFailedError
         from libs.training.update import NonFiniteLossError
 
-        if not isinstance(error, NonFiniteLossError | RunsFailedError):
+        if not isinstance(error, NonFiniteLossError | CollapseError | RunsFailedError):
             raise
         print(f"error: {error}", file=sys.stderr)
         return STOPPED

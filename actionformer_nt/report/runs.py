@@ -14,7 +14,7 @@ import yaml
 from libs.core.files import load_json
 from libs.core.types import Config
 from libs.datasets.annotations import Annotations, read_annotations
-from libs.training.run_folder import GROUND_TRUTH, SAMPLES
+from libs.training.run_folder import GROUND_TRUTH, SAMPLES, WATCH
 from libs.training.run_identity import read_classes
 
 from .evaluations import Metrics, describe_evaluation, read_detections, read_metrics
@@ -84,6 +84,7 @@ def _run(folder: Path, name: str, videos: int) -> dict[str, object]:
         "about": about(config, folder),
         "evaluations": evaluations,
         "curves": read_curves(folder / "metrics.jsonl"),
+        "watch": read_watch(folder),
         "timelines": [t.content(videos) for t in shown],
         **samples,
     }
@@ -139,6 +140,9 @@ def about(config: Config, folder: Path) -> list[list[str]]:
             ["labeled share", f"{_ratio(split.get('ratio'))}, fold {split['fold']} of {Path(split['file']).name}"],
             ["iterations", f"{semi['burn_in']} burn-in, {semi['iterations']} self-training"],
         ]
+    if watch := read_watch(folder):
+        count = len(watch["warnings"])
+        rows.append(["watch", f"{count} warning{'s' * (count > 1)}, see Pseudo labels" if count else "no warning"])
     rows.append(["seed", str(config["init_rand_seed"])])
     if starts:
         last = starts[-1]
@@ -177,6 +181,19 @@ def read_curves(path: Path) -> TrainingCurves | None:
 
 def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
+
+
+class WatchContent(TypedDict):
+    """The key of the watch's file that the report needs; the page shows further keys."""
+
+    warnings: list[dict[str, object]]
+
+
+def read_watch(folder: Path) -> WatchContent | None:
+    """The comparison of pseudo labels with the labeled videos in a run folder; None for other runs."""
+    path = folder / WATCH
+    content: WatchContent | None = load_json(path) if path.is_file() else None
+    return content
 
 
 class Moment(TypedDict):

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from actionformer_nt.methods.label_space import partition
-from actionformer_nt.protocol.hidden_labels import MATCH_IOU, HiddenLabels
+from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from libs.core import distributed
-from libs.datasets.video import VideoItem
-from libs.modeling.losses import iou_matrix
 from libs.training.run_log import RunLog, format_time_left
 
 from .interface import SelfTraining
 from .pseudo_segments import PseudoSegments
+from .quality import measure, rates
 from .teacher import UnlabeledBatch
+from .watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +31,11 @@ class Records:
 
     Args:
         total: number of iterations of the run.
+        watch: gives the curves `watch/*`; None: no such curves.
     """
 
-    def __init__(self, *, total: int) -> None:
-        self.total = total
+    def __init__(self, *, total: int, watch: Watch | None = None) -> None:
+        self.total, self.watch = total, watch
         self.sums: dict[str, float] = defaultdict(float)  # over the iterations since the last record, in this process
 
     def restore(self, sums: list[dict[str, float]]) -> None:
@@ -57,6 +58,8 @@ class Records:
         sums = add_up(distributed.gather(dict(self.sums)))
         self.sums.clear()
         values = curves(sums) | dict(state)
+        if self.watch is not None:
+            values |= self.watch.look(iteration, self.log.metrics_path.parent)
         for name, value in values.items():
             self.log.writer.add_scalar("train/learning_rate" if name == "lr" else name, value, iteration)
         self.log.record({"iteration": iteration, **values})
@@ -81,12 +84,15 @@ class PseudoLabelCurves:
     Args:
         lam: lambda of the partition.
         hidden: hidden labels for the curves `hidden/*`; None: no such curves.
+        watch: is told the pseudo segments of every iteration, if given.
     """
 
     PATIENCE = 200  # iterations without a pseudo label before a warning
 
-    def __init__(self, self_training: SelfTraining, *, lam: float, hidden: HiddenLabels | None) -> None:
-        self.self_training, self.lam, self.hidden = self_training, lam, hidden
+    def __init__(
+        self, self_training: SelfTraining, *, lam: float, hidden: HiddenLabels | None, watch: Watch | None = None
+    ) -> None:
+        self.self_training, self.lam, self.hidden, self.watch = self_training, lam, hidden, watch
         self.without = 0  # consecutive iterations without a pseudo segment
 
     def describe(self, lesson: UnlabeledBatch, projected: int, iteration: int) -> dict[str, float]:
@@ -102,6 +108,8 @@ class PseudoLabelCurves:
                 "iteration %d: the teacher has found no segment for %d iterations; lower the threshold of its scores",
                 iteration, self.without,
             )  # fmt: skip
+        if self.watch is not None:
+            self.watch.add(iteration, lesson.weak, segments)
         probs = [self.self_training.used_probs(pseudo) for pseudo in lesson.pseudo]
         values = count_pseudo_labels(segments, probs, projected, self.lam)
         if self.hidden is not None:
@@ -163,59 +171,3 @@ def curves(sums: dict[str, float]) -> dict[str, float]:
         elif not name.startswith("hidden_count/") and name not in NOT_CURVES:
             values[name] = total / sums["count"]
     return values | rates({name.split("/")[1]: v for name, v in sums.items() if name.startswith("hidden_count/")})
-
-
-def measure(
-    hidden: HiddenLabels, videos: list[VideoItem], pseudo: list[PseudoSegments], lam: float
-) -> dict[str, float]:
-    """Counts for the quality of pseudo labels and for the paper's two observations (section III-B).
-
-    Args:
-        videos: weak views; pseudo: pseudo segments per video.
-        lam: lambda of the partition.
-
-    Returns:
-        `segments`: pseudo segments; `located`: pseudo segments that match a hidden event; `correct`, `wrong`: located
-        segments whose target class is, or is not, the class of the event; `in_positive`: wrong segments whose true
-        class is among the positive classes; `in_negative`: located segments whose true class is among the negative
-        classes; `events`: hidden events; `found`: hidden events that a pseudo segment of their class matches.
-    """
-    counts = dict.fromkeys(
-        ("segments", "located", "correct", "events", "found", "wrong", "in_positive", "in_negative"), 0.0
-    )
-    for video, proposals in zip(videos, pseudo, strict=True):
-        if video["video_id"] not in hidden.events:
-            continue
-        segments, labels = hidden.of(video)
-        truth = hidden.true_class(video, proposals.segments)
-        on_event = truth >= 0
-        counts["segments"] += len(truth)
-        counts["located"] += int(on_event.sum())
-        counts["events"] += len(labels)
-        if not on_event.any():
-            continue
-        parts = partition(proposals.probs.cpu()[on_event], lam)
-        index = truth[on_event][:, None]
-        correct = parts.target.gather(1, index)[:, 0]
-        counts["correct"] += int(correct.sum())
-        counts["wrong"] += int((~correct).sum())
-        counts["in_positive"] += int((parts.positive.gather(1, index)[:, 0] & ~correct).sum())
-        counts["in_negative"] += int(parts.negative.gather(1, index).sum())
-        predicted = proposals.probs.cpu().argmax(-1)
-        same = predicted[:, None] == labels[None, :]
-        hit = (iou_matrix(proposals.segments.cpu(), segments) >= MATCH_IOU) & same
-        counts["found"] += int(hit.any(dim=0).sum())
-    return counts
-
-
-def rates(counts: dict[str, float]) -> dict[str, float]:
-    """Curves `hidden/*` from the summed counts of `measure`; a rate with denominator 0 is left out."""
-    pairs = {
-        "precision": ("correct", "segments"),
-        "located": ("located", "segments"),
-        "recall": ("found", "events"),
-        "target_accuracy": ("correct", "located"),
-        "truth_among_positives_when_wrong": ("in_positive", "wrong"),
-        "truth_among_negatives": ("in_negative", "located"),
-    }
-    return {f"hidden/{name}": counts[a] / counts[b] for name, (a, b) in pairs.items() if counts.get(b)}

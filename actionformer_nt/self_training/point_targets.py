@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from actionformer_nt.config import PseudoSection
 from actionformer_nt.methods import ClassTargets
 from actionformer_nt.methods.label_space import partition
+from actionformer_nt.pseudo_sections import PseudoSection
 from libs.modeling.assignment import Targets, match_points
 from libs.modeling.class_form import ClassForm
 from libs.modeling.losses import with_background

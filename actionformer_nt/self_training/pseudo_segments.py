@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from actionformer_nt.config import PseudoSection
+from actionformer_nt.pseudo_sections import PseudoSection
 from libs.modeling.class_form import ClassForm
 from libs.modeling.decode import offsets_to_segments
 from libs.modeling.losses import iou_matrix

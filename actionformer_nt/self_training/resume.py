@@ -16,6 +16,7 @@ from .curves import Records
 from .setup import SemiRun
 from .stage_start import restart_schedule
 from .teacher import TeacherState
+from .watch import WatchState
 
 
 class SemiCheckpoint(Checkpoint, TeacherState):
@@ -25,6 +26,7 @@ class SemiCheckpoint(Checkpoint, TeacherState):
     rng_state: Tensor  # torch's generator in the main process
     rng_states: list[Tensor]  # torch's generator in every process
     record_sums: list[dict[str, float]]  # per process: sums over the iterations since the last record
+    watch: WatchState | None
     split_hash: str
 
 
@@ -41,6 +43,7 @@ def checkpoint_of(run: SemiRun, iteration: int, records: Records) -> SemiCheckpo
         "rng_state": torch.get_rng_state(),
         "rng_states": distributed.gather(torch.get_rng_state()),
         "record_sums": distributed.gather(dict(records.sums)),
+        "watch": None if records.watch is None else records.watch.state(),
         "split_hash": run.split.hash,
     }
 
@@ -62,6 +65,8 @@ def restore(path: Path, run: SemiRun, records: Records) -> int:
     restart_schedule(run, run.stages.at(max(state["iteration"] - 1, 0)))
     resume.restore(path, run.updater, run.ema, iters_per_epoch=1)
     records.restore(state.get("record_sums", []))
+    if records.watch is not None and (watch_state := state.get("watch")):
+        records.watch.load_state(watch_state)
     if run.teacher is not None:
         run.teacher.load_state(state)
     if len(state.get("rng_states", [0])) == distributed.world_size() > 1:

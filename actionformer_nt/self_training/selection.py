@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from actionformer_nt.config import PseudoSection
 from actionformer_nt.methods.base import State
+from actionformer_nt.pseudo_sections import PseudoSection
 from libs.core import distributed
 from libs.datasets.dataset import TALDataset
 from libs.datasets.video import VideoItem

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from actionformer_nt.config import StageOptSection, StageSection, semi_section
+from actionformer_nt.config import semi_section
+from actionformer_nt.stage_sections import StageOptSection, StageSection
 from libs.core.interrupts import StopRequest
 from libs.core.seeding import seed_model
 from libs.core.types import Config

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from typing_extensions import NotRequired
 
-from actionformer_nt.config import SemiSection, ViewSection
+from actionformer_nt.config import SemiSection
 from actionformer_nt.methods import Evidence, Lesson, Method, Options
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
+from actionformer_nt.pseudo_sections import ViewSection
 from libs.core import distributed
 from libs.core.seeding import derive_seed
 from libs.datasets.video import VideoItem

@@ -27,6 +27,7 @@ from .setup import SemiRun
 from .stage_start import begin
 from .stages import IterationVideos, Stage
 from .views import labeled_view
+from .watch import make_watch
 
 logger = logging.getLogger(__name__)
 
@@ -44,16 +45,18 @@ class SemiTrainer:
         self.run, self.observer = run, observer
         self.iteration = 0
         self.stage: Stage | None = None  # None before the first iteration
-        self.records = Records(total=run.stages.total)
+        watch = make_watch(run.semi, run.stages.labeled, run.annotations.label_ids) if run.teacher is not None else None
+        self.records = Records(total=run.stages.total, watch=watch)
         self.curves: PseudoLabelCurves | None = None
         if run.teacher is not None:
-            self.curves = PseudoLabelCurves(run.teacher.self_training, lam=run.semi.lam, hidden=run.shown)
+            self.curves = PseudoLabelCurves(run.teacher.self_training, lam=run.semi.lam, hidden=run.shown, watch=watch)
 
     def train(self, folder: Path, *, stop: StopRequest, progress: bool = True) -> None:
         """Trains from the present iteration to the end of the run.
 
         Raises:
             KeyboardInterrupt: a stop was requested; a checkpoint has been written.
+            CollapseError: the watch stops the run (`semi_cfg.on_collapse`); a checkpoint has been written.
         """
         run, start = self.run, self.iteration
         with RunLog(folder, key="iteration", start=start, purge_step=start) as log:
@@ -129,10 +132,13 @@ class SemiTrainer:
             state = {f"unlabeled/{name}": value for name, value in state.items() if isinstance(value, float)}
             self.records.write(self.iteration, {"lr": run.updater.scheduler.get_last_lr()[0]} | state)
         self.observer(self.snapshot())
-        if done or self.iteration % semi.ckpt_every == 0:
+        error = None if self.records.watch is None else self.records.watch.error
+        if done or self.iteration % semi.ckpt_every == 0 or error:
             save_checkpoint(checkpoint_of(self.run, self.iteration, self.records), False, str(folder), LAST)
         if self.iteration == run.stages.burn_in < run.stages.total:
             save_checkpoint(checkpoint_of(self.run, self.iteration, self.records), False, str(folder), BURN_IN)
+        if error:
+            raise error
 
     def _stop(self, stop: StopRequest, folder: Path) -> NoReturn:
         save_checkpoint(checkpoint_of(self.run, self.iteration, self.records), False, str(folder), LAST)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actionformer_nt.config import ViewSection
+from actionformer_nt.pseudo_sections import ViewSection
 from libs.core.seeding import derive_seed
 from libs.datasets.video import VideoItem
 

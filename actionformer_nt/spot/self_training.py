@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actionformer_nt.config import PseudoSection, semi_section
+from actionformer_nt.config import semi_section
 from actionformer_nt.methods import Evidence, Lesson
 from actionformer_nt.methods.base import State
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
+from actionformer_nt.pseudo_sections import PseudoSection
 from actionformer_nt.self_training.criterion import normalizer_of
 from actionformer_nt.self_training.interface import SelfTraining, View, inputs_of
 from actionformer_nt.self_training.pseudo_segments import PseudoSegments

@@ -2,8 +2,8 @@
 
 * `config.yaml` (resolved), `classes.json` (class name -> id), `run.json` (per start: seed, commit, command, versions,
   data), `log.txt`, `metrics.jsonl` (a record per epoch or per `semi_cfg.log_every` iterations), `logs/` (TensorBoard);
-* `epoch_NNN.pth.tar` and `last.pth.tar`; a semi-supervised run also writes `burn_in.pth.tar`, `samples/` and
-  `pseudo_labels/`;
+* `epoch_NNN.pth.tar` and `last.pth.tar`; a semi-supervised run also writes `burn_in.pth.tar`, `samples/`,
+  `pseudo_labels/` and `watch.json`;
 * an evaluation adds detections, metrics, a table and `ground_truth.json`, `predict --threshold auto` thresholds.
 
 The training process locks `run.lock`; the operating system releases the lock when the process ends.
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 LAST = "last.pth.tar"
 GROUND_TRUTH = "ground_truth.json"  # annotations of the evaluated videos
 LOCK = "run.lock"
+WATCH = "watch.json"  # comparison of pseudo labels with the labeled videos, of a semi-supervised run
 SAMPLES = "samples"  # folder of the snapshots of a semi-supervised run
 PSEUDO_LABELS = "pseudo_labels"  # folder of the stored pseudo labels of a semi-supervised run
 
@@ -111,6 +112,7 @@ def clear_folder(folder: Path) -> None:
         "*_per_class.csv",
         "*_thresholds.json",
         "metrics.jsonl",
+        WATCH,
         "log.txt",
         "run.json",
         CLASSES,

@@ -101,7 +101,7 @@ ROUNDS = [
 @pytest.mark.parametrize(
     "semi",
     [
-        {"method": "nt", "pseudo": {"threshold": 0.012, "select": "per_class"}},
+        {"method": "nt", "pseudo": {"threshold": 0.012, "select": "per_class"}, "watch": {"videos": 6}},
         {"method": "complementary", "pseudo": {"threshold": 0.012, "source": "refresh", "refresh_every": 2}},
         {"method": "nt", "pseudo": {"threshold": 0.012, "select": "per_class"}, "stages": ROUNDS},
         {
@@ -130,7 +130,11 @@ def test_two_processes_train_semi_supervised_as_one_does(make_semi, tmp_path, se
     tool("train", config, "--output", "one", bits=64)
     tool("train", config, "--output", "two", processes=2, bits=64)
     assert_same_run(one, two)
-    assert records(two)[-1]["pseudo/segments"] > 0
+    assert records(two)[-1]["pseudo/segments"] > 0 and records(two)[-1]["watch/coverage"] > 0
+    assert (
+        load_checkpoint(one / "last.pth.tar")["watch"]["warnings"]
+        == (load_checkpoint(two / "last.pth.tar")["watch"]["warnings"])
+    )
     # steps a billionth longer turn no decision: none is so near its threshold that rounding could
     tool("train", config, "--output", "nudged", "--set", "opt.learning_rate=0.001000000001", bits=64)
     assert_same_records(records(one), records(nudged), rel=1e-6)

@@ -4,12 +4,15 @@ Skipped where there is none, unless ACTIONFORMER_NT_BROWSER=required. With ACTIO
 the documentation are made anew (docs/images, some minutes).
 """
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from actionformer_nt.report import write_report
+from libs.training.run_folder import WATCH
 
 if os.environ.get("ACTIONFORMER_NT_BROWSER") != "required":
     pytest.importorskip("selenium", reason="selenium is not installed")
@@ -170,9 +173,36 @@ def test_semi_supervised_runs(browser, show, trained_runs, tmp_path):
     assert numbers(browser)[1] > end
 
 
+@pytest.fixture(scope="session")
+def warned(trained_runs, tmp_path_factory):
+    """A run whose watch has warned of pseudo segments that fill whole videos."""
+    folder = shutil.copytree(trained_runs[0], tmp_path_factory.mktemp("warned") / "run")
+    content = json.loads((folder / WATCH).read_text())
+    message = "share of videos that a single class fills: 1, where the labeled videos have 0. What to do: look at them"
+    content["warnings"] = [{"iteration": 8, "quantity": "one_class", "message": message}]
+    content |= {"videos": 100, "of": 100}
+    for quantity in content["quantities"]:
+        if quantity["name"] == "one_class":
+            quantity |= {"found": 1.0, "outside": True}
+    (folder / WATCH).write_text(json.dumps(content))
+    return folder
+
+
+def test_warnings_of_the_watch(browser, show, trained_runs, warned, tmp_path):
+    show(write_report([warned, trained_runs[1]], tmp_path / "report.html"))
+    first, second = browser.find_elements(By.CSS_SELECTOR, "#pseudo .watch")
+    assert "Warning at iteration 8: share of videos that a single class fills: 1" in first.text
+    assert "No warning." not in first.text and "No warning." in second.text
+    rows = [row.text for row in first.find_elements(By.CSS_SELECTOR, "tbody tr") if "outside" in row.text]
+    assert "share of videos that a single class fills 1 0 0 – 0.1 outside" in rows
+    assert "1 warning, see Pseudo labels" in by_id(browser, "about").text
+    first.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
+    assert len(first.find_elements(By.CSS_SELECTOR, "details tbody tr")) > 0
+
+
 @pytest.mark.parametrize("size", SIZES)
-def test_nothing_is_wider_than_the_screen(browser, show, large, trained_runs, tmp_path, size):
-    pages = [large[0], write_report(trained_runs, tmp_path / "report.html")]
+def test_nothing_is_wider_than_the_screen(browser, show, large, trained_runs, warned, tmp_path, size):
+    pages = [large[0], write_report([*trained_runs, warned], tmp_path / "report.html")]
     for page in pages:
         show(page, size)
         wide = browser.execute_script(

@@ -173,3 +173,19 @@ def test_the_command_writes_one_page(write_run, tmp_path, capsys):
     for foreign in ("http:", "https:", "src=", "@import", "url("):
         assert foreign not in page.replace("http://www.w3.org/2000/svg", "")
     assert main(["report", str(tmp_path)]) == 2
+
+
+def test_the_watch_is_on_the_page(trained_runs, write_run, tmp_path):
+    for folder, run in zip(trained_runs, gather(trained_runs)["runs"], strict=True):
+        assert run["watch"] == json.loads((folder / "watch.json").read_text())
+        assert run["watch"]["warnings"] == [] and ["watch", "no warning"] in run["about"]
+        assert {"watch/coverage", "watch/events_per_minute"} <= run["curves"]["series"].keys()
+    warned = shutil.copytree(trained_runs[0], tmp_path / "warned")
+    content = json.loads((warned / "watch.json").read_text())
+    content["warnings"] = [{"iteration": 8, "quantity": "one_class", "message": "one class fills"}]
+    (warned / "watch.json").write_text(json.dumps(content))
+    (run,) = gather([warned])["runs"]
+    assert ["watch", "1 warning, see Pseudo labels"] in run["about"] and run["watch"]["warnings"][0]["iteration"] == 8
+    write_run(tmp_path / "supervised")
+    (run,) = gather([tmp_path / "supervised"])["runs"]
+    assert run["watch"] is None and not any(name == "watch" for name, _ in run["about"])

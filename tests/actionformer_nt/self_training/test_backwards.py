@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from actionformer_nt.config import ViewSection
 from actionformer_nt.methods import Lesson, Method
+from actionformer_nt.pseudo_sections import ViewSection
 from actionformer_nt.self_training.setup import played_backwards, set_up
 from actionformer_nt.self_training.views import labeled_view, make_view
 from libs.core import load_config

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from actionformer_nt.config import ViewSection
+from actionformer_nt.pseudo_sections import ViewSection
 from actionformer_nt.self_training.batches import IterationBatches, iteration_loader
 from actionformer_nt.self_training.views import view_of
 from libs.core import distributed, load_config

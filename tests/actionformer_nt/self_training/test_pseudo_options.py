@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from actionformer_nt.config import PseudoSection
 from actionformer_nt.methods import ClassTargets, Lesson
+from actionformer_nt.pseudo_sections import PseudoSection
 from actionformer_nt.self_training.point_targets import VideoTargets, assign_pseudo_labels
 from actionformer_nt.self_training.pseudo_segments import candidates, propose
 from libs.core import load_config

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from actionformer_nt.config import PseudoSection
 from actionformer_nt.methods import ClassTargets
 from actionformer_nt.methods.label_space import partition
+from actionformer_nt.pseudo_sections import PseudoSection
 from actionformer_nt.self_training.point_targets import (
     VideoTargets,
     assign_pseudo_labels,

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actionformer_nt.config import PseudoSection
+from actionformer_nt.pseudo_sections import PseudoSection
 from actionformer_nt.self_training.pseudo_segments import PseudoSegments, disjoint, overlap_matrix
 from actionformer_nt.self_training.selection import (
     WINDOW,

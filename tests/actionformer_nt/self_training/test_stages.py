@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actionformer_nt import run as semi_run
-from actionformer_nt.config import SemiSection, StageSection
+from actionformer_nt.config import SemiSection
 from actionformer_nt.self_training.setup import set_up
 from actionformer_nt.self_training.stage_start import begin
 from actionformer_nt.self_training.stages import place
@@ -19,6 +19,7 @@ from actionformer_nt.self_training.trainer import SemiTrainer
 from actionformer_nt.spot.pseudo_masks import SpotPseudo
 from actionformer_nt.spot.whole_videos import compose, cut
 from actionformer_nt.spot.windows import windows
+from actionformer_nt.stage_sections import StageSection
 from libs.core import load_config
 from libs.training.checkpoint import load_checkpoint
 

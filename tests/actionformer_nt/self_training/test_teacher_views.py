@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from actionformer_nt.config import PseudoSection, ViewSection
+from actionformer_nt.pseudo_sections import PseudoSection, ViewSection
 from actionformer_nt.self_training.pseudo_segments import candidates, mapped_back, propose
 from actionformer_nt.self_training.setup import set_up
 from actionformer_nt.self_training.views import Geometry, make_view

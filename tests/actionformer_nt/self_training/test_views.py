@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from actionformer_nt.config import ViewSection
+from actionformer_nt.pseudo_sections import ViewSection
 from actionformer_nt.self_training.views import make_view
 
 OFF = ViewSection()

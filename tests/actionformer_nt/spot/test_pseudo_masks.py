@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from actionformer_nt.config import ViewSection
 from actionformer_nt.methods import LABELED_ONLY, METHODS, Options, get_method, needs_truth
+from actionformer_nt.pseudo_sections import ViewSection
 from actionformer_nt.self_training.views import make_view, view_of
 from actionformer_nt.spot.network import SpotOutput
 from actionformer_nt.spot.pseudo_masks import (
