@@ -19,6 +19,7 @@ from libs.core.seeding import derive_seed
 from libs.datasets.annotations import Annotations, Video, read_annotations
 
 SEED = 0
+DRAWS = 20  # of AN4 and 50 Salads: ten for the trial, and ten more for its rule of going on
 ROOT = Path(__file__).parents[1]
 
 
@@ -65,7 +66,7 @@ def an4(data: Path) -> tuple[SplitFile, SplitFile]:
     annotations: Annotations = read_annotations(data / "an4/annotations/an4.json")
     training = [video.id for video in annotations.of_subsets(["training"])]
     test = [video.id for video in annotations.of_subsets(["validation", "test"])]
-    trial = splits_with_tests(annotations, [*training, *test], [test] * 10, ratios=[0.1], seed=SEED)
+    trial = splits_with_tests(annotations, [*training, *test], [test] * DRAWS, ratios=[0.1], seed=SEED)
     groups = {video.id: person(video) for video in annotations.videos}
     speakers = sorted({groups[video] for video in training})
     random.Random(derive_seed(SEED, 0, "people")).shuffle(speakers)
@@ -78,7 +79,9 @@ def make(data: Path) -> dict[str, SplitFile]:
     """Name of each split file -> its content."""
     hapt = taking_turns(data, name="hapt/annotations/hapt.json", parts=5, draws=25, ratios=[0.02, 0.04])
     salads, salads_mid = (
-        taking_turns(data, name=f"salads50/annotations/salads50_{level}_split1.json", parts=5, draws=10, ratios=[0.1])
+        taking_turns(
+            data, name=f"salads50/annotations/salads50_{level}_split1.json", parts=5, draws=DRAWS, ratios=[0.1]
+        )
         for level in ("eval", "mid")
     )
     speech = an4(data)

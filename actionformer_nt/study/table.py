@@ -79,7 +79,8 @@ def _rows(study: Study) -> list[Row]:
     for number, row in enumerate(rows):
         p = row.get("difference", {}).get("p")
         if isinstance(p, float) and row["method"] != ORACLE:  # what the oracle does is no hypothesis of the study
-            families[row["ratio"], str(row["value"])][number] = p
+            of_baseline = row["method"] == study.file.baseline  # then the hypotheses are values of the parameter
+            families[row["ratio"], "" if of_baseline else str(row["value"])][number] = p
     for family in families.values():
         for number, adjusted in holm(family).items():
             rows[number]["difference"]["holm_p"] = adjusted
@@ -100,7 +101,10 @@ def _single_rows(study: Study) -> Iterator[Row]:
         baseline = collected.get((study.file.baseline, value, ratio)) or collected.get(
             (study.file.baseline, None, ratio)
         )
-        if baseline and method != study.file.baseline:
+        if method == study.file.baseline:
+            reference = study.file.parameter.reference if study.file.parameter else None
+            baseline = None if reference in (None, value) else collected.get((method, reference, ratio))
+        if baseline:
             row["difference"] = asdict(_difference(scores, baseline, study.file.min_pairs))
             groups = {fold: group for (share, fold), group in tested.items() if share == ratio}
             if len(set(groups.values())) > 1 and {fold for fold, _ in scores} <= groups.keys():
@@ -126,14 +130,14 @@ def write_table(study: Study) -> str:
         cells.append([f"{row['ratio']:g}", row["method"], *value, row["runs"], f"{row['mean']:.2f}{std}", *difference])
     lines = [
         f"Average mAP (%) of the {study.file.report}, mean ± std over folds and seeds; difference to "
-        f"`{study.file.baseline}` over pairs of runs with the same fold and seed, with a {INTERVAL}. "
+        f"{_baseline_name(study)} over pairs of runs with the same fold and seed, with a {INTERVAL}. "
         f"{done} of {total} runs." + (f" With external scores: {external}." if external else ""),
         "",
         markdown_table([*columns, "pairs", "sd", "detectable", "p", "Holm"], cells),
         "",
         f"Interval: {INTERVAL} of the mean difference, from {max(study.file.min_pairs, 2)} pairs on. "
         f"Sd: standard deviation of the differences. Detectable: {DETECTABLE}. p: sign-flip test, {SIGN_FLIP}. "
-        f"Holm: p adjusted for the {'methods' if parameter is None else 'methods at one value'} of one ratio.",
+        f"Holm: p adjusted for all methods{'' if parameter is None else ' at one value, or all values,'} of one ratio.",
         *_group_table(rows, study.file.baseline),
     ]
     text = "\n".join(lines) + "\n"
@@ -143,6 +147,12 @@ def write_table(study: Study) -> str:
     content = {"study": study.path, "interval": INTERVAL, "detectable_effect": DETECTABLE, "rows": rows}
     stem.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return text
+
+
+def _baseline_name(study: Study) -> str:
+    parameter = study.file.parameter
+    of_value = f" (itself: to {parameter.name} = {parameter.reference})" if parameter and parameter.reference else ""
+    return f"`{study.file.baseline}`{of_value}"
 
 
 def _difference_cells(difference: dict[str, Any] | None) -> list[str]:

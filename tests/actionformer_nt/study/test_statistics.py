@@ -26,7 +26,8 @@ from actionformer_nt.study.statistics import (
 ROOT = Path(__file__).parents[3]
 COMMITTED = [
     path for path in sorted((ROOT / "configs/study").glob("*.yaml"))
-    if yaml.safe_load(path.read_text(encoding="utf-8"))["output"].startswith("./docs/results")
+    if (output := yaml.safe_load(path.read_text(encoding="utf-8"))["output"]).startswith("./docs/results")
+    and (ROOT / output / f"{path.stem}.json").is_file()  # a plan has no table before its first run
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from actionformer_nt.commands.main import main
 from actionformer_nt.study import plan as study
 from actionformer_nt.study import table as study_table
 from actionformer_nt.study.observations import observations
-from actionformer_nt.study.statistics import holm, sign_flip_p
+from actionformer_nt.study.statistics import holm, power, sign_flip_p
 
 ROOT = Path(__file__).parents[3]
 GAINS = {"nt": [2.0, 1.0, 3.0, 2.5, 1.5, 0.5], "soft": [1.0, -2.0, 0.5, 0.0, 1.0, -1.0], "oracle_class": [9.0] * 6}
@@ -108,3 +108,29 @@ def test_committed_plans_have_the_draws_of_their_split(path, monkeypatch):
     assert set(plan.file.folds) <= set(range(len(split["orders"])))
     assert len(split["label_ids"]) == plan.raw["dataset"]["num_classes"]
     assert Path(plan.raw["dataset"]["json_file"]).name == split["annotations"]
+
+
+def test_the_plan_states_the_power_that_the_function_gives():
+    page = (ROOT / "docs/results/trial.md").read_text(encoding="utf-8")
+    header, _, *rows = page.split("<!-- power -->")[1].split("<!-- end -->")[0].strip().splitlines()
+    deviations = [float(cell.split()[1]) for cell in header.strip("| ").split(" | ")[1:]]
+    assert len(deviations) == 7 and len(rows) == 3
+    for row in rows:
+        draws, *stated = row.strip("| ").split(" | ")
+        found = [power(1.0, std=std, pairs=int(draws)) for std in deviations]
+        assert [float(cell) for cell in stated] == pytest.approx(found, abs=0.0051)
+
+
+def test_a_parameter_s_values_are_compared_with_its_reference(given_scores):
+    names = {"name": "semi_cfg.lam", "values": [0.5, 0.75, 0.85], "reference": 0.85}
+    plan = given_scores(methods=["nt"], baseline="nt", parameter=names)
+    for run in plan.runs():
+        if run.method == "nt":
+            gain = {0.5: -1.0 - run.fold, 0.75: run.fold - 2.0, 0.85: 0.0}[run.value]
+            plan.result_file(run).write_text(json.dumps({"student": {"average_mAP": 0.5 + gain / 100}}))
+    study_table.write_table(plan)
+    rows = {row["value"]: row for row in json.loads((plan.output / "study.json").read_text())["rows"]}
+    assert "difference" not in rows[0.85] and rows[0.5]["difference"]["mean"] == pytest.approx(-3.5)
+    p = {value: sign_flip_p([a + b * fold for fold in range(6)]) for value, a, b in ((0.5, -1, -1), (0.75, -2, 1))}
+    for value, adjusted in holm(p).items():
+        assert rows[value]["difference"]["holm_p"] == pytest.approx(adjusted)
