@@ -79,8 +79,8 @@ def _missing(
         without = {key: runs - len(values.get(row, {}).get(key, [])) for key in KEYS}
         if all(count == runs for count in without.values()):
             lines.append(
-                f"`{name}` at ratio {ratio:g}: no curve `hidden/*` in the last record of {runs} runs; set "
-                "semi_cfg.log_hidden: true before a run to have them."
+                f"`{name}` at ratio {ratio:g}: no curve `hidden/*` in the last record of {runs} runs; they "
+                "need semi_cfg.log_hidden: true before the run, and pseudo labels on true events."
             )
         elif missing := [f"hidden/{key} ({count} of {runs} runs)" for key, count in without.items() if count]:
             lines.append(f"`{name}` at ratio {ratio:g}: not recorded: {', '.join(missing)}.")

@@ -84,7 +84,9 @@ def test_the_papers_observations(given_scores, capsys, tmp_path):
     (nt,) = (line for line in text.splitlines() if line.startswith("| 0.5 | nt |"))
     assert nt == "| 0.5 | nt | 6 | 51.7 ± 4.1 | 25.0 ± 0.0 | 12.5 ± 0.0 |"
     assert "| rank 2 | rank 6 and up |" in text and "labeled_only" not in text
-    assert "`soft` at ratio 0.5: no curve `hidden/*` in the last record of 6 runs; set semi_cfg.log_hidden" in text
+    assert (
+        "`soft` at ratio 0.5: no curve `hidden/*` in the last record of 6 runs; they need semi_cfg.log_hidden" in text
+    )
     assert "`nt` at ratio 0.5: not recorded: hidden/truth_among_positives_when_wrong (6 of 6 runs)" in text
     assert "hidden/rank_6_up (1 of 6 runs)" in text
     assert main(["-q", "study", str(tmp_path / "study.yaml"), "--table-only", "--observations"]) == 0
