@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from actionformer_nt.config import semi_section
-from actionformer_nt.protocol.splits import Split, read_hidden, read_split
+from actionformer_nt.protocol.splits import Split, read_tested, split_of, tested_note
 from actionformer_nt.self_training.schedules import opt_of
 from actionformer_nt.self_training.setup import SemiRun, set_up
 from actionformer_nt.self_training.trainer import BURN_IN, SemiTrainer
@@ -142,13 +141,14 @@ def evaluate(
     config = _resolved(config)
     if "semi_cfg" not in config:
         return {"model": evaluate_checkpoint(config, Path(folder), progress=progress)}
-    split_options = semi_section(config).split
-    split = read_split(split_options.file, split_options.ratio, split_options.fold)
+    split = split_of(config)
     _check_classes(split, Path(folder))
-    annotations = read_hidden(config["dataset"]["json_file"], split)
+    annotations = read_tested(config, split, folder)
     checkpoint = Path(folder) / LAST
     evaluations = {
-        name: evaluate_checkpoint(config, checkpoint, weights=weights, annotations=annotations, progress=progress)
+        name: evaluate_checkpoint(
+            config, checkpoint, weights=weights, annotations=annotations, noted=tested_note(split), progress=progress
+        )
         for name, weights in (("student", "raw"), ("teacher", "ema"))
     }
     if distributed.is_main():

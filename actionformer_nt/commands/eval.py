@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from .options import add_absent_labels, add_overrides
 
@@ -30,9 +31,16 @@ def run(args: argparse.Namespace) -> None:
     from libs.core import load_config
     from libs.evaluation.run import evaluate
 
+    config = load_config(args.config, overrides=args.set)
+    own: dict[str, Any] = {}
+    if "semi_cfg" in config:
+        from actionformer_nt.protocol.splits import read_tested, split_of, tested_note
+
+        if (split := split_of(config)).test is not None:
+            own = {"annotations": read_tested(config, split, args.ckpt), "noted": tested_note(split)}
     evaluation = evaluate(
-        load_config(args.config, overrides=args.set), args.ckpt, epoch=args.epoch, topk=args.topk, weights=args.weights,
-        save_only=args.saveonly, absent_labels=args.absent_labels, progress=not args.quiet,
+        config, args.ckpt, epoch=args.epoch, topk=args.topk, weights=args.weights,
+        save_only=args.saveonly, absent_labels=args.absent_labels, progress=not args.quiet, **own,
     )  # fmt: skip
     for kind, path in evaluation.files.items():
         print(f"{kind}: {path}")

@@ -181,13 +181,12 @@ def _videos_for_thresholds(
     are the videos whose labels training saw, and the videos of other subsets. (None, None): no restriction."""
     if "semi_cfg" not in config:
         return None, None
-    from actionformer_nt.protocol.splits import read_hidden, read_split
+    from actionformer_nt.protocol.splits import read_tested, split_of
     from libs.training.run_identity import check_classes, read_label_ids
 
-    semi = config["semi_cfg"]["split"]
-    labels = read_split(semi["file"], semi["ratio"], semi["fold"])
+    labels = split_of(config)
     if known := read_label_ids(folder):
         check_classes(labels.label_ids, known, what=f"split {labels.source}", source=f"the run {folder}")
-    annotations = read_hidden(config["dataset"]["json_file"], labels)
+    annotations = read_tested(config, labels, folder)
     videos = annotations.of_subsets(split or config["val_split"])
     return annotations, frozenset(video.id for video in videos) - frozenset(labels.unlabeled)

@@ -19,10 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_overrides(parser)
     parser.add_argument("--diagnostic", action="store_true", help="allow methods that use hidden labels")
+    parser.add_argument(
+        "--observations", action="store_true", help="also print where the true class is among the teacher's classes"
+    )
     parser.add_argument("--table-only", action="store_true", help="run nothing, make the table of what is there")
 
 
 def run(args: argparse.Namespace) -> None:
+    from actionformer_nt.study.observations import observations
     from actionformer_nt.study.plan import load_study
     from actionformer_nt.study.runner import run_missing
     from actionformer_nt.study.table import write_table
@@ -31,3 +35,5 @@ def run(args: argparse.Namespace) -> None:
     if not args.table_only:
         run_missing(study, processes=args.processes, diagnostic=args.diagnostic, progress=not args.quiet)
     print(write_table(study))
+    if args.observations:
+        print(observations(study))

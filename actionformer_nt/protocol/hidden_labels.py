@@ -11,11 +11,10 @@ from torch import Tensor
 
 from libs.core.types import Config
 from libs.datasets import make_dataset
-from libs.datasets.annotations import read_annotations
 from libs.datasets.video import VideoItem
 from libs.modeling.losses import iou_matrix
 
-from .splits import Split
+from .splits import Split, read_shown
 
 MATCH_IOU = 0.5
 
@@ -25,9 +24,7 @@ class HiddenLabels:
     their events are unknown."""
 
     def __init__(self, config: Config, split: Split) -> None:
-        annotations = read_annotations(
-            config["dataset"]["json_file"], label_ids=split.label_ids, source=f"the classes of split {split.source}"
-        )
+        annotations = read_shown(config["dataset"]["json_file"], split)
         dataset = make_dataset(
             config["dataset_name"], True, config["train_split"], **config["dataset"],
             annotations=annotations, video_ids=frozenset(split.unlabeled),

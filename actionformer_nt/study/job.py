@@ -6,6 +6,7 @@ ends too.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -43,6 +44,7 @@ class Job(TypedDict):
 def run_job(job: Job) -> None:
     """Trains or resumes a run, evaluates it and writes the result file."""
     from actionformer_nt import run as semi_run
+    from actionformer_nt.protocol.splits import split_of
     from libs.training import run_folder
 
     began = time.perf_counter()
@@ -61,6 +63,9 @@ def run_job(job: Job) -> None:
             "mAP": numbers.mAP.tolist(),
             "tiou": numbers.tiou.tolist(),
         }
+    if (tested := split_of(config).test) is not None:
+        listed = "\n".join(sorted(tested)).encode()
+        result["tested"] = {"videos": len(tested), "sha256": hashlib.sha256(listed).hexdigest()[:16]}
     last = json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     result |= {"last_metrics": last, "seconds": round(time.perf_counter() - began, 1), "config": job["config"]}
     write_text(job["result"], json.dumps(result, indent=1) + "\n")

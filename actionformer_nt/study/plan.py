@@ -36,6 +36,8 @@ class Parameter(Section):
     """Dotted key of the configuration."""
     values: list[Any]
     """Every value is a run of every method."""
+    reference: Any = None
+    """One of the values: the baseline method at the other values is compared with the baseline method at this one."""
 
 
 class StudyFile(Section):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -11,11 +12,14 @@ from typing import Any, TypedDict
 import numpy as np
 from typing_extensions import NotRequired
 
+from actionformer_nt.methods import ORACLE
 from libs.core.files import load_json
 from libs.core.markdown import markdown_table
 
 from .plan import Study
-from .statistics import DETECTABLE, INTERVAL, paired_difference
+from .statistics import DETECTABLE, INTERVAL, SIGN_FLIP, PairedDifference, holm, paired_difference
+
+Scores = Mapping[tuple[int, int], float]  # (fold, seed) -> average mAP in percent
 
 
 def collect(study: Study) -> dict[tuple[str, object, float], dict[tuple[int, int], float]]:
@@ -40,12 +44,53 @@ class Row(TypedDict):
     std: float | None  # None: only one run
     scores: dict[str, float]  # fold and seed -> score
     difference: NotRequired[dict[str, object]]  # `PairedDifference` to the baseline; absent: the baseline itself
+    by_group: NotRequired[dict[str, object]]  # the same over means of the folds with the same test videos
 
 
-def _rows(study: Study) -> Iterator[Row]:
+def tested_groups(study: Study) -> dict[tuple[float, int], str]:
+    """(ratio, fold) -> name of the fold's own test videos, of the finished runs; empty if the split file names none."""
+    groups = {}
+    for run in study.runs():
+        path = study.result_file(run)
+        if path.is_file() and (tested := load_json(path).get("tested")):
+            groups[run.ratio, run.fold] = str(tested["sha256"])
+    return groups
+
+
+def group_means(scores: Scores, groups: Mapping[int, str], other: Scores) -> dict[str, float]:
+    """Group of folds -> mean score over the runs that `other` has too."""
+    members: dict[str, list[float]] = defaultdict(list)
+    for key, score in scores.items():
+        if key in other:
+            members[groups[key[0]]].append(score)
+    return {group: float(np.mean(values)) for group, values in members.items()}
+
+
+def _difference(scores: Mapping[Any, float], baseline: Mapping[Any, float], min_pairs: int) -> PairedDifference:
+    """The paired difference; without interval and p if there are too few pairs to trust them."""
+    difference = paired_difference(scores, baseline)
+    return difference if difference.pairs >= min_pairs else replace(difference, interval=None, p=None)
+
+
+def _rows(study: Study) -> list[Row]:
+    """The rows of the table, with Holm's correction over the methods of one ratio and parameter value."""
+    rows = list(_single_rows(study))
+    families: dict[tuple[float, str], dict[int, float]] = defaultdict(dict)  # p by number of the row
+    for number, row in enumerate(rows):
+        p = row.get("difference", {}).get("p")
+        if isinstance(p, float) and row["method"] != ORACLE:  # what the oracle does is no hypothesis of the study
+            of_baseline = row["method"] == study.file.baseline  # then the hypotheses are values of the parameter
+            families[row["ratio"], "" if of_baseline else str(row["value"])][number] = p
+    for family in families.values():
+        for number, adjusted in holm(family).items():
+            rows[number]["difference"]["holm_p"] = adjusted
+    return rows
+
+
+def _single_rows(study: Study) -> Iterator[Row]:
     """The rows of the table, with the difference to the baseline at the same parameter value, or without a
     parameter."""
-    collected = collect(study)
+    collected, tested = collect(study), tested_groups(study)
     for (method, value, ratio), scores in collected.items():
         numbers = np.array(list(scores.values()))
         row: Row = {
@@ -56,18 +101,22 @@ def _rows(study: Study) -> Iterator[Row]:
         baseline = collected.get((study.file.baseline, value, ratio)) or collected.get(
             (study.file.baseline, None, ratio)
         )
-        if baseline and method != study.file.baseline:
-            difference = paired_difference(scores, baseline)
-            if difference.pairs < study.file.min_pairs:  # too few pairs for a trustworthy interval
-                difference = replace(difference, interval=None)
-            row["difference"] = asdict(difference)
+        if method == study.file.baseline:
+            reference = study.file.parameter.reference if study.file.parameter else None
+            baseline = None if reference in (None, value) else collected.get((method, reference, ratio))
+        if baseline:
+            row["difference"] = asdict(_difference(scores, baseline, study.file.min_pairs))
+            groups = {fold: group for (share, fold), group in tested.items() if share == ratio}
+            if len(set(groups.values())) > 1 and {fold for fold, _ in scores} <= groups.keys():
+                ours, theirs = group_means(scores, groups, baseline), group_means(baseline, groups, scores)
+                row["by_group"] = asdict(_difference(ours, theirs, study.file.min_pairs))
         yield row
 
 
 def write_table(study: Study) -> str:
     """Writes the table as JSON and Markdown into the output folder, under the name of the study file, and returns the
     Markdown. Studies with the same output folder share runs."""
-    rows = list(_rows(study))
+    rows = _rows(study)
     total = len(study.runs())
     done = sum(study.result_file(run).is_file() for run in study.runs())
     parameter = study.file.parameter
@@ -81,13 +130,15 @@ def write_table(study: Study) -> str:
         cells.append([f"{row['ratio']:g}", row["method"], *value, row["runs"], f"{row['mean']:.2f}{std}", *difference])
     lines = [
         f"Average mAP (%) of the {study.file.report}, mean ± std over folds and seeds; difference to "
-        f"`{study.file.baseline}` over pairs of runs with the same fold and seed, with a {INTERVAL}. "
+        f"{_baseline_name(study)} over pairs of runs with the same fold and seed, with a {INTERVAL}. "
         f"{done} of {total} runs." + (f" With external scores: {external}." if external else ""),
         "",
-        markdown_table([*columns, "pairs", "sd", "detectable"], cells),
+        markdown_table([*columns, "pairs", "sd", "detectable", "p", "Holm"], cells),
         "",
         f"Interval: {INTERVAL} of the mean difference, from {max(study.file.min_pairs, 2)} pairs on. "
-        f"Sd: standard deviation of the differences. Detectable: {DETECTABLE}.",
+        f"Sd: standard deviation of the differences. Detectable: {DETECTABLE}. p: sign-flip test, {SIGN_FLIP}. "
+        f"Holm: p adjusted for all methods{'' if parameter is None else ' at one value, or all values,'} of one ratio.",
+        *_group_table(rows, study.file.baseline),
     ]
     text = "\n".join(lines) + "\n"
     study.output.mkdir(parents=True, exist_ok=True)
@@ -98,10 +149,16 @@ def write_table(study: Study) -> str:
     return text
 
 
+def _baseline_name(study: Study) -> str:
+    parameter = study.file.parameter
+    of_value = f" (itself: to {parameter.name} = {parameter.reference})" if parameter and parameter.reference else ""
+    return f"`{study.file.baseline}`{of_value}"
+
+
 def _difference_cells(difference: dict[str, Any] | None) -> list[str]:
-    """The cells difference, pairs, sd and detectable; empty without a baseline or with too few pairs."""
+    """The cells difference, pairs, sd, detectable, p and Holm; empty without a baseline or with too few pairs."""
     if difference is None:
-        return ["", "", "", ""]
+        return [""] * 6
     mean, interval = difference["mean"], difference["interval"]
     cell = "" if mean is None else f"{mean:+.2f}"
     if interval:
@@ -109,4 +166,27 @@ def _difference_cells(difference: dict[str, Any] | None) -> list[str]:
     sd, detectable = (
         "" if number is None else f"{number:.2f}" for number in (difference["std"], difference["detectable_effect"])
     )
-    return [cell, str(difference["pairs"]), sd, detectable]
+    p, adjusted = (
+        "" if (number := difference.get(key)) is None else f"{number:.3f}" if number >= 0.001 else f"{number:.1e}"
+        for key in ("p", "holm_p")
+    )
+    return [cell, str(difference["pairs"]), sd, detectable, p, adjusted]
+
+
+def _group_table(rows: list[Row], baseline: str) -> list[str]:
+    """Lines with the differences over groups of folds with the same test videos; none without several such groups."""
+    cells = []
+    for row in rows:
+        if "by_group" in row:
+            value = "" if row["value"] is None else f" ({row['value']})"
+            difference, groups, sd, *_ = _difference_cells(row["by_group"])
+            cells.append([f"{row['ratio']:g}", row["method"] + value, difference, groups, sd])
+    if not cells:
+        return []
+    return [
+        "",
+        f"Folds with the same test videos are not quite independent. Difference to `{baseline}` over the means of such "
+        "groups of folds, for comparison:",
+        "",
+        markdown_table(["ratio", "method", "difference", "groups", "sd"], cells),
+    ]

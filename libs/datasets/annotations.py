@@ -14,7 +14,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 EVENTS = "annotations"  # the key of a video's events
 KEYS = ("subset", "duration", "fps", "labeled")  # further keys of a video that are read
 MIN_DURATION = 1e-3  # seconds; `duplicate_mask` drops shorter events
+UNUSED = "unused"  # subset of the videos that `with_subsets` gives no other
 PAST_END = 0.5  # seconds; events that end later than this after their video are counted in a warning
 SAME_TIME = 1e-3  # seconds; tolerance at both ends within which two events are duplicates
 
@@ -99,6 +100,16 @@ def read_annotations(
     stat = os.stat(path)
     frozen = None if label_ids is None else tuple(label_ids.items())
     return _read(path, stat.st_mtime_ns, stat.st_size, hidden, frozen, source)
+
+
+def with_subsets(annotations: Annotations, subsets: Mapping[str, str]) -> Annotations:
+    """The annotations with other subsets.
+
+    Args:
+        subsets: video id -> subset, in lower case; that of all other videos is `UNUSED`.
+    """
+    videos = tuple(replace(video, subset=subsets.get(video.id, UNUSED)) for video in annotations.videos)
+    return replace(annotations, videos=videos)
 
 
 @lru_cache(maxsize=8)  # train and test splits and the evaluator read the same file

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def evaluate(
     save_only: bool = False,
     absent_labels: str = "reference",
     annotations: Annotations | None = None,
+    noted: Mapping[str, object] | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Evaluates a checkpoint on `val_split` and writes, beside the checkpoint, the detections as ActivityNet's result
@@ -70,6 +72,7 @@ def evaluate(
         save_only: write the detections only, without score fusion.
         absent_labels: see `evaluate_detections`.
         annotations: used instead of reading the annotation file.
+        noted: further entries of `provenance` in the files.
     """
     config = with_topk(config, topk)
     path = find_checkpoint(checkpoint, epoch)
@@ -88,7 +91,7 @@ def evaluate(
     folder = distributed.own_folder(results_folder(path) if distributed.is_main() else path.parent)
     detections = predict(loader, model, progress=progress)
 
-    provenance = _provenance(path, weights, dataset)
+    provenance = _provenance(path, weights, dataset) | dict(noted or {})
     if video_scores is not None:
         test = config["test_cfg"]
         detections = fuse_scores(

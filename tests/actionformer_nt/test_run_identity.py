@@ -8,6 +8,7 @@ import pytest
 from actionformer_nt import run as semi_run
 from actionformer_nt.commands.main import main
 from actionformer_nt.protocol import splits
+from actionformer_nt.protocol.split_file import digest
 from actionformer_nt.protocol.splits import marked_split, published_split, read_split, write_splits
 from libs.core import load_config
 from libs.datasets.annotations import read_annotations
@@ -32,7 +33,7 @@ def test_semi_supervised_runs_have_the_splits_classes(make_semi, tmp_path, capsy
     assert main(["-q", "eval", str(path), str(folder), "--weights", "raw"]) == 0  # the plain command, too
     split = tmp_path / "semi_split.json"
     content = json.loads(split.read_text()) | {"label_ids": {"class0": 1, "class1": 0}}
-    content["hash"] = splits._hash(content)
+    content["hash"] = digest(content)
     split.write_text(json.dumps(content))
     for attempt in (
         lambda: semi_run.evaluate(load_config(path), folder, progress=False),
@@ -143,7 +144,7 @@ def test_thresholds_of_a_split_with_other_classes_are_refused(make_semi, tmp_pat
     folder = semi_run.train(load_config(path), tmp_path / "run", progress=False)
     split = tmp_path / "semi_split.json"
     content = json.loads(split.read_text()) | {"label_ids": {"class0": 1, "class1": 0}}
-    content["hash"] = splits._hash(content)
+    content["hash"] = digest(content)
     split.write_text(json.dumps(content))
     annotations = path.parent / "annotations.json"
     content = json.loads(annotations.read_text())
@@ -175,7 +176,7 @@ def test_split_files_of_another_shape(make_semi, tmp_path, key, capsys):
     for value in (None, 3, [] if key != "label_ids" else ["x"]):
         content = whole | {key: value}
         if key != "hash":
-            content["hash"] = splits._hash(content)
+            content["hash"] = digest(content)
         split.write_text(json.dumps(content))
         assert main(["-q", "train", str(path), "--output", "x"]) == 2
         assert "not a split file" in capsys.readouterr().err

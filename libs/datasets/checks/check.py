@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from libs.core.types import Config, DatasetConfig
 from libs.datasets import make_dataset
-from libs.datasets.annotations import MIN_DURATION
+from libs.datasets.annotations import MIN_DURATION, UNUSED, read_annotations, with_subsets
 from libs.datasets.features import FeatureFiles
 from libs.datasets.presets import PRESETS, Preset
 
@@ -19,7 +21,13 @@ from .on_grid import check_grid
 
 
 def check_data(
-    config: Config, *, features: bool = True, full: bool = False, jobs: int = 4, progress: bool = False
+    config: Config,
+    *,
+    features: bool = True,
+    full: bool = False,
+    jobs: int = 4,
+    progress: bool = False,
+    own_subsets: Mapping[str, str] | None = None,
 ) -> DataCheck:
     """Checks annotations and feature files against each other and against a resolved configuration.
 
@@ -27,6 +35,7 @@ def check_data(
         features: check the feature files.
         full: read all values instead of the headers only.
         jobs: files read in parallel.
+        own_subsets: video id -> subset; replaces the file's; other videos are `UNUSED`.
 
     Returns:
         All findings; faulty data raises no exception.
@@ -35,6 +44,8 @@ def check_data(
     findings, data = check.findings, config["dataset"]
     preset = PRESETS.get(config["dataset_name"], PRESETS["generic"])
     videos, labels = scan_annotations(data["json_file"], findings)
+    if own_subsets is not None:
+        videos = [replace(video, subset=own_subsets.get(video.id, UNUSED)) for video in videos]
     splits = {name: [v for v in videos if v.subset in subsets] for name, subsets in _subsets(config).items()}
     if videos or not findings.count("error"):
         _check_splits(config, videos, splits, findings)
@@ -46,7 +57,7 @@ def check_data(
     )
     check_grid(config, splits, steps, check)
     if features and used and not findings.count("error"):
-        _check_loads(config, findings)
+        _check_loads(config, findings, own_subsets)
     return check
 
 
@@ -157,15 +168,19 @@ def _features(
     return steps
 
 
-def _check_loads(config: Config, findings: Findings) -> None:
+def _check_loads(config: Config, findings: Findings, own_subsets: Mapping[str, str] | None) -> None:
     """Builds the data sets, in case the other checks missed a problem."""
     logger = logging.getLogger("libs")
     level = logger.level
     logger.setLevel(logging.ERROR)  # its warnings are already among the findings
+    given = {}
     try:
+        if own_subsets is not None:
+            annotations = read_annotations(config["dataset"]["json_file"])
+            given = {"annotations": with_subsets(annotations, own_subsets)}
         for name, subsets in _subsets(config).items():
             try:
-                make_dataset(config["dataset_name"], name == "train", subsets, **config["dataset"])
+                make_dataset(config["dataset_name"], name == "train", subsets, **config["dataset"], **given)
             except (ValueError, OSError) as error:
                 findings.add("error", "cannot-be-read", f"{name}_split", str(error))
     finally:

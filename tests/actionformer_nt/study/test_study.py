@@ -90,9 +90,9 @@ def test_an_interval_needs_min_pairs_and_two(study_file, tmp_path):
             plan.result_file(run).write_text(json.dumps({"student": {"average_mAP": score}}))
         text = study_table.write_table(plan)
         (line,) = (line for line in text.splitlines() if "| nt |" in line)
-        difference, pairs, sd, detectable = line.split(" | ")[-4:]
+        difference, pairs, sd, detectable, p, adjusted = (cell.strip(" |") for cell in line.split(" | ")[-6:])
         assert ("[" in difference) == interval and int(pairs) == len(folds), line
-        assert bool(sd.strip()) == bool(detectable.strip(" |")) == spread, line
+        assert bool(sd) == bool(detectable) == spread and bool(p) == bool(adjusted) == (len(folds) >= min_pairs), line
         assert f"from {max(min_pairs, 2)} pairs on" in text
 
 
