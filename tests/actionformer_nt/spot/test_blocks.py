@@ -119,7 +119,9 @@ def test_without_the_new_keys_names_and_weights_stay(spot):
     embedding |= {"out.bias", "norm.weight", "norm.bias"}
     heads = {"class_head.weight", "class_head.bias", "mask_head.hidden.0.weight", "mask_head.hidden.0.bias"}
     heads |= {"mask_head.last.weight", "mask_head.last.bias", "mask_head.query.weight", "mask_head.key.weight"}
-    heads |= {f"{part}.{kind}" for part in ("decoder", "order_head.conv", "order_head.fc") for kind in ("weight", "bias")}
+    heads |= {
+        f"{part}.{kind}" for part in ("decoder", "order_head.conv", "order_head.fc") for kind in ("weight", "bias")
+    }
     assert set(old.state_dict()) == {f"net.embedding.{n}" for n in embedding} | {f"net.{n}" for n in heads}
     added = set(spot.make_spot(**DEEP).state_dict()) - set(old.state_dict())
     prefixes = {"net.class_tower.", "net.embedding.proj_tower.", "net.embedding.feed_forward."}
