@@ -78,6 +78,8 @@ class Spot(nn.Module):
             full_width_heads=o.full_width_heads,
             attn_dropout=o.attn_dropout,
             dropout=o.dropout,
+            num_layers=o.embd_layers,
+            feed_forward=o.feed_forward,
         )
         self.net = SpotNetwork(
             embedding=embedding,
@@ -87,6 +89,7 @@ class Spot(nn.Module):
             mask_dims=o.mask_dims,
             mask_head=o.mask_head,
             empty_cls=train_cfg.get("head_empty_cls", []),
+            class_tower=o.class_tower,
         )
 
     @property

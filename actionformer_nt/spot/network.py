@@ -28,15 +28,49 @@ class SpotOutput(NamedTuple):
     mask: Tensor  # (B, T) bool, True where a snippet is valid
 
 
+class ConvTower(nn.Module):
+    """`num_layers` times: convolution (W -> W), LayerNorm, ReLU."""
+
+    def __init__(self, width: int, num_layers: int, kernel_size: int = 3) -> None:
+        super().__init__()
+        padding = kernel_size // 2
+        self.convs = nn.ModuleList(nn.Conv1d(width, width, kernel_size, padding=padding) for _ in range(num_layers))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(num_layers))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, W) and mask (B, T) -> (B, T, W), zero at padded snippets."""
+        pad = ~mask[:, :, None]  # (B, T, 1)
+        x = x.masked_fill(pad, 0.0)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = F.relu(norm(conv(x.transpose(1, 2)).transpose(1, 2))).masked_fill(pad, 0.0)
+        return x
+
+
+class FeedForward(nn.Module):
+    """Post-norm feed-forward part of a transformer layer: LayerNorm(x + W2 ReLU(W1 x)), for every snippet by itself."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, W) -> (B, T, W)."""
+        y: Tensor = self.norm(x + self.dropout(self.outer(F.relu(self.inner(x)))))
+        return y
+
+
 class SnippetEmbedding(nn.Module):
-    """Optional projection by a convolution, then a post-norm self-attention layer.
+    """Optional projection by convolutions, then a post-norm self-attention layer.
 
     Args:
         input_dim: D; embd_dim: W, or None for no projection and W = D.
+        num_layers: number of convolutions of the projection.
         full_width_heads: every head has width W, as in SPOT, instead of W / n_head.
+        feed_forward: width of the hidden layer of a feed-forward part after the attention, as a multiple of W; 0: none.
 
     Raises:
-        ValueError: W is not divisible by `n_head`.
+        ValueError: W is not divisible by `n_head`, or `num_layers` > 1 without a projection.
     """
 
     def __init__(
@@ -50,9 +84,13 @@ class SnippetEmbedding(nn.Module):
         full_width_heads: bool,
         attn_dropout: float,
         dropout: float,
+        num_layers: int = 1,
+        feed_forward: float = 0.0,
     ) -> None:
         super().__init__()
         width = input_dim if embd_dim is None else embd_dim
+        if embd_dim is None and num_layers > 1:
+            raise ValueError(f"embd_layers {num_layers}: without embd_dim there is no projection; expected 1")
         if not full_width_heads and width % n_head:
             raise ValueError(
                 f"width {width} of the embedding must be divisible by n_head {n_head}; set embd_dim or full_width_heads"
@@ -60,6 +98,7 @@ class SnippetEmbedding(nn.Module):
         self.n_head, self.positions, self.attn_dropout = n_head, positions, attn_dropout
         self.proj: nn.Module | None = None
         self.proj_norm: nn.Module | None = None
+        self.proj_tower = ConvTower(width, num_layers - 1, kernel_size) if num_layers > 1 else None
         if embd_dim is not None:
             self.proj = nn.Conv1d(input_dim, width, kernel_size, padding=kernel_size // 2)
             self.proj_norm = nn.LayerNorm(width)
@@ -69,6 +108,9 @@ class SnippetEmbedding(nn.Module):
         self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(width)
         nn.init.normal_(self.qkv.weight, std=math.sqrt(2.0 / (width + inner // n_head)))
         nn.init.xavier_normal_(self.out.weight)
+        self.feed_forward: nn.Module | None = None
+        if feed_forward:
+            self.feed_forward = FeedForward(width, max(round(feed_forward * width), 1), dropout)
         self.width = width
 
     def forward(self, feats: Tensor, mask: Tensor) -> Tensor:
@@ -79,9 +121,13 @@ class SnippetEmbedding(nn.Module):
             x = x.transpose(1, 2)
         else:
             x = F.relu(self.proj_norm(self.proj(x).transpose(1, 2)))
+        if self.proj_tower is not None:
+            x = self.proj_tower(x, mask)
         if self.positions:
             x = x + sinusoids(x.shape[1], self.width).to(x)
         x = self.norm(x + self.dropout(self.out(self._attend(x, mask))))
+        if self.feed_forward is not None:
+            x = self.feed_forward(x)
         return x.masked_fill(pad, 0.0)
 
     def _attend(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -148,7 +194,11 @@ class OrderHead(nn.Module):
 
 
 class SpotNetwork(nn.Module):
-    """Features (B, D, T) and mask (B, T) -> `SpotOutput`. `decoder` and `order_head` are used by losses only."""
+    """Features (B, D, T) and mask (B, T) -> `SpotOutput`. `decoder` and `order_head` are used by losses only.
+
+    Args:
+        class_tower: number of convolutions before the class head. The other heads read the embedding itself.
+    """
 
     def __init__(
         self,
@@ -160,6 +210,7 @@ class SpotNetwork(nn.Module):
         mask_dims: list[int],
         mask_head: str,
         empty_cls: Sequence[int] = (),
+        class_tower: int = 0,
     ) -> None:
         super().__init__()
         width = embedding.width
@@ -168,6 +219,7 @@ class SpotNetwork(nn.Module):
         self.mask_head = MaskHead(width, num_steps, dims=mask_dims, kind=mask_head)
         self.decoder = nn.Linear(width, input_dim)  # embedding -> features
         self.order_head = OrderHead(width, num_steps)
+        self.class_tower = ConvTower(width, class_tower) if class_tower else None
         nn.init.zeros_(self.class_head.bias)
         if len(empty_cls):
             with torch.no_grad():
@@ -177,4 +229,5 @@ class SpotNetwork(nn.Module):
         if feats.shape[-1] != self.num_steps:
             raise ValueError(f"SPOT: {feats.shape[-1]} snippets, expected max_seq_len={self.num_steps} (padded)")
         embedding = self.embedding(feats, mask)
-        return SpotOutput(self.class_head(embedding), self.mask_head(embedding, mask), embedding, mask)
+        x = embedding if self.class_tower is None else self.class_tower(embedding, mask)
+        return SpotOutput(self.class_head(x), self.mask_head(embedding, mask), embedding, mask)

@@ -105,6 +105,8 @@ class SpotSection(Section):
     """Width of the input projection; `null`: no projection."""
     embd_kernel_size: Count = 3
     """Kernel size of the input projection, odd."""
+    embd_layers: Count = 1
+    """Number of convolutions of the input projection, each with LayerNorm and ReLU."""
     positions: bool = False
     """Adds a sinusoidal position encoding."""
     n_head: Count = 4
@@ -115,6 +117,11 @@ class SpotSection(Section):
     """Dropout rate of the attention weights."""
     dropout: Share = 0.3
     """Dropout rate of the output of the attention."""
+    feed_forward: NonNegative = 0.0
+    """Hidden width of a feed-forward part after the attention, as a multiple of the width; 0, as in SPOT: none."""
+    class_tower: NonNegativeInt = 0
+    """Number of convolutions of kernel size 3 before the class head, each with LayerNorm and ReLU; 0, as in SPOT: the
+    class head is linear in the embedding."""
     mask_head: Literal["pairwise", "conv"] = "pairwise"
     """Mask of a snippet: depends on the snippet's content (`pairwise`), or only on its position in the window (`conv`,
     as in SPOT)."""
@@ -137,6 +144,8 @@ class SpotSection(Section):
     def _check(self) -> SpotSection:
         if self.embd_kernel_size % 2 == 0:
             raise ValueError(f"embd_kernel_size {self.embd_kernel_size} must be odd")
+        if self.embd_dim is None and self.embd_layers > 1:
+            raise ValueError(f"embd_layers {self.embd_layers}: without embd_dim there is no projection; expected 1")
         if self.embd_dim is not None and not self.full_width_heads and self.embd_dim % self.n_head:
             raise ValueError(
                 f"embd_dim {self.embd_dim} must be divisible by n_head {self.n_head}, unless full_width_heads is true"
