@@ -144,6 +144,9 @@ def test_numbers_of_parameters(spot, width):
     assert count(spot.make_spot(embd_dim=width, class_tower=2)) - plain == 2 * conv
     assert count(spot.make_spot(embd_dim=width, embd_layers=2)) - plain == conv
     assert count(spot.make_spot(embd_dim=width, feed_forward=2)) - plain == 4 * width**2 + 5 * width
+    if width == 64:  # docs/semi-supervised.md
+        three = {"class_tower": 2, "embd_layers": 2, "feed_forward": 2}
+        assert count(spot.make_spot(embd_dim=64, **three)) - plain == 54_144
 
 
 def test_further_convolutions_need_a_projection(spot):
