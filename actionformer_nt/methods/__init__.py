@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 LABELED_ONLY = "labeled_only"  # baseline without pseudo labels
-METHODS = (LABELED_ONLY, "target", "nt_negative", "nt", "soft", "complementary", "oracle_class")
+METHODS = (LABELED_ONLY, "target", "nt_negative", "nt", "soft", "soft_scored", "complementary", "oracle_class")
 
 
 def check_method(name: str) -> None:
@@ -60,33 +60,34 @@ def list_methods() -> list[str]:
 def get_method(name: str) -> Method | None:
     """A new instance of the method of this name; None for `labeled_only`.
 
-    A module either has a function `class_targets`, which `FromClassTargets` wraps with the module's constants `SPARES`,
-    `NEEDS_TRUTH` and `SIGMOID_NOTICE` if there are any, or it defines one subclass of `Method`.
+    The method of a module is the one subclass of `Method` that it defines; without one, its function `class_targets`,
+    which `FromClassTargets` wraps with the module's constants `SPARES`, `NEEDS_TRUTH` and `SIGMOID_NOTICE`.
 
     Raises:
-        ValueError: as `check_method`, or the module has neither, or both.
+        ValueError: as `check_method`, or the module has several subclasses, or neither.
     """
     check_method(name)
     if name == LABELED_ONLY:
         return None
     module = importlib.import_module(name if "." in name else f".{name}", __name__)
     classes = _subclasses(module)
-    if callable(function := getattr(module, "class_targets", None)) and not classes:
-        base: Any = importlib.import_module(".base", __name__)
-        method: Method = base.FromClassTargets(
-            function,
-            spares=getattr(module, "SPARES", False),
-            needs_truth=getattr(module, "NEEDS_TRUTH", False),
-            sigmoid_notice=getattr(module, "SIGMOID_NOTICE", None),
-        )
-        return method
-    if function is None and len(classes) == 1:
+    function = getattr(module, "class_targets", None)
+    if len(classes) == 1:
         return classes[0]()
-    found = ["class_targets"] * (function is not None) + [c.__name__ for c in classes]
-    raise ValueError(
-        f"method '{name}': {module.__file__} must have a function class_targets(probs, options) or one subclass of "
-        f"Method; found {', '.join(found) or 'neither'}"
+    if classes or not callable(function):
+        found = ", ".join(c.__name__ for c in classes) or "neither"
+        raise ValueError(
+            f"method '{name}': {module.__file__} must have one subclass of Method or a function "
+            f"class_targets(probs, options); found {found}"
+        )
+    base: Any = importlib.import_module(".base", __name__)
+    method: Method = base.FromClassTargets(
+        function,
+        spares=getattr(module, "SPARES", False),
+        needs_truth=getattr(module, "NEEDS_TRUTH", False),
+        sigmoid_notice=getattr(module, "SIGMOID_NOTICE", None),
     )
+    return method
 
 
 def needs_truth(name: str) -> bool:

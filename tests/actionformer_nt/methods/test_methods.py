@@ -109,7 +109,7 @@ def test_the_documented_example_is_a_method(tmp_path, monkeypatch):
     y, w = method(torch.stack([sure, unsure]), Options(form="softmax"))
     assert y.tolist() == [[1, 0, 0, 0], [0, 0, 0, 0]] and w.tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]]
     (tmp_path / "my_methods" / "empty.py").write_text("")
-    with pytest.raises(ValueError, match=r"empty.py must have a function class_targets.*found neither"):
+    with pytest.raises(ValueError, match=r"empty.py must have one subclass.*found neither"):
         get_method("my_methods.empty")
     with pytest.raises(ValueError, match=r"my_methods.missing.*no such module"):
         get_method("my_methods.missing")
@@ -136,9 +136,9 @@ def test_a_module_may_define_a_method(make_module):
     name = make_module(head + "class Mine(Method):\n    def __init__(self): self.seen = []\n")
     first, second = get_method(name), get_method(name)
     assert type(first).__name__ == "Mine" and first.seen is not second.seen  # each run has its own state
-    both = head + "class Mine(Method): pass\ndef class_targets(p, o): pass\n"
-    for text, found in ((both, "class_targets, Mine"), (head, "found neither"),
-                        (head + "class A(Method): pass\nclass B(A): pass\n", "A, B")):  # fmt: skip
+    beside = head + "class Mine(Method): pass\ndef class_targets(p, o): pass\n"  # such as one that it imports
+    assert type(get_method(make_module(beside))).__name__ == "Mine"
+    for text, found in ((head, "found neither"), (head + "class A(Method): pass\nclass B(A): pass\n", "found A, B")):
         with pytest.raises(ValueError, match=found):
             get_method(make_module(text))
     with pytest.raises(NotImplementedError, match="Mine has no `teach`"):
@@ -167,3 +167,34 @@ def test_a_function_sees_the_selected_units_and_its_own_generator():
         assert not lesson.y[~selected].any() and not lesson.w[~selected].any() and lesson.keep is None
     (told, _) = get_method("oracle_class").teach(evidence, Options())
     assert told.y[selected].argmax(-1).tolist() == [0, 2, 1] and told.y.sum() == 3
+
+
+@pytest.mark.parametrize("form", ["sigmoid", "softmax"])
+def test_soft_scored_is_soft_times_the_score_of_a_segment(form):
+    probs, scores = torch.rand(4, 3).softmax(-1), torch.tensor([0.9, 0.5, 0.3, 0.1])
+    selected = torch.tensor([True, True, True, False])
+    at_segments = Evidence(probs=probs, scores=scores, selected=selected, segments=torch.rand(4, 2))
+    at_points = Evidence(probs=probs, scores=scores, selected=selected)
+    both, options = [at_segments, at_points], Options(form=form)
+    soft, scored = (get_method(name).teach(both, options) for name in ("soft", "soft_scored"))
+    factor = scores[:, None]
+    assert torch.equal(scored[0].y, soft[0].y * factor if form == "sigmoid" else soft[0].y)
+    assert torch.equal(scored[0].w, soft[0].w if form == "sigmoid" else soft[0].w * factor)
+    assert torch.equal(soft[1].y, scored[1].y) and torch.equal(soft[1].w, scored[1].w)
+
+
+def test_the_documented_method_with_lessons(tmp_path, monkeypatch):
+    """docs/add-a-method.md: the second code block ignores segments whose ends the teacher's views disagree about."""
+    text = (Path(__file__).parents[3] / "docs" / "add-a-method.md").read_text()
+    (tmp_path / "documented").mkdir()
+    (tmp_path / "documented" / "stable.py").write_text(text.split("```python\n")[2].split("```")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    method = get_method("documented.stable")
+    e = Evidence(
+        probs=torch.eye(3), scores=torch.tensor([0.9, 0.5, 0.3]), selected=torch.ones(3, dtype=torch.bool),
+        segments=torch.tensor([[0.0, 10.0], [0.0, 10.0], [0.0, 100.0]]),
+        spread=torch.tensor([[0.5, 0.5], [1.0, 2.0], [1.0, 2.0]]),
+    )  # fmt: skip
+    (lesson,) = method.teach([e], Options())
+    assert lesson.ignore.tolist() == [False, True, False] and torch.equal(lesson.y, torch.eye(3))
+    assert len(method.teacher_views) == 2

@@ -1,5 +1,7 @@
 """Further views for the teacher: what it finds there is moved back to the weak view and averaged."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from actionformer_nt.self_training.views import Geometry, make_view
 from actionformer_nt.spot.average import average
 from actionformer_nt.spot.network import SpotOutput
 from actionformer_nt.spot.pseudo_masks import view_index
+from actionformer_nt.spot.self_training import SpotSelfTraining
 from libs.core import load_config
 
 SURE = (2.0, -4.0)
@@ -112,6 +115,41 @@ def test_spot_s_mean_by_a_loop():
             pairs = [weak[1][i, j]]
             pairs += [m[i + s, j + s] for *_, m, s in views if 0 <= i + s < steps and 0 <= j + s < steps]
             torch.testing.assert_close(found.masks[0, i, j].sigmoid(), torch.stack(pairs).mean())
+
+
+class Equivariant:
+    """A SPOT network whose output at a snippet depends on the features of this snippet alone."""
+
+    num_steps = 40
+
+    def batches(self, videos):
+        (video,) = videos
+        return [SimpleNamespace(index=[0], feats=video["feats"], mask=None)]
+
+    def network(self, feats, mask):
+        steps = feats.shape[1]
+        logits, masks = torch.zeros(1, 40, 3), torch.zeros(1, 40, 40)
+        logits[0, :steps] = feats[:3].T
+        masks[0, :steps, :steps] = feats[3][:, None] * feats[4]
+        return SpotOutput(logits, masks, torch.zeros(1, 40, 1), torch.arange(40)[None] < steps)
+
+
+@pytest.mark.parametrize(("start", "end"), [(5, 25), (0, 18), (9, 30)])
+def test_spot_s_views_are_moved_back(start, end):
+    """A view of the snippets `start` to `end`. All snippets have the output that they have without it."""
+    video = {"feats": torch.randn(5, 30)}
+    view = video["feats"][:, start:end]
+    geometry = Geometry([(torch.tensor([0.0, 1.0]), torch.tensor([-start, 1.0 - start]))])
+    teacher = Equivariant()
+    (batch,) = teacher.batches([video])
+    output = teacher.network(batch.feats, None)
+    found = SpotSelfTraining._averaged(teacher, output, batch, [video], [[({"feats": view}, geometry)]])
+    torch.testing.assert_close(found.logits[0, :30].softmax(-1), output.logits[0, :30].softmax(-1))
+    masks = [one.masks[0, :30, :30].sigmoid() for one in (found, output)]
+    torch.testing.assert_close(*masks, atol=2e-6, rtol=1e-4)
+    other = SpotSelfTraining._averaged(teacher, output, batch, [video], [[({"feats": -view}, geometry)]])
+    changed = (other.logits[0, :30].softmax(-1) - output.logits[0, :30].softmax(-1)).abs().amax(-1) > 1e-6
+    assert changed.nonzero()[:, 0].tolist() == list(range(start, end))
 
 
 @pytest.mark.parametrize("arch", ["LocPointTransformer", "SPOT"])
