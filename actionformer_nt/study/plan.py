@@ -63,6 +63,9 @@ class StudyFile(Section):
     """Whose mAP is compared: `student` or `teacher`."""
     set: dict[str, Any] = {}
     """Further keys of the configuration, dotted, the same in all runs."""
+    per_method: dict[str, dict[str, Any]] = {}
+    """Method -> further keys, dotted, for its runs: what the method's own paper says. They count after the burn-in, which
+    `labeled_only` makes."""
     expected_hours: float | None = None
     """For the reader: on one GPU, or as the file says."""
     min_pairs: Count = 5
@@ -110,6 +113,8 @@ class Study:
     def config(self, run: Run) -> RawConfig:
         """The raw configuration of a run."""
         raw = copy.deepcopy(self.raw)
+        for key, value in self.file.per_method.get(run.method, {}).items():
+            set_key(raw, key, value)
         set_key(raw, "init_rand_seed", run.seed)
         for key, value in (("method", run.method), ("split.ratio", run.ratio), ("split.fold", run.fold)):
             set_key(raw, f"semi_cfg.{key}", value)
@@ -160,7 +165,10 @@ def load_study(path: str | os.PathLike, *, overrides: Sequence[str] = ()) -> Stu
     raw = read_yaml(file.base)
     reserved = {"init_rand_seed", "semi_cfg.method", "semi_cfg.split.ratio", "semi_cfg.split.fold"}
     reserved |= {"semi_cfg.burn_in_checkpoint"} | ({file.parameter.name} if file.parameter else set())
-    for key in [*file.set, *(text.split("=", 1)[0] for text in overrides)]:
+    if unknown := sorted(file.per_method.keys() - {*file.methods, LABELED_ONLY}):
+        raise ValueError(f"{path}: per_method: {unknown} are not among the methods {file.methods}")
+    own = [key for keys in file.per_method.values() for key in keys]
+    for key in [*file.set, *own, *(text.split("=", 1)[0] for text in overrides)]:
         if key in reserved:
             raise ValueError(f"{path}: '{key}' cannot be overridden, the study itself sets it for every run")
     for key, value in file.set.items():
