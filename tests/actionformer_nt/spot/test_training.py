@@ -6,7 +6,10 @@ import pytest
 import torch
 import yaml
 
+from actionformer_nt.config import semi_section
+from actionformer_nt.methods.label_space import partition
 from actionformer_nt.self_training.setup import set_up
+from actionformer_nt.self_training.stages import place
 from actionformer_nt.self_training.trainer import SemiTrainer
 from actionformer_nt.spot.pseudo_masks import teacher_labels
 from libs.core import load_config
@@ -60,7 +63,8 @@ def test_hybrid_adds_all_other_classes_of_labeled_snippets_as_negatives(in_64_bi
 @pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
 def test_configurations_of_the_papers_tables_have_the_papers_losses(spot, path):
     """Eq. 12: labeled negatives, weights 1; every snippet of an unlabeled video learns, without sharpening."""
-    model = load_config(path)["model"]
+    config = load_config(path)
+    model = config["model"]
     options = {name: model[name] for name in ("loss", "pseudo")}
     small = spot.make_spot(**options, dropout=0.0, attn_dropout=0.0).train()
     found, negatives = negative_part(small, spot)
@@ -72,3 +76,12 @@ def test_configurations_of_the_papers_tables_have_the_papers_losses(spot, path):
     labels = teacher_labels(output, small.options.pseudo)
     assert labels.confident.all() and torch.equal(labels.probs, output.logits.softmax(dim=-1))
     assert not model["pseudo"]["align"]
+    logits = torch.randn(1000, model["num_classes"] + 1, generator=torch.Generator().manual_seed(0))
+    assert partition(logits.softmax(dim=-1), config["semi_cfg"]["lam"]).positive.any(dim=1).float().mean() > 0.1
+    pretext, labeled, pseudo = place(semi_section(config).plan())
+    assert (pretext.start, pretext.schedule_end) == (
+        0,
+        labeled.schedule_start,
+    )  # a cosine of its own for each of the two
+    assert labeled.schedule_end == pseudo.end == pseudo.schedule_end
+    assert (labeled.schedule_end - labeled.schedule_start) * 12 == pretext.schedule_end * 15

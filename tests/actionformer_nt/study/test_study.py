@@ -206,12 +206,12 @@ def test_a_study_that_cannot_start_is_refused_at_once(study_file, tmp_path, caps
             main(["study", str(study_file()), "--processes", number])
 
 
-def test_a_method_may_have_keys_of_its_own(study_file, tmp_path):
+def test_a_method_may_have_keys_of_its_own(study_file):
     path = study_file(methods=["target", "nt"], per_method={"nt": {"semi_cfg.alpha": 0.5}})
-    study = load_study(path)
-    alpha = {run.method: study.config(run)["semi_cfg"].get("alpha") for run in study.runs()}
+    plan = study.load_study(path)
+    alpha = {run.method: plan.config(run)["semi_cfg"].get("alpha") for run in plan.runs()}
     assert alpha == {"labeled_only": None, "target": None, "nt": 0.5}
     with pytest.raises(ValueError, match="per_method: .'soft'. are not among the methods"):
-        load_study(study_file(methods=["target"], per_method={"soft": {"semi_cfg.alpha": 0.5}}))
+        study.load_study(study_file(methods=["target"], per_method={"soft": {"semi_cfg.alpha": 0.5}}))
     with pytest.raises(ValueError, match=r"'semi_cfg\.method' cannot be overridden"):
-        load_study(study_file(methods=["target"], per_method={"target": {"semi_cfg.method": "nt"}}))
+        study.load_study(study_file(methods=["target"], per_method={"target": {"semi_cfg.method": "nt"}}))
