@@ -128,7 +128,8 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         if self.options.ignore_from is not None:
             band = ~selected & (proposals.scores >= self.options.ignore_from)
         own = self.form.scores(proposals.logits * self.options.temperature)
-        return PyramidPseudo(proposals, selected, band, own >= thresholds.to(own), points)
+        likely = (own >= thresholds.to(own)) & (thresholds > 0).to(own.device)  # 0: of a class not seen so far
+        return PyramidPseudo(proposals, selected, band, likely, points)
 
     def reselect(self, pseudo: list[PyramidPseudo], videos: Iterable[VideoItem]) -> list[PyramidPseudo]:
         proposals = [labels.proposals for labels in pseudo]

@@ -128,6 +128,12 @@ def test_own_scores_do_not_depend_on_the_temperature(output_for, adapter, taught
     assert labels.likely.tolist() == [[True, True]]
 
 
+def test_a_class_that_was_never_seen_is_not_likely_everywhere(output_for, adapter, taught):
+    pseudo = {"threshold": 0.5, "second_class": "ignore", "select": "per_class"}
+    (labels,) = taught(adapter(pseudo=pseudo), {"v": output_for([((3.0, 9.0), SURE)])}).pseudo
+    assert labels.selected.tolist() == [True] and labels.likely.tolist() == [[True, False]]
+
+
 @pytest.fixture
 def disagreeing(output_for):
     """Supporters of (4, 12) that disagree about the start: 4 at half of the points, 3 at the others."""
