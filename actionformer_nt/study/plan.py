@@ -64,7 +64,7 @@ class StudyFile(Section):
     set: dict[str, Any] = {}
     """Further keys of the configuration, dotted, the same in all runs."""
     per_method: dict[str, dict[str, Any]] = {}
-    """Method -> further keys, dotted, for its runs: what the method's own paper says. They count after the burn-in, which
+    """Method -> further keys, dotted, for its runs: what its own paper says. They count after the burn-in, which
     `labeled_only` makes."""
     expected_hours: float | None = None
     """For the reader: on one GPU, or as the file says."""

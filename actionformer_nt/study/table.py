@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 import numpy as np
 from typing_extensions import NotRequired
 
-from actionformer_nt.methods import ORACLE
+from actionformer_nt.methods import needs_truth
 from libs.core.files import load_json
 from libs.core.markdown import markdown_table
 
@@ -78,7 +78,7 @@ def _rows(study: Study) -> list[Row]:
     families: dict[tuple[float, str], dict[int, float]] = defaultdict(dict)  # p by number of the row
     for number, row in enumerate(rows):
         p = row.get("difference", {}).get("p")
-        if isinstance(p, float) and row["method"] != ORACLE:  # what the oracle does is no hypothesis of the study
+        if isinstance(p, float) and not needs_truth(row["method"]):  # a diagnostic is no hypothesis
             of_baseline = row["method"] == study.file.baseline  # then the hypotheses are values of the parameter
             families[row["ratio"], "" if of_baseline else str(row["value"])][number] = p
     for family in families.values():

@@ -211,7 +211,7 @@ def test_a_method_may_have_keys_of_its_own(study_file):
     plan = study.load_study(path)
     alpha = {run.method: plan.config(run)["semi_cfg"].get("alpha") for run in plan.runs()}
     assert alpha == {"labeled_only": None, "target": None, "nt": 0.5}
-    with pytest.raises(ValueError, match="per_method: .'soft'. are not among the methods"):
+    with pytest.raises(ValueError, match=r"per_method: .'soft'. are not among the methods"):
         study.load_study(study_file(methods=["target"], per_method={"soft": {"semi_cfg.alpha": 0.5}}))
     with pytest.raises(ValueError, match=r"'semi_cfg\.method' cannot be overridden"):
         study.load_study(study_file(methods=["target"], per_method={"target": {"semi_cfg.method": "nt"}}))
