@@ -189,7 +189,7 @@ class Snapshot:
     """State of a run after an iteration. Observers must not change it.
 
     Attributes:
-        unlabeled, self_training, teacher: None for the method `labeled_only`.
+        unlabeled, self_training, teacher, pseudo_labels: None for the method `labeled_only`.
         hidden: hidden labels; None unless `semi_cfg.log_hidden` is true.
     """
 
@@ -202,6 +202,7 @@ class Snapshot:
     student: Any
     teacher: Any
     self_training: SelfTraining | None
+    pseudo_labels: Callable[[list[VideoItem]], list[Any]] | None  # of unperturbed videos; changes nothing
     unlabeled: TALDataset | None
     hidden: HiddenLabels | None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
@@ -114,6 +115,14 @@ class Teacher:
             weak=weak, strong=[view for view, _ in strong], geometries=[geometry for _, geometry in strong],
             pseudo=taught, lessons=lessons,
         )  # fmt: skip
+
+    def pseudo_labels_of(self, videos: list[VideoItem], iteration: int) -> list[Any]:
+        """Pseudo labels of unperturbed videos, as the student is taught, without a change of running statistics."""
+        if self.stored is not None:
+            return [self.self_training.cut(self.stored[video["video_id"]], video) for video in videos]
+        observer = copy.deepcopy(self.self_training)
+        labels = [observer.pseudo_labels(self.network, [v], self.further_views([v], iteration)) for v in videos]
+        return [pseudo for (pseudo,) in labels]
 
     def further_views(self, weak: list[VideoItem], iteration: int) -> list[list[View]]:
         """Further views for the teacher, `semi_cfg.teacher_views` and those of the method."""

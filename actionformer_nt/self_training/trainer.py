@@ -8,6 +8,7 @@ targets, and the student learns these on strong views.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -119,6 +120,7 @@ class SemiTrainer:
             burn_in=run.stages.burn_in, total=run.stages.total, student=run.model,
             teacher=None if teacher is None else teacher.network,
             self_training=None if teacher is None else teacher.self_training,
+            pseudo_labels=None if teacher is None else partial(teacher.pseudo_labels_of, iteration=self.iteration),
             unlabeled=run.stages.unlabeled, hidden=run.shown,
         )  # fmt: skip
 

@@ -8,7 +8,6 @@ Hidden labels are read only if `semi_cfg.log_hidden` is true, and are written to
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -73,13 +72,12 @@ class SnapshotWriter:
 
 
 def _write_moment(snapshot: Snapshot, unlabeled: TALDataset, folder: Path, index: list[int]) -> None:
-    self_training = copy.deepcopy(snapshot.self_training)  # a copy, because `pseudo_labels` may update running means
-    assert self_training is not None
+    self_training = snapshot.self_training
+    assert self_training is not None and snapshot.pseudo_labels is not None
     names = names_of(snapshot.annotations.label_ids)
     parts, videos, distributions = [], {}, []
-    for i in index:
-        video = unlabeled[SampleKey(i, 0)]  # epoch 0: the same crop in every snapshot
-        (pseudo,) = self_training.pseudo_labels(snapshot.teacher, [video])
+    shown = [unlabeled[SampleKey(i, 0)] for i in index]  # epoch 0: the same crop in every snapshot
+    for video, pseudo in zip(shown, snapshot.pseudo_labels(shown), strict=True):
         segments = self_training.segments(pseudo)
         seconds = in_seconds(segments.segments, video)
         labels, scores = segments.logits.argmax(dim=-1).cpu(), segments.scores.cpu()

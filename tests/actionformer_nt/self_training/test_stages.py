@@ -323,3 +323,10 @@ class TestStoredLabels:
             and not found.masks[0, size:].any()
             and not found.masks[0, :, size:].any()
         )
+
+    def test_snapshots_show_them(self, staged, tmp_path):
+        path = staged(LABELED, STORED, teacher_views=[{"shift": 2}], **PLAIN)
+        folder = train(path, tmp_path / "run")
+        shown = json.loads((folder / "samples" / "iteration_00000006.json").read_text())["results"]
+        stored = json.loads((folder / "pseudo_labels" / "stage_2.json").read_text())["results"]
+        assert shown and all(shown[video] == stored[video] for video in shown)
