@@ -140,6 +140,10 @@ class SemiSection(Section):
             raise ValueError(f"{', '.join(given)}: without effect beside stages; leave them out")
         if self.pseudo.source != "online":
             raise ValueError("pseudo.source: without effect beside stages, which have teacher; leave it out")
+        if any(stage.labels == "stored" for stage in self.stages) and self.weak != ViewSection():
+            raise ValueError(
+                "weak: stored pseudo labels are made on unperturbed videos; leave it out, or labels: views"
+            )
         order = [LEARN.index(stage.learn) for stage in self.stages]
         if not order or order != sorted(order) or order[-1] == 0:
             found = ", ".join(stage.learn for stage in self.stages) or "none"

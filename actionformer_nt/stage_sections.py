@@ -69,6 +69,8 @@ class StageSection(Section):
             raise ValueError(f"{', '.join(given)}: without effect for learn: {self.learn}; leave out")
         if self.labels == "stored" and self.teacher != "frozen":
             raise ValueError(f"labels: stored needs teacher: frozen, found {self.teacher}")
+        if self.refresh_every != fields["refresh_every"].default and self.teacher != "refreshed":
+            raise ValueError(f"refresh_every: without effect for teacher: {self.teacher}; leave it out")
         if self.student == "fresh" and self.learn == "pseudo" and self.teacher == "online":
             raise ValueError("student: fresh needs teacher: frozen or refreshed, since an online one is as new as it")
         if self.schedule == "continued" and (self.student == "fresh" or self.opt != StageOptSection()):

@@ -8,7 +8,7 @@ SPOT. Plug-ins register their own with `libs.core.register_architecture(..., sel
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -56,44 +56,44 @@ class SelfTraining(ABC, Generic[Pseudo]):
         """Raises ValueError if `semi_cfg.pseudo` does not fit the architecture; names the key."""
 
     @abstractmethod
-    def pseudo_labels(self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]] = ()) -> list[Pseudo]:
+    def pseudo_labels(
+        self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]] = (), *, observe: bool = True
+    ) -> list[Pseudo]:
         """Pseudo labels of the teacher on weak views: one entry per video, in the order of `videos`.
 
         Args:
             further: further views of all videos, each list in the order of `videos`; the geometries map from the weak
                 view. What the teacher finds there is moved back to the weak view and averaged.
+            observe: update running statistics, together with all other processes.
         """
 
-    def reselect(self, pseudo: list[Pseudo], videos: Iterable[VideoItem]) -> list[Pseudo]:
-        """Selects again, where the selection depends on other videos: from all videos at once, none later than others.
+    @abstractmethod
+    def find_in_whole_videos(
+        self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]] = ()
+    ) -> list[Any]:
+        """What the teacher finds in whole videos, on the CPU and before any selection, for `labels: stored`. Running
+        statistics do not change."""
 
-        Args:
-            pseudo: results of `pseudo_labels` for `videos`, on one process.
-        """
-        return pseudo
+    def select_jointly(self, found: list[Any]) -> list[Any]:
+        """Pseudo labels of whole videos from all results of `find_in_whole_videos`."""
+        return found
+
+    @abstractmethod
+    def cut(self, pseudo: Any, video: VideoItem) -> Pseudo:
+        """Pseudo labels of a whole video -> those of a training sample, which may be a crop of it."""
 
     @abstractmethod
     def evidence(self, pseudo: Pseudo) -> Evidence:
         """What the method sees of the pseudo labels of one video, without hidden labels and random numbers."""
 
     @abstractmethod
-    def taught(self, pseudo: Pseudo, lesson: Lesson) -> Pseudo:
-        """The pseudo labels with the units and the boundaries that a lesson chooses (`keep`, `ignore`, `segments`).
+    def taught(self, pseudo: Pseudo, lesson: Lesson) -> tuple[Pseudo, Lesson]:
+        """The pseudo labels with the units and the boundaries that a lesson chooses (`keep`, `ignore`, `segments`), and
+        the lesson with the weights that the settings of the run leave.
 
         Raises:
             ValueError: the lesson asks for something that the architecture does not have.
         """
-
-    def label_whole_videos(
-        self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]] = ()
-    ) -> list[Pseudo]:
-        """`pseudo_labels` of whole videos, for `labels: stored`. All processes call this together, some perhaps without
-        a video."""
-        return self.pseudo_labels(teacher, videos, further)
-
-    def cut(self, pseudo: Pseudo, video: VideoItem) -> Pseudo:
-        """Pseudo labels of a whole video -> those of a training sample, which may be a crop of it."""
-        raise NotImplementedError
 
     @abstractmethod
     def probs(self, pseudo: Pseudo) -> Tensor:

@@ -49,7 +49,7 @@ class Iteration:
                 run.model, part.weak, part.strong, part.geometries, part.pseudo, part.lessons
             )
             self.projected += projected
-            weight = run.semi.alpha * ramp(self.number - run.stages.at(self.number).start, run.semi.ramp_up)
+            weight = run.semi.alpha * ramp(self.number - run.stages.burn_in, run.semi.ramp_up)
             total = total + weight * losses["loss"]
             named |= with_prefix("unlabeled", losses)
         return named | {"final_loss": total}

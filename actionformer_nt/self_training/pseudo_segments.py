@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,11 @@ class PseudoSegments(NamedTuple):
         """Segments selected by a boolean mask (N,) or by indices (K,)."""
         return PseudoSegments(*(None if column is None else column[keep] for column in self))  # type: ignore[arg-type]
 
+    def cpu(self) -> PseudoSegments:
+        """The same on the CPU."""
+        spread = None if self.spread is None else self.spread.cpu()
+        return PseudoSegments(self.segments.cpu(), self.scores.cpu(), self.logits.cpu(), spread)
+
     @property
     def probs(self) -> Tensor:
         """Distributions over the actions (N, C): softmax of the logits. For a sigmoid head, this is the distribution of
@@ -42,6 +48,21 @@ class PseudoSegments(NamedTuple):
         if self.spread is None:
             return torch.ones_like(self.scores)
         return (-self.spread.sum(dim=1) / (self.segments[:, 1] - self.segments[:, 0]).clamp(min=1e-6)).exp()
+
+
+class PyramidPseudo(NamedTuple):
+    """Pseudo labels of one video."""
+
+    proposals: PseudoSegments
+    selected: Tensor  # (N,) bool: the proposals that the student learns from
+    ignored: Tensor  # (N,) bool: proposals whose points teach nothing, unless a selected proposal owns them
+    likely: Tensor  # (N, C) bool: classes whose own score is at least the threshold
+    points: Tensor | None  # (P, C + 1) class distributions at the teacher's valid points, if they are used
+
+    @property
+    def segments(self) -> PseudoSegments:
+        """The selected proposals."""
+        return self.proposals.select(self.selected)
 
 
 class Candidates(NamedTuple):
@@ -61,8 +82,11 @@ class Candidates(NamedTuple):
 
 
 @torch.no_grad()
-def candidates(output: PyramidOutput, row: int, *, class_form: str = "sigmoid", pre_nms_topk: int = 2000) -> Candidates:
-    """The candidates of a teacher's output: at most `pre_nms_topk`, one per point, with the best class of the point.
+def candidates(
+    output: PyramidOutput, row: int, *, class_form: str = "sigmoid", pre_nms_topk: int = 2000, scale: float = 1.0
+) -> Candidates:
+    """The candidates of a teacher's output: at most `pre_nms_topk * scale`, one per point, with the best class of the
+    point.
 
     Args:
         row: row of the video in the batch.
@@ -74,7 +98,8 @@ def candidates(output: PyramidOutput, row: int, *, class_form: str = "sigmoid", 
     logits, segments = (torch.cat(column) for column in zip(*parts, strict=True))
     scores = ClassForm(class_form).scores(logits).max(dim=-1).values
     order = scores.argsort(descending=True, stable=True)
-    order = order[(segments[order, 1] - segments[order, 0] > 0.05) & (scores[order] > 0.01)][:pre_nms_topk]
+    order = order[(segments[order, 1] - segments[order, 0] > 0.05) & (scores[order] > 0.01)]
+    order = order[: math.ceil(pre_nms_topk * scale)]
     return Candidates(segments[order], scores[order], logits[order])
 
 
@@ -89,7 +114,9 @@ def mapped_back(found: Candidates, geometry: Geometry, steps: int) -> Candidates
 
 
 @torch.no_grad()
-def propose(views: Sequence[Candidates], options: PseudoSection, *, most_overlap: float = 1.0) -> PseudoSegments:
+def propose(
+    views: Sequence[Candidates], options: PseudoSection, *, most_overlap: float = 1.0, scale: float = 1.0
+) -> PseudoSegments:
     """Proposes pseudo segments from the candidates of all views of a video, before any selection.
 
     Class-agnostic hard NMS over the candidates. Ends and logits of a segment are then replaced by the score-weighted
@@ -101,6 +128,7 @@ def propose(views: Sequence[Candidates], options: PseudoSection, *, most_overlap
         views: the weak view first.
         options: `semi_cfg.pseudo`.
         most_overlap: see `disjoint`.
+        scale: at most `options.max_segments * scale` segments remain after NMS.
     """
     segments, scores, logits = (torch.cat(columns) for columns in list(zip(*views, strict=True))[:3])
     if not len(scores):
@@ -110,7 +138,7 @@ def propose(views: Sequence[Candidates], options: PseudoSection, *, most_overlap
         [(segments, scores, torch.arange(len(scores), device=scores.device))],
         iou_threshold=options.nms_iou,
         min_score=0.0,
-        max_seg_num=options.max_segments,
+        max_seg_num=math.ceil(options.max_segments * scale),
         method="hard",
         multiclass=False,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,24 +22,9 @@ from libs.modeling.class_form import ClassForm
 from .criterion import UnlabeledCriterion, normalizer_of
 from .interface import SelfTraining, View, inputs_of
 from .point_targets import VideoTargets, assign_pseudo_labels, background_targets, point_probs, spare_likely
-from .pseudo_segments import Candidates, PseudoSegments, candidates, mapped_back, propose
+from .pseudo_segments import Candidates, PseudoSegments, PyramidPseudo, candidates, mapped_back, propose
 from .selection import Selector, labeled_overlap, labeled_rates, minutes_of
 from .views import Geometry
-
-
-class PyramidPseudo(NamedTuple):
-    """Pseudo labels of one video."""
-
-    proposals: PseudoSegments
-    selected: Tensor  # (N,) bool: the proposals that the student learns from
-    ignored: Tensor  # (N,) bool: proposals whose points teach nothing, unless a selected proposal owns them
-    likely: Tensor  # (N, C) bool: classes whose own score is at least the threshold
-    points: Tensor | None  # (P, C + 1) class distributions at the teacher's valid points, if they are used
-
-    @property
-    def segments(self) -> PseudoSegments:
-        """The selected proposals."""
-        return self.proposals.select(self.selected)
 
 
 class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
@@ -52,6 +38,7 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         self.form = ClassForm(config["model"]["class_form"])
         self.options, self.train_cfg = semi.pseudo, config["train_cfg"]
         self.lam, self.num_classes = semi.lam, config["dataset"]["num_classes"]
+        self.sample_length = config["dataset"]["max_seq_len"]
         self.finest_stride = config["model"]["scale_factor"] ** config["model"]["fpn_start_level"]
         self.dense = self.options.partition == "dense"
         method = get_method(semi.method)
@@ -71,7 +58,10 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         pseudo, at_points = semi.pseudo, semi.pseudo.at_points
         if pseudo.partition == "dense" and needs_truth(semi.method):
             raise ValueError(f"method {semi.method} needs pseudo.partition: segments, found dense")
-        if at_points and any(stage.labels == "stored" for stage in semi.plan()):
+        stored = any(stage.labels == "stored" for stage in semi.plan())
+        if stored and pseudo.select == "topk":
+            raise ValueError("semi_cfg.pseudo.select: topk counts the segments of a sample; not with labels: stored")
+        if stored and at_points:
             raise ValueError(
                 "semi_cfg.stages: labels: stored: pseudo labels at points (pseudo.partition: dense, pseudo.background: "
                 "partition) cannot be cut from whole videos; use labels: views"
@@ -95,28 +85,58 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
 
     @torch.no_grad()
     def pseudo_labels(
-        self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]] = ()
+        self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]] = (), *, observe: bool = True
     ) -> list[PyramidPseudo]:
         """See `SelfTraining.pseudo_labels`. Distributions at points come from the weak view alone."""
-        found, points = self._find(teacher, videos)
-        views = [[own] for own in found]
-        for seen in further:
-            found, _ = self._find(teacher, [view for view, _ in seen])
-            for pool, own, (view, geometry) in zip(views, found, seen, strict=True):
-                pool.append(mapped_back(own, geometry, view["feats"].shape[1]))
-        proposals = [propose(pool, self.options, most_overlap=self.most_overlap) for pool in views]
-        self.selector.observe(proposals, [minutes_of(video) for video in videos])
-        thresholds = self.selector.thresholds()
+        proposals, points = self._propose(teacher, videos, further)
+        minutes = [minutes_of(video) for video in videos]
+        if observe:
+            self.selector.observe(proposals, minutes)
+        known = observe or self.selector.informed
+        thresholds = self.selector.thresholds() if known else self.selector.joint_thresholds(proposals, minutes)
         return [self._chosen(*pair, thresholds) for pair in zip(proposals, points, strict=True)]
 
-    def _find(self, teacher: Any, videos: list[VideoItem]) -> tuple[list[Candidates], list[Tensor | None]]:
+    @torch.no_grad()
+    def find_in_whole_videos(
+        self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]] = ()
+    ) -> list[tuple[PseudoSegments, float]]:
+        """Proposals, and the length in minutes, of each video."""
+        proposals, _ = self._propose(teacher, videos, further)
+        return [(found.cpu(), minutes_of(video)) for found, video in zip(proposals, videos, strict=True)]
+
+    def select_jointly(self, found: list[tuple[PseudoSegments, float]]) -> list[PyramidPseudo]:
+        proposals, minutes = [proposals for proposals, _ in found], [minutes for _, minutes in found]
+        thresholds = self.selector.joint_thresholds(proposals, minutes)
+        return [self._chosen(video, None, thresholds) for video in proposals]
+
+    def _propose(
+        self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]]
+    ) -> tuple[list[PseudoSegments], list[Tensor | None]]:
+        """Per video, proposals from all views and, if they are used, class distributions at the points. A video longer
+        than a training sample may have more proposals in proportion."""
+        scales = [max(video["feats"].shape[1] / self.sample_length, 1.0) for video in videos]
+        found, points = self._find(teacher, videos, scales)
+        views = [[own] for own in found]
+        for seen in further:
+            found, _ = self._find(teacher, [view for view, _ in seen], scales)
+            for pool, own, (view, geometry) in zip(views, found, seen, strict=True):
+                pool.append(mapped_back(own, geometry, view["feats"].shape[1]))
+        proposals = [
+            propose(pool, self.options, most_overlap=self.most_overlap, scale=scale)
+            for pool, scale in zip(views, scales, strict=True)
+        ]
+        return proposals, points
+
+    def _find(
+        self, teacher: Any, videos: list[VideoItem], scales: list[float]
+    ) -> tuple[list[Candidates], list[Tensor | None]]:
         """Per video, candidates and, if they are used, class distributions at the points."""
         found: dict[int, Candidates] = {}
         points: dict[int, Tensor] = {}
         for batch in teacher.batches(videos):
             output = teacher.network(batch.feats, batch.mask, batch.lengths)
             for row, i in enumerate(batch.index):
-                found[i] = candidates(output, row, class_form=self.form)
+                found[i] = candidates(output, row, class_form=self.form, scale=scales[i])
                 if self.dense or self.spares:
                     points[i] = point_probs(output, row, self.options)
         return [found[i] for i in range(len(videos))], [points.get(i) for i in range(len(videos))]
@@ -130,11 +150,6 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         own = self.form.scores(proposals.logits * self.options.temperature)
         likely = (own >= thresholds.to(own)) & (thresholds > 0).to(own.device)  # 0: of a class not seen so far
         return PyramidPseudo(proposals, selected, band, likely, points)
-
-    def reselect(self, pseudo: list[PyramidPseudo], videos: Iterable[VideoItem]) -> list[PyramidPseudo]:
-        proposals = [labels.proposals for labels in pseudo]
-        thresholds = self.selector.joint_thresholds(proposals, [minutes_of(video) for video in videos])
-        return [self._chosen(labels.proposals, labels.points, thresholds) for labels in pseudo]
 
     def cut(self, pseudo: PyramidPseudo, video: VideoItem) -> PyramidPseudo:
         """Keeps proposals as `Geometry.project` does, but does not clip them."""
@@ -154,18 +169,20 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         scores = probs[:, :-1].amax(dim=-1)
         return Evidence(probs=probs, scores=scores, selected=torch.ones_like(scores, dtype=torch.bool))
 
-    def taught(self, pseudo: PyramidPseudo, lesson: Lesson) -> PyramidPseudo:
+    def taught(self, pseudo: PyramidPseudo, lesson: Lesson) -> tuple[PyramidPseudo, Lesson]:
         chosen = (lesson.keep, lesson.ignore, lesson.segments, lesson.v)
         if self.dense:
             if any(column is not None for column in chosen):
                 raise ValueError("pseudo.partition: dense: a lesson about points has y, w and normalizer only")
-            return pseudo
+            return pseudo, lesson
+        if self.options.second_class == "ignore":
+            lesson = replace(lesson, w=torch.where(pseudo.likely & (lesson.y == 0), 0.0, lesson.w))
         if lesson.segments is not None:
             pseudo = pseudo._replace(proposals=pseudo.proposals._replace(segments=lesson.segments))
         selected = pseudo.selected if lesson.keep is None else lesson.keep
         if lesson.ignore is None:
-            return pseudo._replace(selected=selected)
-        return pseudo._replace(selected=selected & ~lesson.ignore, ignored=pseudo.ignored | lesson.ignore)
+            return pseudo._replace(selected=selected), lesson
+        return pseudo._replace(selected=selected & ~lesson.ignore, ignored=pseudo.ignored | lesson.ignore), lesson
 
     def probs(self, pseudo: PyramidPseudo) -> Tensor:
         """(N, C) at the segments or, with `pseudo.partition: dense`, (P, C + 1) at the points."""
@@ -239,8 +256,6 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
             elsewhere = ClassTargets(lesson.y[:, :columns], lesson.w[:, :columns])
         else:
             y, w = lesson.y[chosen][kept], lesson.w[chosen][kept]
-            if self.options.second_class == "ignore":
-                w = torch.where(pseudo.likely[chosen][kept] & (y == 0), 0.0, w)
             # on a segment the background has weight 0
             at_segments = ClassTargets(self.form.pad_targets(y), self.form.pad_targets(w))
         if self.options.without_segments == "skip" and not chosen.any():

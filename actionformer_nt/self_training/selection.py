@@ -48,20 +48,32 @@ class Selector:
             videos = [self._scores(*pair) for pair in zip(proposals, minutes, strict=True)]
             self.recent = (self.recent + distributed.gather_shares(videos))[-WINDOW:]
 
+    @property
+    def informed(self) -> bool:
+        """Whether the running state is known."""
+        if self.options.select == "per_class":
+            return bool((self.class_scores > 0).any())
+        return self.options.select != "rate" or bool(self.recent)
+
     def thresholds(self) -> Tensor:
         """(C,) threshold of the score per class."""
         if self.options.select == "rate":
             return self._rate_thresholds(self.recent)
-        thresholds = torch.full_like(self.class_scores, self.options.threshold)
-        if self.options.select == "per_class":
-            thresholds = thresholds * (self.class_scores / self.class_scores.max().clamp(min=1e-6))
-        return thresholds
+        return self._score_thresholds(self.class_scores)
 
     def joint_thresholds(self, proposals: list[PseudoSegments], minutes: list[float]) -> Tensor:
-        """(C,) thresholds for videos that are all known: with `rate`, their own; else the present ones."""
-        if self.options.select != "rate":
-            return self.thresholds()
-        return self._rate_thresholds([self._scores(*pair) for pair in zip(proposals, minutes, strict=True)])
+        """(C,) thresholds for videos that are all known, from these videos alone. The running state is not used."""
+        if self.options.select == "rate":
+            return self._rate_thresholds([self._scores(*pair) for pair in zip(proposals, minutes, strict=True)])
+        best = torch.stack([torch.zeros_like(self.class_scores), *map(self._best, proposals)])  # (videos + 1, C)
+        return self._score_thresholds(best.sum(dim=0) / (best > 0).sum(dim=0).clamp(min=1))
+
+    def _score_thresholds(self, class_scores: Tensor) -> Tensor:
+        """(C,) thresholds of `fixed`, and of `per_class` for the mean scores (C,) of the classes."""
+        thresholds = torch.full_like(class_scores, self.options.threshold)
+        if self.options.select == "per_class":
+            thresholds = thresholds * (class_scores / class_scores.max().clamp(min=1e-6))
+        return thresholds
 
     def select(self, proposals: PseudoSegments, thresholds: Tensor) -> Tensor:
         """(N,) bool: the proposals that the student learns from."""

@@ -20,7 +20,8 @@ def begin(run: SemiRun, stage: Stage, iteration: int, folder: Path) -> None:
     """Begins a stage at its first iteration, or goes on with it after a resume.
 
     At the first iteration the teacher takes its weights from the stage before. Then, as the stage says, the student
-    gets new weights, and optimizer and schedule begin anew.
+    gets new weights, and optimizer and schedule begin anew. Without a teacher (`labeled_only`) a round has nothing to
+    train new weights with but what the student knows already, so it keeps them.
 
     Args:
         folder: run folder, for stored pseudo labels.
@@ -29,7 +30,7 @@ def begin(run: SemiRun, stage: Stage, iteration: int, folder: Path) -> None:
     if teacher is not None:
         teacher.begin(stage, iteration)
     if iteration == stage.start > 0:
-        if stage.options.student == "fresh":
+        if stage.options.student == "fresh" and (teacher is not None or stage.options.learn != "pseudo"):
             _renew_student(run, stage)
         if stage.options.schedule == "own":
             restart_schedule(run, stage)

@@ -83,6 +83,13 @@ class Stages:
         self.semi, self.loader, self.seed = semi_section(config), config["loader"], config["init_rand_seed"]
         self.labeled, self.unlabeled, self.every = labeled, unlabeled, every
         self.stages = place(self.semi.plan())
+        for stage in self.stages if self.semi.stages is not None else []:
+            warmup = self.semi.warmup_iterations if stage.opt.warmup_iterations is None else stage.opt.warmup_iterations
+            if warmup > stage.schedule_end - stage.schedule_start:
+                raise ValueError(
+                    f"semi_cfg.stages: stage {stage.number}: {warmup} iterations of warm-up, but its schedule has "
+                    f"{stage.schedule_end - stage.schedule_start}; set its opt.warmup_iterations"
+                )
         length = {"pretext": 0, "labeled": 0, "pseudo": 0}
         for stage in self.stages:
             length[stage.options.learn] += stage.options.iterations

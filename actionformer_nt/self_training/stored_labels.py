@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from .setup import SemiRun
 from .stages import Stage
 from .teacher import Teacher
 
+logger = logging.getLogger(__name__)
+
 
 def stored_labels(run: SemiRun, stage: Stage, folder: Path) -> dict[str, Any]:
     """The stored pseudo labels of a stage by video: those in the run folder if its teacher made them, or new ones,
@@ -37,26 +40,26 @@ def stored_labels(run: SemiRun, stage: Stage, folder: Path) -> dict[str, Any]:
     labels = distributed.from_main(_read(file, origin, self_training) if distributed.is_main() else None)
     if labels is None:
         videos = _whole_videos(run, run.stages.unlabeled)
+        logger.info("stage %d: the teacher labels %d unlabeled videos", stage.number, len(videos))
         ids = [video.id for video in videos.videos]
         labels = dict(zip(ids, _label(teacher, videos, stage.start), strict=True))
         if distributed.is_main():
             file.parent.mkdir(parents=True, exist_ok=True)
+            _write_detections(run, videos, self_training, labels, file.with_suffix(".json"))
             part = file.with_suffix(".part")
             torch.save({"origin": origin, "labels": labels}, part)
-            part.replace(file)
-            _write_detections(run, videos, self_training, labels, file.with_suffix(".json"))
+            part.replace(file)  # last: without this file, both are written again
     return labels
 
 
 def _label(teacher: Teacher, videos: TALDataset, iteration: int) -> list[Any]:
-    """Pseudo labels of all videos, one video per process at a time; what depends on other videos is then selected from
-    all of them."""
-    self_training, labels, size = teacher.self_training, [], distributed.world_size()
+    """Pseudo labels of all videos. The processes look at one video each at a time; the selection follows at the end."""
+    self_training, found, size = teacher.self_training, [], distributed.world_size()
     for start in range(0, len(videos), size):
         own = [videos[i] for i in distributed.share(range(start, min(start + size, len(videos))))]
         further = teacher.further_views(own, iteration)
-        labels += distributed.gather_shares(self_training.label_whole_videos(teacher.network, own, further))
-    return self_training.reselect(labels, (videos[i] for i in range(len(videos))))
+        found += distributed.gather_shares(self_training.find_in_whole_videos(teacher.network, own, further))
+    return self_training.select_jointly(found)
 
 
 def _origin(run: SemiRun) -> str:
@@ -66,7 +69,8 @@ def _origin(run: SemiRun) -> str:
     for name, value in run.teacher.network.state_dict().items():
         digest.update(name.encode())
         digest.update(value.cpu().numpy().tobytes())
-    settings = [run.split.hash, run.semi.pseudo.model_dump(), run.config["dataset"]]
+    views = [view.model_dump() for view in run.teacher.views]
+    settings = [run.split.hash, run.seed, views, run.semi.pseudo.model_dump(), run.config["dataset"]]
     model = {name: value for name, value in run.config["model"].items() if name not in ("train_cfg", "test_cfg")}
     digest.update(json.dumps([*settings, model], sort_keys=True, default=str).encode())
     return digest.hexdigest()

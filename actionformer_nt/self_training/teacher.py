@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
@@ -106,7 +105,8 @@ class Teacher:
         """Views, pseudo labels and lessons of a batch of unlabeled videos."""
         weak, pseudo = self._pseudo_labels(videos, iteration)
         lessons = self._lessons(weak, pseudo, iteration)
-        taught = [self.self_training.taught(*pair) for pair in zip(pseudo, lessons, strict=True)]
+        pairs = [self.self_training.taught(*pair) for pair in zip(pseudo, lessons, strict=True)]
+        taught, lessons = [labels for labels, _ in pairs], [lesson for _, lesson in pairs]
         strong = [view_of(video, "strong", self.semi.strong, self.seed, iteration) for video in weak]
         for i, (_, geometry) in enumerate(strong):
             if geometry.reverses:
@@ -120,9 +120,8 @@ class Teacher:
         """Pseudo labels of unperturbed videos, as the student is taught, without a change of running statistics."""
         if self.stored is not None:
             return [self.self_training.cut(self.stored[video["video_id"]], video) for video in videos]
-        observer = copy.deepcopy(self.self_training)
-        labels = [observer.pseudo_labels(self.network, [v], self.further_views([v], iteration)) for v in videos]
-        return [pseudo for (pseudo,) in labels]
+        views = self.further_views(videos, iteration)
+        return self.self_training.pseudo_labels(self.network, videos, views, observe=False)
 
     def further_views(self, weak: list[VideoItem], iteration: int) -> list[list[View]]:
         """Further views for the teacher, `semi_cfg.teacher_views` and those of the method."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from actionformer_nt.config import semi_section
-from actionformer_nt.methods import Evidence, Lesson
+from actionformer_nt.methods import Evidence, Lesson, get_method
 from actionformer_nt.methods.base import State
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from actionformer_nt.pseudo_sections import PseudoSection
@@ -61,7 +61,8 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
     @staticmethod
     def check(config: Config) -> None:
         stored = any(stage.labels == "stored" for stage in semi_section(config).plan())
-        if stored and semi_section(config).teacher_views:
+        method = get_method(semi_section(config).method)
+        if stored and (semi_section(config).teacher_views or (method is not None and method.teacher_views)):
             raise ValueError("semi_cfg.teacher_views: SPOT averages over views of windows; use labels: views in stages")
         if stored and config["model"]["pseudo"]["align"]:
             raise ValueError(
@@ -78,7 +79,7 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
 
     @torch.no_grad()
     def pseudo_labels(
-        self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]] = ()
+        self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]] = (), *, observe: bool = True
     ) -> list[SpotPseudo]:
         pseudo: list[SpotPseudo] = []
         background: list[Tensor] = []
@@ -91,12 +92,12 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
                 background.append(output.logits.softmax(dim=-1)[..., -1][output.mask])
             labels = teacher_labels(output, teacher.options.pseudo)
             pseudo += [SpotPseudo(*(column[i : i + 1] for column in labels)) for i in range(len(batch.index))]
-        if self.alignment is not None:
+        if self.alignment is not None and observe:
             self.alignment.update(background)
         return pseudo
 
     @torch.no_grad()
-    def label_whole_videos(
+    def find_in_whole_videos(
         self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]] = ()
     ) -> list[Any]:
         labels = []
@@ -120,14 +121,14 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
         scores = probs[:, :-1].amax(dim=-1)
         return Evidence(probs=probs, scores=scores, selected=torch.ones_like(scores, dtype=torch.bool))
 
-    def taught(self, pseudo: SpotPseudo, lesson: Lesson) -> SpotPseudo:
+    def taught(self, pseudo: SpotPseudo, lesson: Lesson) -> tuple[SpotPseudo, Lesson]:
         """`Lesson.keep` replaces the confident snippets; it can take rows of masks away, but not add any."""
         if lesson.v is not None or lesson.segments is not None:
             raise ValueError("SPOT: snippets have no boundaries that a lesson could weigh or replace")
         keep = pseudo.confident if lesson.keep is None else lesson.keep.view_as(pseudo.confident)
         if lesson.ignore is not None:
             keep = keep & ~lesson.ignore.view_as(keep)
-        return pseudo._replace(confident=keep, mask_rows=pseudo.mask_rows & keep)
+        return pseudo._replace(confident=keep, mask_rows=pseudo.mask_rows & keep), lesson
 
     @staticmethod
     def _averaged(
@@ -201,9 +202,11 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
             moved = to_view(video_pseudo, index)
             source = index.clamp(min=0).to(video_pseudo.probs.device)[..., None].expand_as(video_pseudo.probs)
             rows.append((moved, source))
-        labels = SpotPseudo(*(torch.cat(columns) for columns in zip(*(moved for moved, _ in rows), strict=True)))
+        columns = [torch.cat(column).to(student.device) for column in zip(*(moved for moved, _ in rows), strict=True)]
+        labels = SpotPseudo(*columns)  # stored pseudo labels are on the CPU
         y = torch.cat([t.y[None].gather(1, source) for t, (_, source) in zip(lessons, rows, strict=True)])
         w = torch.cat([t.w[None].gather(1, source) for t, (_, source) in zip(lessons, rows, strict=True)])
+        y, w = y.to(student.device), w.to(student.device)
         options = student.options
         normalizer = normalizer_of(lessons)
         losses = unlabeled_losses(

@@ -98,7 +98,8 @@ def taught():
         evidence = [self_training.evidence(labels) for labels in pseudo]
         options = Options(form=self_training.form)
         lessons = [lesson(e) for e in evidence] if lesson else get_method(method).teach(evidence, options)
-        pseudo = [self_training.taught(*pair) for pair in zip(pseudo, lessons, strict=True)]
+        pairs = [self_training.taught(*pair) for pair in zip(pseudo, lessons, strict=True)]
+        pseudo, lessons = [labels for labels, _ in pairs], [lesson for _, lesson in pairs]
         found, visible = self_training.losses(student, videos, videos, [Geometry()] * len(videos), pseudo, lessons)
         found["loss"].backward()
         grads = {name: torch.cat([z.grad[0] for z in student.made[name].logits]) for name in names}

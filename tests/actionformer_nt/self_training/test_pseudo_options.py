@@ -10,6 +10,7 @@ from actionformer_nt.methods import ClassTargets, Lesson
 from actionformer_nt.pseudo_sections import PseudoSection
 from actionformer_nt.self_training.point_targets import VideoTargets, assign_pseudo_labels
 from actionformer_nt.self_training.pseudo_segments import candidates, propose
+from actionformer_nt.self_training.setup import set_up
 from libs.core import load_config
 from libs.modeling.losses import sigmoid_focal_loss
 
@@ -242,3 +243,18 @@ def test_dense_lessons_are_about_points(output_for, adapter, taught):
     assert seen[0].probs.shape == (48, 3) and seen[0].selected.all() and seen[0].segments is None
     with pytest.raises(ValueError, match="dense: a lesson about points"):
         taught(own, teacher, lesson=lambda e: everything(e, keep=e.selected))
+
+
+def test_second_classes_are_spared_in_a_view_that_runs_backwards(make_semi):
+    """The class of a flipped view is the class played backwards, and so is the class that is spared."""
+    path = make_semi(
+        method="target", pseudo={"threshold": 0.012, "second_class": "ignore"}, reversed_classes=[["class0", "class1"]],
+        strong={"flip": 1.0, "snippet_mask": 0.0, "channel_dropout": 0.0},
+    )  # fmt: skip
+    run = set_up(load_config(path))
+    batch = run.teacher.teach([run.stages.unlabeled[0]], run.stages.burn_in)
+    (labels,), (lesson,) = batch.pseudo, batch.lessons
+    assert batch.geometries[0].reverses and labels.selected.any()
+    likely, y, w = (column[labels.selected] for column in (labels.likely, lesson.y, lesson.w))
+    expected = torch.where(likely.flip(1) & (y == 0), 0.0, 1.0)  # two classes, each other played backwards
+    assert torch.equal(w, expected) and (expected == 0).any()

@@ -106,15 +106,18 @@ def test_labeled_rates(make_semi):
 def test_videos_that_are_all_known_are_selected_from_at_once(make_semi):
     self_training = set_up(load_config(make_semi(pseudo={"select": "rate", "rate_floor": 0.0}))).teacher.self_training
     self_training.selector.rates = torch.tensor([1.0, 1.0])
-    none = torch.zeros(2, dtype=torch.bool)
-    first, second = (
-        self_training._chosen(proposals(scores, [0, 0]), None, torch.tensor([torch.inf] * 2))
-        for scores in ([0.5, 0.4], [0.9, 0.8])
-    )
-    assert not first.selected.any()
-    video = {"feats": torch.zeros(3, 60), "feat_stride": 1.0, "fps": 1.0}  # a minute each: two events in both
-    first, second = self_training.reselect([first, second], [video, video])
-    assert not first.selected.any() and second.selected.tolist() == [True, True] and torch.equal(first.ignored, none)
+    found = [(proposals(scores, [0, 0]), 1.0) for scores in ([0.5, 0.4], [0.9, 0.8])]  # two in both
+    first, second = self_training.select_jointly(found)
+    assert not first.selected.any() and second.selected.tolist() == [True, True] and not first.ignored.any()
+    assert not self_training.selector.informed  # the running state has not changed
+
+
+def test_per_class_thresholds_of_videos_that_are_all_known():
+    selector = Selector(PseudoSection(select="per_class", threshold=0.4), torch.zeros(3))
+    videos = [proposals([0.8, 0.3], [0, 1]), proposals([0.4, 0.1], [0, 1]), proposals([], [])]
+    found = selector.joint_thresholds(videos, [1.0] * 3)  # means of the best scores: .6, .2, none
+    torch.testing.assert_close(found, torch.tensor([0.4, 0.4 * 0.2 / 0.6, 0.0]))
+    assert not selector.informed
 
 
 def fused(events):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from actionformer_nt import run as semi_run
 from actionformer_nt.config import SemiSection
+from actionformer_nt.self_training.criterion import ramp
 from actionformer_nt.self_training.setup import set_up
 from actionformer_nt.self_training.stage_start import begin
 from actionformer_nt.self_training.stages import place
@@ -39,6 +40,10 @@ def records(folder):
 
 def weights(folder, key="state_dict", file="last.pth.tar"):
     return load_checkpoint(folder / file)[key]
+
+
+def whole_video(run):
+    return {**run.stages.unlabeled[0], "feats": torch.randn(8, 60, generator=torch.Generator().manual_seed(0))}
 
 
 def same(a, b):
@@ -94,6 +99,7 @@ class TestPlan:
             ([FROZEN], "labeled, then pseudo; found pseudo|the first one has no stage before it"),
             ([FROZEN, LABELED], "expected pretext .if any., then labeled, then pseudo; found pseudo, labeled"),
             ([LABELED | {"schedule": "continued"}], "the first one has no stage before it"),
+            ([LABELED, FROZEN | {"refresh_every": 5}], "refresh_every: without effect for teacher: frozen"),
             ([LABELED | {"teacher": "online"}], "teacher: without effect for learn: labeled"),
             ([LABELED, FROZEN | {"teacher": "online", "labels": "stored"}], "labels: stored needs teacher: frozen"),
             ([LABELED, FROZEN | {"teacher": "online", "student": "fresh"}], "student: fresh needs teacher: frozen"),
@@ -108,6 +114,20 @@ class TestPlan:
     def test_lengths_beside_stages_are_refused(self, make_semi):
         with pytest.raises(ValueError, match="burn_in, iterations: without effect beside stages"):
             load_config(make_semi(stages=[LABELED, FROZEN]))
+
+    def test_weak_views_beside_stored_labels_are_refused(self, staged):
+        with pytest.raises(ValueError, match="weak: stored pseudo labels are made on unperturbed videos"):
+            load_config(staged(LABELED, STORED, weak={"shift": 1}))
+
+    def test_a_warm_up_longer_than_its_schedule_is_refused(self, staged, tmp_path):
+        with pytest.raises(ValueError, match="stage 2: 5 iterations of warm-up, but its schedule has 3"):
+            train(staged(LABELED, FROZEN | {"opt": {"warmup_iterations": 5}}), tmp_path / "run")
+
+    def test_the_unlabeled_loss_rises_over_all_rounds(self, staged, tmp_path, monkeypatch):
+        asked = []
+        monkeypatch.setattr("actionformer_nt.self_training.iteration.ramp", lambda *a: asked.append(a) or ramp(*a))
+        train(staged(LABELED, FROZEN | {"repeat": 2}, ramp_up=10), tmp_path / "run")
+        assert asked == [(k, 10) for k in range(6)]
 
     def test_a_resolved_configuration_is_read_again(self, staged, tmp_path):
         folder = train(staged(LABELED, STORED | {"opt": {"learning_rate": 1e-3}}), tmp_path / "run")
@@ -173,9 +193,11 @@ class TestTeacher:
         assert not same(runs[0].model.state_dict(), start)
         assert same(runs[0].teacher.network.state_dict(), start)  # the average before the stage
 
-    def test_labels_only_has_the_same_stages(self, staged, tmp_path):
-        lines = records(train(staged(LABELED, STORED | {"student": "fresh"}, method="labeled_only"), tmp_path / "run"))
-        assert len(lines) == 6 and not any("unlabeled/loss" in line for line in lines)
+    def test_labels_only_has_the_same_stages_and_keeps_its_weights(self, staged, tmp_path):
+        fresh = train(staged(LABELED, STORED | {"student": "fresh"}, method="labeled_only"), tmp_path / "fresh")
+        warm = train(staged(LABELED, STORED, method="labeled_only"), tmp_path / "warm")
+        assert len(records(fresh)) == 6 and not any("unlabeled/loss" in line for line in records(fresh))
+        assert same(weights(fresh), weights(warm)) and records(fresh) == records(warm)
 
 
 class TestResume:
@@ -242,7 +264,7 @@ class TestStoredLabels:
         trainer = SemiTrainer(run, observer=lambda snapshot: None)
         trainer.restore(folder / "last.pth.tar")
         stage = run.stages.at(5)
-        monkeypatch.setattr(type(run.teacher.self_training), "label_whole_videos", None)  # must not be called
+        monkeypatch.setattr(type(run.teacher.self_training), "find_in_whole_videos", None)  # must not be called
         begin(run, stage, 5, folder)
         assert sorted(run.teacher.stored) == sorted(content["results"])
         monkeypatch.undo()
@@ -281,7 +303,9 @@ class TestStoredLabels:
     def test_a_crop_has_the_segments_that_are_half_visible_in_it(self, staged):
         run = set_up(load_config(staged(LABELED, STORED)))
         self_training = run.teacher.self_training
-        whole = self_training.label_whole_videos(run.ema.module, run.stages.unlabeled)[0]
+        (whole,) = self_training.select_jointly(
+            self_training.find_in_whole_videos(run.ema.module, [run.stages.unlabeled[0]])
+        )
         feats = run.stages.unlabeled[0]["feats"][:, 10:40]
         part = self_training.cut(whole, {"video_id": "v", "feats": feats, "feat_start": 10})
         kept = []
@@ -323,6 +347,50 @@ class TestStoredLabels:
             and not found.masks[0, size:].any()
             and not found.masks[0, :, size:].any()
         )
+
+    def test_a_run_that_was_killed_after_they_were_made_ends_the_same(self, staged, tmp_path, monkeypatch):
+        """Making them changes no running state, so reading them is the same."""
+        stages = [LABELED, STORED, FROZEN]
+        path = staged(*stages, pseudo={"select": "rate", "rate_floor": 0.012}, ckpt_every=100)
+        whole = train(path, tmp_path / "whole")
+        step = SemiTrainer.step
+
+        def killed(self, videos):
+            if self.iteration == 4:
+                raise KeyboardInterrupt
+            return step(self, videos)
+
+        monkeypatch.setattr(SemiTrainer, "step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(path, tmp_path / "half")
+        monkeypatch.undo()
+        (tmp_path / "half" / "burn_in.pth.tar").rename(tmp_path / "half" / "last.pth.tar")
+        half = train(path, tmp_path / "half", resume=tmp_path / "half")
+        assert same(weights(whole), weights(half)) and records(whole)[-1] == records(half)[-1]
+
+    @pytest.mark.parametrize("changed", ["seed", "teacher_views"])
+    def test_they_are_made_again_where_what_they_depend_on_has_changed(self, staged, tmp_path, monkeypatch, changed):
+        path = staged(LABELED, STORED, teacher_views=[{"shift": 1}])
+        folder = train(path, tmp_path / "run")
+        config = load_config(path)
+        if changed == "seed":
+            config["init_rand_seed"] += 1
+        else:
+            config["semi_cfg"]["teacher_views"] = [{"shift": 2}]
+        run, asked = set_up(config), []
+        trainer = SemiTrainer(run, observer=lambda snapshot: None)
+        trainer.restore(folder / "last.pth.tar")
+        find = type(run.teacher.self_training).find_in_whole_videos
+        monkeypatch.setattr(
+            type(run.teacher.self_training), "find_in_whole_videos", lambda *args: asked.append(args) or find(*args)
+        )
+        begin(run, run.stages.at(5), 5, folder)
+        assert len(asked) == 6
+
+    def test_long_videos_may_have_more_proposals_than_samples(self, staged):
+        run = set_up(load_config(staged(LABELED, STORED, pseudo={"max_segments": 4}, dataset={"max_seq_len": 32})))
+        ((proposals, _),) = run.teacher.self_training.find_in_whole_videos(run.ema.module, [whole_video(run)])
+        assert len(proposals.scores) == 8  # 60 steps are 1.9 samples
 
     def test_snapshots_show_them(self, staged, tmp_path):
         path = staged(LABELED, STORED, teacher_views=[{"shift": 2}], **PLAIN)

@@ -153,13 +153,13 @@ def whole_video_of_class_0(monkeypatch, arch):
     pseudo_labels = adapter.pseudo_labels
 
     @torch.no_grad()
-    def planted(self, teacher, videos):
+    def planted(self, teacher, videos, further=(), **options):
         if arch == "SPOT":
             teacher.net.class_head.weight.zero_(), teacher.net.class_head.bias.copy_(torch.tensor([9.0, 0.0, 0.0]))
         else:
             for layer, bias in ((teacher.cls_head.cls_head, [6.0, -6.0]), (teacher.reg_head.offset_head, [99.0, 99.0])):
                 layer.conv.weight.zero_(), layer.conv.bias.copy_(torch.tensor(bias))
-        return pseudo_labels(self, teacher, videos)
+        return pseudo_labels(self, teacher, videos, further, **options)
 
     monkeypatch.setattr(adapter, "pseudo_labels", planted)
 

@@ -21,7 +21,7 @@ def lessons(batch, **more):
 
 
 def class_loss(run, batch, told):
-    pseudo = [run.teacher.self_training.taught(*pair) for pair in zip(batch.pseudo, told, strict=True)]
+    pseudo = [run.teacher.self_training.taught(*pair)[0] for pair in zip(batch.pseudo, told, strict=True)]
     losses, rows = run.teacher.self_training.losses(
         run.model.eval(), batch.weak, batch.strong, batch.geometries, pseudo, told
     )
@@ -34,7 +34,7 @@ def test_snippets_that_a_lesson_keeps_or_ignores(batch):
     first = torch.arange(steps) < 20
     adapter, labels = run.teacher.self_training, taught.pseudo[0]
     (kept, ignored) = (
-        adapter.taught(labels, lessons(taught, **choice)[0]) for choice in ({"keep": first}, {"ignore": first})
+        adapter.taught(labels, lessons(taught, **choice)[0])[0] for choice in ({"keep": first}, {"ignore": first})
     )
     assert torch.equal(kept.confident[0], first) and torch.equal(kept.mask_rows, labels.mask_rows & first)
     assert torch.equal(ignored.confident, labels.confident & ~first)
