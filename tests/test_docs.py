@@ -57,7 +57,11 @@ def small(config: str) -> list[str]:
     """--set arguments that make a configuration fit for a test."""
     raw = base_of(config)
     keys = SMALL_SPOT if raw.get("model_name") == "SPOT" else SMALL_DETECTOR
-    if "semi_cfg" in raw:
+    if "stages" in raw.get("semi_cfg", {}):
+        stages = [stage | {"iterations": 2} for stage in raw["semi_cfg"]["stages"]]
+        keys = keys | {"semi_cfg.stages": stages, "semi_cfg.warmup_iterations": 1}
+        keys.pop("semi_cfg.pretrain", None)
+    elif "semi_cfg" in raw:
         keys = keys | SMALL_SEMI
     else:
         keys = {key: value for key, value in keys.items() if not key.startswith("semi_cfg")}

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from actionformer_nt.self_training.criterion import UnlabeledCriterion
+from actionformer_nt.self_training.point_targets import PointTargets
 from libs.modeling.assignment import Targets
 from libs.modeling.class_form import ClassForm
 from libs.modeling.criterion import Criterion
@@ -60,7 +61,9 @@ def test_on_a_pseudo_segment_the_background_has_no_weight_and_elsewhere_it_is_th
     logits = torch.randn(1, 2, 2)
     y = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
     w = torch.tensor([[[1.0, 0.0, 0.0], [0.5, 0.5, 0.5]]])
-    targets = Targets(y, w, torch.ones(1, 2, 2), torch.tensor([[1.0, 0.0]]))
+    targets = PointTargets(
+        Targets(y, w, torch.ones(1, 2, 2), torch.tensor([[1.0, 0.0]])), torch.tensor([[True, False]])
+    )
     criterion = UnlabeledCriterion(form="softmax", reg_weight=1.0)
     found = criterion(logits, torch.ones(1, 2, 2), targets, labeled_normalizer=1.0)["cls_loss"] * criterion.normalizer
     p = F.softmax(torch.cat([logits[0], torch.zeros(2, 1)], dim=1), dim=1)
