@@ -147,6 +147,6 @@ class SemiTrainer:
         logger.warning("stopped after iteration %d; go on with --resume %s", self.iteration, folder)
         raise stop.exception()
 
-    def restore(self, path: Path) -> None:
+    def restore(self, path: Path, *, burn_in: bool = False) -> None:
         """Goes back to a checkpoint, see `resume.restore`."""
-        self.iteration = restore(path, self.run, self.records)
+        self.iteration = restore(path, self.run, self.records, burn_in=burn_in)
