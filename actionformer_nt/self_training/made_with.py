@@ -37,10 +37,11 @@ class MadeWith(TypedDict):
 
 def made_with(split: Split, semi: SemiSection, iteration: int) -> MadeWith:
     """The entry of a run after `iteration` iterations."""
-    return {"split": record_of(split), "method": semi.method, "stages": _begun(semi, iteration)}
+    return {"split": record_of(split), "method": semi.method, "stages": stages_begun(semi, iteration)}
 
 
-def _begun(semi: SemiSection, iteration: int) -> list[StageRecord]:
+def stages_begun(semi: SemiSection, iteration: int) -> list[StageRecord]:
+    """The stages of a run that have begun before it has completed `iteration` iterations."""
     return [
         {
             "options": stage.options.model_dump(mode="json"),
@@ -137,4 +138,4 @@ def _of_older(path: Path, state: Mapping[str, object], split: Split) -> MadeWith
     except (ValueError, OSError, KeyError):
         return None
     iteration = cast(int, state["iteration"])
-    return None if record is None else {"split": record, "method": semi.method, "stages": _begun(semi, iteration)}
+    return None if record is None else {"split": record, "method": semi.method, "stages": stages_begun(semi, iteration)}
