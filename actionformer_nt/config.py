@@ -61,7 +61,8 @@ class SemiSection(Section):
     warmup_iterations: NonNegativeInt = 0
     """Iterations of the learning-rate warm-up, at the start of every schedule."""
     burn_in_checkpoint: str | None = None
-    """Checkpoint from the end of a burn-in with the same configuration; the burn-in is then skipped."""
+    """Checkpoint from the end of a burn-in with the same labeled videos and the same stages before self-training, which
+    are then skipped; the method may be another."""
     unlabeled_batch_size: Count = 2
     """Unlabeled videos per iteration."""
     alpha: NonNegative = 1.0
