@@ -61,7 +61,8 @@ class SemiSection(Section):
     warmup_iterations: NonNegativeInt = 0
     """Iterations of the learning-rate warm-up, at the start of every schedule."""
     burn_in_checkpoint: str | None = None
-    """Checkpoint from the end of a burn-in with the same configuration; the burn-in is then skipped."""
+    """Checkpoint from the end of a burn-in with the same labeled videos and the same stages before self-training, which
+    are then skipped; the method may be another."""
     unlabeled_batch_size: Count = 2
     """Unlabeled videos per iteration."""
     alpha: NonNegative = 1.0
@@ -105,7 +106,8 @@ class SemiSection(Section):
     """What happens when `watch` finds pseudo labels outside the labeled range: a warning (`warn`), or a checkpoint and
     the end of the run with an error (`stop`)."""
     log_hidden: bool = False
-    """Measures the quality of pseudo labels with the hidden labels, and records it."""
+    """Measures the quality of pseudo labels with the hidden labels, and records it. Not with a weak view that moves
+    events (`crop`, `shift`, `warp`, `flip`)."""
     allow_external_scores: bool = False
     """Allows `test_cfg.ext_score_file`, although the model behind external scores may have seen hidden labels."""
 
@@ -113,6 +115,8 @@ class SemiSection(Section):
     def _check(self) -> SemiSection:
         check_method(self.method)
         self._check_stages()
+        if self.on_collapse == "stop" and not self.watch.videos:
+            raise ValueError("on_collapse: stop: without effect while watch.videos is 0, which switches the watch off")
         if any(view.flip for view in self.teacher_views):
             raise ValueError("teacher_views: flip: some classes change when they run backwards; expected 0")
         if self.pseudo.at_points and (moving := [n for n in MOVING if getattr(self.strong, n)]):
@@ -144,6 +148,8 @@ class SemiSection(Section):
             raise ValueError(
                 "weak: stored pseudo labels are made on unperturbed videos; leave it out, or labels: views"
             )
+        if self.pseudo.refresh_every != PseudoSection.model_fields["refresh_every"].default:
+            raise ValueError("pseudo.refresh_every: without effect beside stages, which have their own; leave it out")
         order = [LEARN.index(stage.learn) for stage in self.stages]
         if not order or order != sorted(order) or order[-1] == 0:
             found = ", ".join(stage.learn for stage in self.stages) or "none"

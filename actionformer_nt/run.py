@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from actionformer_nt.protocol.splits import Split, read_tested, split_of, tested_note
+from actionformer_nt.protocol.split_record import read_tested
+from actionformer_nt.protocol.splits import Split, split_of, tested_note
 from actionformer_nt.self_training.schedules import opt_of
 from actionformer_nt.self_training.setup import SemiRun, set_up
 from actionformer_nt.self_training.trainer import BURN_IN, SemiTrainer
@@ -107,14 +108,10 @@ def _restore(trainer: SemiTrainer, run: SemiRun, resume: str | Path | None) -> P
         trainer.restore(start_from)
         return start_from.parent
     if run.semi.burn_in_checkpoint:
-        path = Path(run.semi.burn_in_checkpoint)
-        trainer.restore(path)
-        if trainer.iteration != run.stages.burn_in:
-            raise ValueError(
-                f"{path}: after {trainer.iteration} iterations, but the burn-in of this run has {run.stages.burn_in}"
-            )
-        rate = opt_of(run.config, run.stages.at(trainer.iteration - 1))["learning_rate"]
-        run.updater.scheduler.set_rate(rate)  # that of this run, not of the burn-in's
+        trainer.restore(Path(run.semi.burn_in_checkpoint), burn_in=True)
+        if trainer.iteration:
+            rate = opt_of(run.config, run.stages.at(trainer.iteration - 1))["learning_rate"]
+            run.updater.scheduler.set_rate(rate)  # that of this run, not of the burn-in's
     return None
 
 

@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> None:
     config = load_config(args.config, overrides=args.set)
     own: dict[str, Any] = {}
     if "semi_cfg" in config:
-        from actionformer_nt.protocol.splits import read_tested, split_of, tested_note
+        from actionformer_nt.protocol.split_record import read_tested
+        from actionformer_nt.protocol.splits import split_of, tested_note
 
         if (split := split_of(config)).test is not None:
             own = {"annotations": read_tested(config, split, args.ckpt), "noted": tested_note(split)}

@@ -181,7 +181,8 @@ def _videos_for_thresholds(
     are the videos whose labels training saw, and the videos of other subsets. (None, None): no restriction."""
     if "semi_cfg" not in config:
         return None, None
-    from actionformer_nt.protocol.splits import read_tested, split_of
+    from actionformer_nt.protocol.split_record import read_tested
+    from actionformer_nt.protocol.splits import split_of
     from libs.training.run_identity import check_classes, read_label_ids
 
     labels = split_of(config)

@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from actionformer_nt.config import semi_section
 from actionformer_nt.methods import LABELED_ONLY
-from libs.core import read_yaml
 from libs.core.types import Config
 from libs.datasets.annotations import Annotations, read_annotations, with_subsets
-from libs.training.run_identity import CONFIG
 
 from .draws import make_splits, marked_split, published_split, splits_with_tests
 from .split_file import FORMAT, KINDS, RATIOS, SplitFile, read_content, write_splits
 
 __all__ = [
     "FORMAT", "KINDS", "RATIOS", "Split", "SplitFile", "check_split", "make_splits", "marked_split", "published_split",
-    "read_hidden", "read_shown", "read_split", "read_tested", "split_of", "splits_with_tests", "tested_note",
-    "unlabeled_classes", "write_splits",
+    "read_hidden", "read_shown", "read_split", "split_of", "splits_with_tests", "tested_note", "unlabeled_classes",
+    "write_splits",
 ]  # fmt: skip
 
 TRAINING, TEST = "training", "test"  # subsets of a split with test videos of its own
@@ -38,9 +35,16 @@ class Split:
     labeled: tuple[str, ...]
     unlabeled: tuple[str, ...]
     label_ids: dict[str, int]
-    source: str  # file, ratio and fold, for messages
+    file: str
+    ratio: float
+    fold: int
     hash: str  # `SplitFile.hash`
     test: tuple[str, ...] | None = None  # None: the videos of `val_split`
+
+    @property
+    def source(self) -> str:
+        """File, ratio and fold, for messages."""
+        return f"{self.file}, ratio {self.ratio:.4g}, fold {self.fold}"
 
     @property
     def subsets(self) -> dict[str, str] | None:
@@ -85,8 +89,7 @@ def read_split(path: str | os.PathLike, ratio: float | None, fold: int = 0) -> S
         )
     labeled = tuple(orders[fold][:count])
     unlabeled = tuple(video for video in videos if video not in set(labeled))
-    source = f"{path}, ratio {ratio:.4g}, fold {fold}"
-    return Split(labeled, unlabeled, content["label_ids"], source, content["hash"], test)
+    return Split(labeled, unlabeled, content["label_ids"], str(path), ratio, fold, content["hash"], test)
 
 
 def read_shown(json_file: str, split: Split, *, hidden: frozenset[str] = frozenset()) -> Annotations:
@@ -130,29 +133,6 @@ def split_of(config: Config) -> Split:
     """The split of a semi-supervised configuration. Raises as `read_split`."""
     options = semi_section(config).split
     return read_split(options.file, options.ratio, options.fold)
-
-
-def read_tested(config: Config, split: Split, folder: str | os.PathLike) -> Annotations:
-    """The annotations with which a semi-supervised run is evaluated: those of `read_hidden`.
-
-    Args:
-        folder: the run folder, or a checkpoint in it.
-
-    Raises:
-        ValueError: the split has test videos of its own, and the run was trained with another fold or split file, whose
-            training videos may be among them.
-    """
-    path, options = Path(folder), semi_section(config).split
-    file = (path if path.is_dir() else path.parent) / CONFIG
-    if split.test is not None and file.is_file():
-        trained = read_yaml(file).get("semi_cfg", {}).get("split", {})
-        of_run = Path(str(trained.get("file"))).name, trained.get("fold", 0)
-        if of_run != (Path(options.file).name, options.fold):
-            raise ValueError(
-                f"split {split.source} has test videos of its own, but the run {file.parent} was trained with fold "
-                f"{of_run[1]} of {of_run[0]}: it may have seen them; evaluate it with its own split and fold"
-            )
-    return read_hidden(config["dataset"]["json_file"], split)
 
 
 def tested_note(split: Split) -> dict[str, object]:

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import yaml
 
@@ -138,7 +138,7 @@ def about(config: Config, folder: Path) -> list[list[str]]:
         rows += [
             ["method", semi["method"]],
             ["labeled share", f"{_ratio(split.get('ratio'))}, fold {split['fold']} of {Path(split['file']).name}"],
-            ["iterations", f"{semi['burn_in']} burn-in, {semi['iterations']} self-training"],
+            ["iterations", iterations_of(semi)],
         ]
     if watch := read_watch(folder):
         count = len(watch["warnings"])
@@ -150,6 +150,21 @@ def about(config: Config, folder: Path) -> list[list[str]]:
     if scores := config["test_cfg"].get("ext_score_file"):
         rows.append(["external scores", str(scores)])
     return rows
+
+
+def iterations_of(semi: dict[str, Any]) -> str:
+    """How long the stages are, such as "600 burn-in, 900 self-training", by `semi_cfg.stages` or the lengths beside it.
+
+    Args:
+        semi: the section `semi_cfg` as its file has it; it is not checked, since the run's method may not be installed.
+    """
+    lengths = {"pretext": semi.get("pretrain") or 0, "labeled": semi["burn_in"], "pseudo": semi["iterations"]}
+    for stage in semi.get("stages") or []:
+        lengths[stage["learn"]] += stage["iterations"] * stage.get("repeat", 1)
+    rounds = sum(stage.get("repeat", 1) for stage in semi.get("stages") or [] if stage["learn"] == "pseudo")
+    parts = [f"{lengths['pretext']} pretext"] if lengths["pretext"] else []
+    parts += [f"{lengths['labeled']} burn-in", f"{lengths['pseudo']} self-training"]
+    return ", ".join(parts) + (f" in {rounds} stages" if rounds > 1 else "")
 
 
 def _ratio(ratio: float | None) -> str:

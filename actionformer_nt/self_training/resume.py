@@ -13,6 +13,7 @@ from libs.training import resume
 from libs.training.checkpoint import Checkpoint, load_checkpoint
 
 from .curves import Records
+from .made_with import MadeWith, check_made_with, made_with
 from .setup import SemiRun
 from .stage_start import restart_schedule
 from .teacher import TeacherState
@@ -28,6 +29,7 @@ class SemiCheckpoint(Checkpoint, TeacherState):
     record_sums: list[dict[str, float]]  # per process: sums over the iterations since the last record
     watch: WatchState | None
     split_hash: str
+    made_with: MadeWith
 
 
 def checkpoint_of(run: SemiRun, iteration: int, records: Records) -> SemiCheckpoint:
@@ -45,23 +47,26 @@ def checkpoint_of(run: SemiRun, iteration: int, records: Records) -> SemiCheckpo
         "record_sums": distributed.gather(dict(records.sums)),
         "watch": None if records.watch is None else records.watch.state(),
         "split_hash": run.split.hash,
+        "made_with": made_with(run.split, run.semi, iteration),
     }
 
 
-def restore(path: Path, run: SemiRun, records: Records) -> int:
+def restore(path: Path, run: SemiRun, records: Records, *, burn_in: bool = False) -> int:
     """Restores a checkpoint of `checkpoint_of`. On a CPU, the run then continues bit for bit as if never interrupted.
+
+    Args:
+        burn_in: the checkpoint is `semi_cfg.burn_in_checkpoint`; else the run is resumed from it.
 
     Returns:
         The number of completed iterations.
 
     Raises:
-        ValueError: the checkpoint is of supervised training, or of another split.
+        ValueError: the checkpoint is of supervised training, or made with another configuration (`check_made_with`).
     """
     state = cast(SemiCheckpoint, load_checkpoint(path))
     if "iteration" not in state:
         raise ValueError(f"{path}: not a checkpoint of semi-supervised training")
-    if state["split_hash"] != run.split.hash:
-        raise ValueError(f"{path}: made with another split file than {run.split.source}")
+    check_made_with(path, state, run.split, run.semi, burn_in=burn_in)
     restart_schedule(run, run.stages.at(max(state["iteration"] - 1, 0)))
     resume.restore(path, run.updater, run.ema, iters_per_epoch=1)
     records.restore(state.get("record_sums", []))

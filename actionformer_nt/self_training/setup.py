@@ -15,6 +15,7 @@ from actionformer_nt.config import SemiSection, semi_section
 from actionformer_nt.methods import get_method, needs_truth
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from actionformer_nt.protocol.splits import Split, check_split, read_hidden, read_split, unlabeled_classes
+from actionformer_nt.pseudo_sections import MOVING
 from libs.core.device import select_device
 from libs.core.seeding import fix_random_seed
 from libs.core.types import Config
@@ -173,8 +174,22 @@ def check_config(config: Config, *, diagnostic: bool = False) -> None:
     check_parts(config["train_cfg"]["accumulate"], sizes | {"semi_cfg.unlabeled_batch_size": semi.unlabeled_batch_size})
     if needs_truth(semi.method) and not diagnostic:
         raise ValueError(f"method {semi.method} uses hidden labels and runs only as a diagnostic (study --diagnostic)")
+    _check_weak_view(semi)
     self_training = self_training_of(config["model_name"])
     self_training.check(config)
     if _has_pretext(semi) and not self_training.has_pretext:
         key = f"semi_cfg.pretrain: {semi.pretrain}" if semi.stages is None else "semi_cfg.stages: learn: pretext"
         raise ValueError(f"{key}: only model_name: SPOT has pretext tasks, not {config['model_name']}; leave it out")
+
+
+def _check_weak_view(semi: SemiSection) -> None:
+    """Raises ValueError if hidden labels would be compared with pseudo labels of a weak view that moves events."""
+    moving = [f"semi_cfg.weak.{name}" for name in MOVING if getattr(semi.weak, name)]
+    seen = any(stage.learn == "pseudo" and stage.labels == "views" for stage in semi.plan())
+    reads_hidden = semi.log_hidden or needs_truth(semi.method)
+    if moving and seen and reads_hidden and get_method(semi.method) is not None:
+        reader = "semi_cfg.log_hidden: true" if semi.log_hidden else f"method {semi.method}"
+        raise ValueError(
+            f"{', '.join(moving)}: moves events in the weak view, but {reader} compares its pseudo labels with hidden "
+            "labels where they are in the video; set it to 0, or leave out the other"
+        )

@@ -98,7 +98,9 @@ class Stages:
         self.total = self.burn_in + length["pseudo"]
 
     def at(self, iteration: int) -> Stage:
-        """The stage of an iteration, 0 .. `total` - 1."""
+        """The stage of an iteration, 0 .. `total` - 1. Raises ValueError outside."""
+        if not 0 <= iteration < self.total:
+            raise ValueError(f"iteration {iteration}: in no stage of this run, which has {self.total} iterations")
         return next(stage for stage in self.stages if stage.start <= iteration < stage.end)
 
     def videos(self, start: int, stop: StopRequest) -> Iterator[IterationVideos]:

@@ -79,10 +79,14 @@ def _origin(run: SemiRun) -> str:
 def _read(file: Path, origin: str, self_training: SelfTraining) -> dict[str, Any] | None:
     if not file.is_file():
         return None
-    with torch.serialization.safe_globals(list(self_training.pseudo_types)):
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    labels: dict[str, Any] = content["labels"]
-    return labels if content["origin"] == origin else None
+    try:
+        with torch.serialization.safe_globals(list(self_training.pseudo_types)):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        labels: dict[str, Any] = content["labels"]
+        return labels if content["origin"] == origin else None
+    except Exception as error:  # torch raises many exception types for damaged files
+        logger.warning("%s cannot be read and is made again: %s", file, str(error).partition("\n")[0])
+        return None
 
 
 def _whole_videos(run: SemiRun, unlabeled: TALDataset) -> TALDataset:

@@ -46,7 +46,9 @@ class SemiTrainer:
         self.run, self.observer = run, observer
         self.iteration = 0
         self.stage: Stage | None = None  # None before the first iteration
-        watch = make_watch(run.semi, run.stages.labeled, run.annotations.label_ids) if run.teacher is not None else None
+        watch = (
+            make_watch(run.config, run.stages.labeled, run.annotations.label_ids) if run.teacher is not None else None
+        )
         self.records = Records(total=run.stages.total, watch=watch)
         self.curves: PseudoLabelCurves | None = None
         if run.teacher is not None:
@@ -57,9 +59,11 @@ class SemiTrainer:
 
         Raises:
             KeyboardInterrupt: a stop was requested; a checkpoint has been written.
-            CollapseError: the watch stops the run (`semi_cfg.on_collapse`); a checkpoint has been written.
+            CollapseError: the watch stops the run (`semi_cfg.on_collapse`), or had stopped it before the checkpoint
+                that was restored; a checkpoint has been written.
         """
         run, start = self.run, self.iteration
+        self._raise_collapse()
         with RunLog(folder, key="iteration", start=start, purge_step=start) as log:
             logger.info(
                 "method %s: %d labeled and %d unlabeled videos; %d iterations of burn-in, %d of self-training, on %s; "
@@ -69,6 +73,8 @@ class SemiTrainer:
             if run.teacher is not None and (notice := run.teacher.notice):
                 logger.info("%s", notice)
             self.records.begin(log, start)
+            if start:
+                self._enter(run.stages.at(start - 1), folder)
             self.observer(self.snapshot())
             videos = run.stages.videos(start, stop)
             for _ in tqdm(
@@ -77,18 +83,17 @@ class SemiTrainer:
             ):  # fmt: skip
                 if distributed.in_any(bool(stop)) or (batch := next(videos, None)) is None:
                     self._stop(stop, folder)
-                self._enter_stage(folder)
+                self._enter(run.stages.at(self.iteration), folder)
                 self._keep(self.step(batch), folder)
 
-    def _enter_stage(self, folder: Path) -> None:
-        """Begins the stage of the present iteration, unless the run is in it already."""
-        stage = self.run.stages.at(self.iteration)
+    def _enter(self, stage: Stage, folder: Path) -> None:
+        """Begins a stage or, after a resume, goes on with it; nothing if the run is in it already."""
         if stage is not self.stage:
             begin(self.run, stage, self.iteration, folder)
             self.stage = stage
-            logger.info(
-                "iteration %d: stage %d of %d: %s", self.iteration, stage.number, len(self.run.stages.stages), stage
-            )
+            if self.records.watch is not None and self.iteration == stage.start:
+                self.records.watch.clear()
+            logger.info("iteration %d: %s", self.iteration, described(stage, len(self.run.stages.stages)))
 
     def step(self, videos: IterationVideos) -> dict[str, float]:
         """Makes one update. Returns the values that `Records.add` takes."""
@@ -134,12 +139,16 @@ class SemiTrainer:
             state = {f"unlabeled/{name}": value for name, value in state.items() if isinstance(value, float)}
             self.records.write(self.iteration, {"lr": run.updater.scheduler.get_last_lr()[0]} | state)
         self.observer(self.snapshot())
-        error = None if self.records.watch is None else self.records.watch.error
-        if done or self.iteration % semi.ckpt_every == 0 or error:
+        collapsed = self.records.watch is not None and self.records.watch.error is not None
+        if done or self.iteration % semi.ckpt_every == 0 or collapsed:
             save_checkpoint(checkpoint_of(self.run, self.iteration, self.records), False, str(folder), LAST)
         if self.iteration == run.stages.burn_in < run.stages.total:
             save_checkpoint(checkpoint_of(self.run, self.iteration, self.records), False, str(folder), BURN_IN)
-        if error:
+        self._raise_collapse()
+
+    def _raise_collapse(self) -> None:
+        """Raises CollapseError if the watch says that the run should end."""
+        if self.records.watch is not None and (error := self.records.watch.error):
             raise error
 
     def _stop(self, stop: StopRequest, folder: Path) -> NoReturn:
@@ -147,6 +156,19 @@ class SemiTrainer:
         logger.warning("stopped after iteration %d; go on with --resume %s", self.iteration, folder)
         raise stop.exception()
 
-    def restore(self, path: Path) -> None:
+    def restore(self, path: Path, *, burn_in: bool = False) -> None:
         """Goes back to a checkpoint, see `resume.restore`."""
-        self.iteration = restore(path, self.run, self.records)
+        self.iteration = restore(path, self.run, self.records, burn_in=burn_in)
+
+
+def described(stage: Stage, stages: int) -> str:
+    """A stage in one line, such as "stage 2 of 4: pseudo, 450 iterations, frozen teacher, stored labels, warm
+    student"."""
+    options = stage.options
+    parts = [options.learn, f"{options.iterations} iterations"]
+    if options.learn == "pseudo":
+        parts += [f"{options.teacher} teacher", "stored labels" if options.labels == "stored" else "labels on views"]
+    parts.append(f"{options.student} student")
+    if options.schedule == "continued":
+        parts.append("continued schedule")
+    return f"stage {stage.number} of {stages}: {', '.join(parts)}"

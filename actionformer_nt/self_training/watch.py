@@ -11,15 +11,19 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypedDict
 
-from actionformer_nt.config import SemiSection, WatchSection
+from typing_extensions import NotRequired
+
+from actionformer_nt.config import WatchSection, semi_section
 from libs.core import distributed
 from libs.core.files import write_text
+from libs.core.types import Config
 from libs.datasets.dataset import TALDataset
 from libs.datasets.labels import names_of
 from libs.datasets.video import VideoItem
 from libs.training.run_folder import WATCH
 
 from .pseudo_segments import PseudoSegments
+from .watch_advice import Advice, advice_of
 from .watch_ranges import (
     CLASS_RATE,
     CLASS_SHARE,
@@ -49,16 +53,6 @@ WHAT = {
     ONE_SEGMENT: "share of videos that a single pseudo segment fills",
     ONE_CLASS: "share of videos that a single class fills",
 }
-TOO_FEW = "lower the threshold of pseudo labels, or make the burn-in longer"
-TOO_MANY = "raise the threshold of pseudo labels, or remove overlapping ones (semi_cfg.pseudo.nms_iou)"
-COLLAPSED = (
-    "look at the pseudo labels (actionformer-nt report); a longer burn-in, a teacher with fixed weights "
-    "(semi_cfg.pseudo.source: refresh), a smaller semi_cfg.alpha or more labeled videos of other classes may help"
-)
-ADVICE = {  # for a value below the range, and above it
-    RATE: (TOO_FEW, TOO_MANY), CLASS_RATE: (TOO_FEW, TOO_MANY), COVERAGE: (TOO_FEW, ""), TIME: (TOO_FEW, TOO_MANY),
-    CLASS_SHARE: ("", COLLAPSED), CLASS_TIME: ("", COLLAPSED), ONE_SEGMENT: ("", COLLAPSED), ONE_CLASS: ("", COLLAPSED),
-}  # fmt: skip
 NAMED = 5  # classes that a warning names
 
 
@@ -79,6 +73,7 @@ class WatchState(TypedDict):
 
     views: list[tuple[int, int, tuple]]  # iteration, position in the batch and fields of `View`, in this order
     warnings: list[Warned]
+    fault: NotRequired[str | None]  # why the run should end; absent in earlier versions
 
 
 class Watch:
@@ -91,12 +86,19 @@ class Watch:
         stop: whether a quantity outside is an `error`.
         labeled: makes the labeled range; called once, at the first comparison.
         names: class id -> name.
+        advice: quantity -> what to do if it is outside.
     """
 
     def __init__(
-        self, options: WatchSection, *, stop: bool, labeled: Callable[[], LabeledRange], names: Mapping[int, str]
+        self,
+        options: WatchSection,
+        *,
+        stop: bool,
+        labeled: Callable[[], LabeledRange],
+        names: Mapping[int, str],
+        advice: Mapping[str, Advice],
     ) -> None:
-        self.options, self.stop, self.names = options, stop, names
+        self.options, self.stop, self.names, self.advice = options, stop, names, advice
         self._make_range = labeled
         self._range: LabeledRange | None = None
         self.views: deque[tuple[int, int, View]] = deque(maxlen=options.videos)  # of this process
@@ -118,6 +120,11 @@ class Watch:
                 steps=video["feats"].shape[1], step_seconds=video["feat_stride"] / video["fps"],
             )  # fmt: skip
             self.views.append((iteration, row * distributed.world_size() + distributed.rank(), view))
+
+    def clear(self) -> None:
+        """Forgets the views and what was found in them: the next ones come from another teacher."""
+        self.views.clear()
+        self.fault = None
 
     def window(self) -> list[tuple[int, int, View]]:
         """The last `videos` views of all processes, oldest first."""
@@ -163,8 +170,10 @@ class Watch:
             labeled = " to ".join(dict.fromkeys(map(_short, f.labeled)))
             parts.append(f"{_short(f.found)}{of}, where the labeled videos have {labeled} and {_bounds(f)} is expected")
         more = f"; and of {len(findings) - NAMED} more classes" if len(findings) > NAMED else ""
-        low, high = ADVICE[name]
-        advice = " / ".join(dict.fromkeys(a for f in findings if (a := low if f.found < f.low else high)))
+        known = self.advice[name]
+        advice = " / ".join(
+            dict.fromkeys(a for f in findings if (a := known.below if f.found < f.low else known.above))
+        )
         return f"{WHAT[name]}: {'; '.join(parts)}{more}. What to do: {advice}"
 
     @property
@@ -208,28 +217,32 @@ class Watch:
     def state(self) -> WatchState:
         """For exact resuming, with any number of processes; to be called in all of them."""
         views = [(iteration, position, tuple(view)) for iteration, position, view in self.window()]
-        return {"views": views, "warnings": [dict(warning) for warning in self.warnings]}  # type: ignore[misc]
+        warnings: list[Warned] = [{**warning} for warning in self.warnings]
+        return {"views": views, "warnings": warnings, "fault": self.fault}
 
     def load_state(self, state: WatchState) -> None:
         """Restores a result of `state`."""
         views = [(iteration, position, View(*view)) for iteration, position, view in state["views"]]
         self.views.clear()
         self.views.extend(views[distributed.rank() :: distributed.world_size()])
-        self.warnings = list(state["warnings"])
+        self.warnings, self.fault = list(state["warnings"]), state.get("fault")
 
 
-def make_watch(semi: SemiSection, labeled: TALDataset, label_ids: Mapping[str, int]) -> Watch | None:
+def make_watch(config: Config, labeled: TALDataset, label_ids: Mapping[str, int]) -> Watch | None:
     """The watch that `semi_cfg.watch` asks for; None if it is switched off.
 
     Args:
+        config: resolved, with `semi_cfg`.
         labeled: the labeled training videos.
         label_ids: class name -> id.
     """
+    semi = semi_section(config)
     if not semi.watch.videos:
         return None
     return Watch(
-        semi.watch, stop=semi.on_collapse == "stop", labeled=lambda: LabeledRange.of(labeled), names=names_of(label_ids)
-    )
+        semi.watch, stop=semi.on_collapse == "stop", labeled=lambda: LabeledRange.of(labeled),
+        names=names_of(label_ids), advice=advice_of(semi, config["model"]),
+    )  # fmt: skip
 
 
 def _short(value: float) -> str:

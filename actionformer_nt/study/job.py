@@ -34,7 +34,7 @@ class Job(TypedDict):
 
     config: RawConfig
     folder: str  # run folder
-    run: dict[str, object]  # the fields of `plan.Run`
+    run: dict[str, object]  # the fields of `plan.Run`, and the label of its value
     result: str  # result file to write
     diagnostic: bool
     hash: str  # hash of the raw configuration

@@ -13,7 +13,7 @@ from actionformer_nt.methods import LABELED_ONLY
 from libs.core.files import load_json
 from libs.core.markdown import markdown_table
 
-from .plan import Study
+from .plan import Study, label_of
 
 KEYS = {
     "target_accuracy": "true class is the target",
@@ -36,7 +36,7 @@ def observations(study: Study) -> str:
         path = study.result_file(run)
         if run.method == LABELED_ONLY or not path.is_file():
             continue
-        row = run.ratio, run.method, "" if run.value is None else str(run.value)
+        row = run.ratio, run.method, "" if run.value is None else str(label_of(run.value))
         done[row] += 1
         last = load_json(path).get("last_metrics", {})
         for key in KEYS:

@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field, ValidationError
 
+from actionformer_nt.config import semi_section
 from actionformer_nt.methods import LABELED_ONLY, check_method
 from libs.core import read_yaml, resolve_config, set_key, set_keys
 from libs.core.schema import Count, Section
@@ -24,9 +28,15 @@ RawConfig: TypeAlias = dict[str, Any]  # a configuration as YAML has it: not che
 # Keys that change nothing before self-training: their values may share a burn-in.
 AFTER_BURN_IN = (
     "semi_cfg.lam", "semi_cfg.alpha", "semi_cfg.ramp_up", "semi_cfg.reg_weight", "semi_cfg.positive",
-    "semi_cfg.positive_reduction", "semi_cfg.pseudo", "semi_cfg.weak", "semi_cfg.samples", "semi_cfg.log_hidden",
-    "semi_cfg.log_every", "semi_cfg.ckpt_every", "model.pseudo", "model.decode", "test_cfg",
+    "semi_cfg.positive_reduction", "semi_cfg.pseudo", "semi_cfg.weak", "semi_cfg.teacher_views", "semi_cfg.samples",
+    "semi_cfg.watch", "semi_cfg.on_collapse", "semi_cfg.log_hidden", "semi_cfg.log_every", "semi_cfg.ckpt_every",
+    "model.pseudo", "model.decode", "test_cfg",
 )  # fmt: skip
+# Keys that change the labeled loss, but are part of what a method is: they may be a method's own (`per_method`). All
+# methods start from the burn-in with the value of `labeled_only`; their own value counts from self-training on.
+OF_METHODS = ("model.loss.class_form",)
+STAGES = ("semi_cfg.stages",)  # may be a method's own as far as the stages before self-training are the same
+READABLE = re.compile(r"[\w.+-]{1,40}")  # a text that may be part of a file name
 
 
 class Parameter(Section):
@@ -64,12 +74,23 @@ class StudyFile(Section):
     set: dict[str, Any] = {}
     """Further keys of the configuration, dotted, the same in all runs."""
     per_method: dict[str, dict[str, Any]] = {}
-    """Method -> further keys, dotted, for its runs: what its own paper says. They count after the burn-in, which
-    `labeled_only` makes."""
+    """Method -> further keys, dotted, for its runs: what its own paper says. Since the methods share the burn-in of
+    `labeled_only`, only keys that change nothing before self-training are allowed, such as those of `semi_cfg.pseudo`,
+    `semi_cfg.weak` and the later `semi_cfg.stages`, and `model.loss.class_form` of SPOT, which then counts from
+    self-training on."""
     expected_hours: float | None = None
     """For the reader: on one GPU, or as the file says."""
     min_pairs: Count = 5
     """Paired runs from which on an interval is given."""
+
+
+def label_of(value: Any) -> Any:
+    """A value of the parameter as tables and file names have it: a number or a short word itself; a hash of a list, a
+    mapping or any other text, the same wherever the value occurs."""
+    if not isinstance(value, (list, dict, str)) or (isinstance(value, str) and READABLE.fullmatch(value)):
+        return value
+    text = json.dumps(value, sort_keys=True, default=str)
+    return f"v{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +105,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        value = "" if self.value is None else f"_p{self.value}"
+        value = "" if self.value is None else f"_p{label_of(self.value)}"
         return f"{self.method}_r{self.ratio:g}_f{self.fold}_s{self.seed}{value}"
 
 
@@ -114,12 +135,12 @@ class Study:
         """The raw configuration of a run."""
         raw = copy.deepcopy(self.raw)
         for key, value in self.file.per_method.get(run.method, {}).items():
-            set_key(raw, key, value)
+            set_key(raw, key, copy.deepcopy(value))
         set_key(raw, "init_rand_seed", run.seed)
         for key, value in (("method", run.method), ("split.ratio", run.ratio), ("split.fold", run.fold)):
             set_key(raw, f"semi_cfg.{key}", value)
         if run.value is not None and self.file.parameter is not None:
-            set_key(raw, self.file.parameter.name, run.value)
+            set_key(raw, self.file.parameter.name, copy.deepcopy(run.value))
         if run.method != LABELED_ONLY:
             set_key(raw, "semi_cfg.burn_in_checkpoint", str(self.burn_in(run)))
         return raw
@@ -129,8 +150,7 @@ class Study:
         """Whether all values of the parameter have the same burn-in."""
         if self.file.parameter is None:
             return True
-        name = self.file.parameter.name
-        return any(name == key or name.startswith(key + ".") for key in AFTER_BURN_IN)
+        return _is_one_of(self.file.parameter.name, AFTER_BURN_IN)
 
     def maker(self, run: Run) -> Run:
         """The `labeled_only` run that makes the burn-in of a run."""
@@ -172,9 +192,42 @@ def load_study(path: str | os.PathLike, *, overrides: Sequence[str] = ()) -> Stu
         if key in reserved:
             raise ValueError(f"{path}: '{key}' cannot be overridden, the study itself sets it for every run")
     for key, value in file.set.items():
-        set_key(raw, key, value)
+        set_key(raw, key, copy.deepcopy(value))
     set_keys(raw, overrides)
     study = Study(str(path), file, raw)
     for run in study.runs():
         resolve_config(study.config(run), source=f"{path}, run {run.name}")
+    _check_per_method(study)
     return study
+
+
+def _is_one_of(key: str, names: Sequence[str]) -> bool:
+    """Whether a dotted key is one of the given ones, or in a section among them."""
+    return any(key == name or key.startswith(name + ".") for name in names)
+
+
+def _check_per_method(study: Study) -> None:
+    """Raises ValueError if a method's own keys change what comes before self-training, which all methods share."""
+    for method, keys in study.file.per_method.items():
+        allowed = (*AFTER_BURN_IN, *STAGES, *(() if method == LABELED_ONLY else OF_METHODS))
+        if wrong := [key for key in keys if not _is_one_of(key, allowed)]:
+            raise ValueError(
+                f"{study.path}: per_method: {method}: {', '.join(wrong)}: may change the burn-in, which all methods "
+                "share; set it for all of them (set), or make another study. Allowed are "
+                f"{', '.join(allowed)}"
+            )
+    if any(_is_one_of(key, STAGES) for keys in study.file.per_method.values() for key in keys):
+        for run in study.runs():
+            if _stages_before(study, run) != _stages_before(study, study.maker(run)):
+                raise ValueError(
+                    f"{study.path}: per_method: {run.method}: semi_cfg.stages: the stages before self-training, and "
+                    f"their schedules, must be those of {LABELED_ONLY}, whose burn-in all methods share"
+                )
+
+
+def _stages_before(study: Study, run: Run) -> object:
+    """The stages of a run before self-training."""
+    from actionformer_nt.self_training.made_with import stages_begun
+
+    semi = semi_section(resolve_config(study.config(run), source=study.path))
+    return stages_begun(semi, sum(stage.iterations for stage in semi.plan() if stage.learn != "pseudo"))

@@ -27,7 +27,7 @@ from libs.core.lock import locked
 from libs.core.threads import available_cores
 
 from .job import Job
-from .plan import RawConfig, Run, Study
+from .plan import RawConfig, Run, Study, label_of
 
 logger = logging.getLogger(__name__)
 
@@ -177,8 +177,9 @@ def _is_done(study: Study, run: Run) -> bool:
 def _start(study: Study, run: Run, environment: dict[str, str], diagnostic: bool) -> subprocess.Popen:
     """Starts a run in a process of its own. The process gets no Ctrl-C from the terminal; it notices the end of this
     process because its standard input closes then."""
+    described = asdict(run) | ({} if run.value is None else {"label": label_of(run.value)})
     job: Job = {
-        "config": study.config(run), "folder": str(study.output / "runs" / run.name), "run": asdict(run),
+        "config": study.config(run), "folder": str(study.output / "runs" / run.name), "run": described,
         "result": str(study.result_file(run)), "diagnostic": diagnostic, "hash": _digest(study.config(run)),
         "own_gpu": environment.get("CUDA_VISIBLE_DEVICES") != os.environ.get("CUDA_VISIBLE_DEVICES"),
     }  # fmt: skip

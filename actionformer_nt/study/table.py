@@ -16,20 +16,20 @@ from actionformer_nt.methods import needs_truth
 from libs.core.files import load_json
 from libs.core.markdown import markdown_table
 
-from .plan import Study
+from .plan import Study, label_of
 from .statistics import DETECTABLE, INTERVAL, SIGN_FLIP, PairedDifference, holm, paired_difference
 
 Scores = Mapping[tuple[int, int], float]  # (fold, seed) -> average mAP in percent
 
 
 def collect(study: Study) -> dict[tuple[str, object, float], dict[tuple[int, int], float]]:
-    """(method, parameter value, ratio) -> (fold, seed) -> average mAP in percent, of the finished runs."""
+    """(method, label of the parameter value, ratio) -> (fold, seed) -> average mAP in percent, of the finished runs."""
     scores: dict[tuple[str, object, float], dict[tuple[int, int], float]] = {}
     for run in study.runs():
         path = study.result_file(run)
         if path.is_file() and (run.method in study.file.methods):
             score = 100 * load_json(path)[study.file.report]["average_mAP"]
-            scores.setdefault((run.method, run.value, run.ratio), {})[run.fold, run.seed] = score
+            scores.setdefault((run.method, label_of(run.value), run.ratio), {})[run.fold, run.seed] = score
     return scores
 
 
@@ -37,7 +37,7 @@ class Row(TypedDict):
     """All runs of one method, parameter value and ratio; average mAP in percent."""
 
     method: str
-    value: object  # value of the parameter; None: no parameter
+    value: object  # label of the parameter's value, see `label_of`; None: no parameter
     ratio: float
     runs: int
     mean: float
@@ -102,7 +102,7 @@ def _single_rows(study: Study) -> Iterator[Row]:
             (study.file.baseline, None, ratio)
         )
         if method == study.file.baseline:
-            reference = study.file.parameter.reference if study.file.parameter else None
+            reference = label_of(study.file.parameter.reference) if study.file.parameter else None
             baseline = None if reference in (None, value) else collected.get((method, reference, ratio))
         if baseline:
             row["difference"] = asdict(_difference(scores, baseline, study.file.min_pairs))
@@ -139,19 +139,29 @@ def write_table(study: Study) -> str:
         f"Sd: standard deviation of the differences. Detectable: {DETECTABLE}. p: sign-flip test, {SIGN_FLIP}. "
         f"Holm: p adjusted for all methods{'' if parameter is None else ' at one value, or all values,'} of one ratio.",
         *_group_table(rows, study.file.baseline),
+        *(f"\n`{label}`: `{value}`" for label, value in _labeled_values(study).items()),
     ]
     text = "\n".join(lines) + "\n"
     study.output.mkdir(parents=True, exist_ok=True)
     stem = study.output / Path(study.path).stem
     stem.with_suffix(".md").write_text(text, encoding="utf-8")
-    content = {"study": study.path, "interval": INTERVAL, "detectable_effect": DETECTABLE, "rows": rows}
+    content: dict[str, object] = {"study": study.path, "interval": INTERVAL, "detectable_effect": DETECTABLE}
+    content |= {"rows": rows} | ({"values": values} if (values := _labeled_values(study)) else {})
     stem.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return text
 
 
+def _labeled_values(study: Study) -> dict[str, str]:
+    """Label -> value as JSON, of the values of the parameter that have a label of their own."""
+    values = study.file.parameter.values if study.file.parameter else []
+    return {label_of(value): json.dumps(value) for value in values if label_of(value) is not value}
+
+
 def _baseline_name(study: Study) -> str:
     parameter = study.file.parameter
-    of_value = f" (itself: to {parameter.name} = {parameter.reference})" if parameter and parameter.reference else ""
+    of_value = (
+        f" (itself: to {parameter.name} = {label_of(parameter.reference)})" if parameter and parameter.reference else ""
+    )
     return f"`{study.file.baseline}`{of_value}"
 
 

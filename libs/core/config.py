@@ -85,17 +85,27 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def set_key(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Sets the dotted key `a.b.c` in a nested dict; missing sections are created.
+    """Sets the dotted key `a.b.c` in a nested dict; missing sections are created. A part may be the index of an entry
+    that a list has, counted from 0, as in `a.0.c`.
 
     Raises:
-        ValueError: `a` or `a.b` is not a section.
+        ValueError: `a` or `a.b` is neither a section nor a list, or a list has no such entry.
     """
     *sections, last = key.split(".")
+    inner: Any = raw
     for section in sections:
-        raw = raw.setdefault(section, {})
-        if not isinstance(raw, dict):
+        inner = inner.setdefault(section, {}) if isinstance(inner, dict) else inner[_entry(inner, section, key)]
+        if not isinstance(inner, (dict, list)):
             raise ValueError(f"key '{key}': '{section}' is not a section")
-    raw[last] = value
+    inner[last if isinstance(inner, dict) else _entry(inner, last, key)] = value
+
+
+def _entry(values: list[Any], text: str, key: str) -> int:
+    """Index of an entry of a list."""
+    if not text.isdecimal() or int(text) >= len(values):
+        expected = f"0 to {len(values) - 1}" if values else "nothing, since it is empty"
+        raise ValueError(f"key '{key}': '{text}': no entry of the list there; expected {expected}")
+    return int(text)
 
 
 def set_keys(raw: dict[str, Any], overrides: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from libs.core import dump_config, load_config, register_config_section, resolve_config
+from libs.core import dump_config, load_config, register_config_section, resolve_config, set_key
 from libs.core.schema import Count, Section
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -111,6 +111,19 @@ def test_missing_file_and_broken_yaml(tmp_path):
         (tmp_path / "bad.yaml").write_text(text)
         with pytest.raises(ValueError, match=word):
             load_config(tmp_path / "bad.yaml")
+
+
+def test_a_key_within_lists():
+    raw = {"a": {"b": [{"c": 1}, {"c": 2}, [3, 4]]}}
+    for key, value in (("a.b.1.c", 5), ("a.b.2.0", 6), ("a.b.0", {"d": {}}), ("a.b.0.d.e", 7), ("x.0", 8)):
+        set_key(raw, key, value)
+    assert raw == {"a": {"b": [{"d": {"e": 7}}, {"c": 5}, [6, 4]]}, "x": {"0": 8}}
+    for key, words in (
+        ("a.b.3.c", "'3': no entry of the list there; expected 0 to 2"), ("a.b.-1", "'-1': no entry of the list"),
+        ("a.b.c", "'c': no entry of the list"), ("a.b.1.c.d", "'c' is not a section"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            set_key(raw, key, 0)
 
 
 def test_plugin_section(make_data, monkeypatch):

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from actionformer_nt import run as semi_run
 from actionformer_nt.commands.main import main
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from actionformer_nt.protocol.split_file import digest
+from actionformer_nt.protocol.split_record import read_tested
 from actionformer_nt.protocol.splits import (
     check_split,
     read_hidden,
     read_split,
-    read_tested,
     split_of,
     splits_with_tests,
     write_splits,
@@ -101,6 +102,63 @@ def test_a_run_is_not_tested_on_the_videos_of_another_fold(with_tests, tmp_path,
     assert main(["-q", "eval", str(path), str(folder)]) == 0
     detections = json.loads((folder / "last_ema_detections.json").read_text())
     assert set(detections["results"]) <= set(TESTS[0])
+
+
+def without_entry(folder):
+    """Makes the checkpoint of a run that of an earlier version."""
+    state = load_checkpoint(folder / "last.pth.tar")
+    del state["made_with"]
+    torch.save(state, folder / "last.pth.tar")
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_neither_is_it_with_a_file_of_the_same_name(with_tests, tmp_path, older):
+    """The files differ, although their names, the ratio and the fold are the same."""
+    path = with_tests()
+    folder = semi_run.train(load_config(path), tmp_path / "run", progress=False)
+    if older:
+        without_entry(folder)
+    annotations = read_annotations(path.parent / "annotations.json")
+    other = tmp_path / "other" / "semi_split.json"
+    other.parent.mkdir()
+    config = load_config(path, overrides=[f"semi_cfg.split.file={other}"])
+    write_splits(other, splits_with_tests(annotations, USED, TESTS[::-1], ratios=[0.5], seed=1))
+    with pytest.raises(ValueError, match=r"trained with fold 0 of semi_split\.json: it may have seen them"):
+        semi_run.evaluate(config, folder, progress=False)
+    content = splits_with_tests(annotations, USED, [TESTS[0], TESTS[1]], ratios=[0.5], seed=3)
+    assert content["orders"][0][:3] != list(split_of(load_config(path)).labeled)
+    write_splits(other, content)
+    with pytest.raises(ValueError, match=r"other labels, those of ratio 0\.5, fold 0"):
+        semi_run.evaluate(config, folder, progress=False)
+
+
+def test_a_file_with_further_folds_and_the_same_lists_will_do(with_tests, tmp_path):
+    path = with_tests()
+    folder = semi_run.train(load_config(path), tmp_path / "run", progress=False)
+    content = json.loads((tmp_path / "semi_split.json").read_text())
+    content |= {key: [*content[key], content[key][1]] for key in ("orders", "tests")}
+    write_splits(tmp_path / "more.json", content | {"hash": digest(content)})
+    config = load_config(path, overrides=[f"semi_cfg.split.file={tmp_path / 'more.json'}"])
+    assert semi_run.evaluate(config, folder, progress=False)
+
+
+def test_a_supervised_run_and_one_that_says_nothing(with_tests, tmp_path, caplog):
+    path = with_tests()
+    raw = yaml.safe_load(path.read_text())
+    del raw["semi_cfg"]
+    (tmp_path / "supervised.yaml").write_text(yaml.safe_dump(raw))
+    supervised = semi_run.train(tmp_path / "supervised.yaml", tmp_path / "supervised", progress=False)
+    with pytest.raises(
+        ValueError, match=r"trained without semi_cfg, on all videos of train_split .'training'.: it may"
+    ):
+        read_tested(load_config(path), split_of(load_config(path)), supervised)
+    folder = semi_run.train(load_config(path), tmp_path / "run", progress=False)
+    without_entry(folder)
+    semi_run.evaluate(load_config(path), folder, progress=False)
+    assert "does not say with which videos" not in caplog.text
+    (folder / "config.yaml").unlink()
+    semi_run.evaluate(load_config(path), folder, progress=False)
+    assert "does not say with which videos it was trained" in caplog.text
 
 
 def test_check_data_counts_the_splits_lists(with_tests, tmp_path, capsys):

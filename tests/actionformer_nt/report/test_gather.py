@@ -1,6 +1,7 @@
 """What the report takes from run folders, against the files and slow versions."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 import yaml
 
 from actionformer_nt.commands.main import main
+from actionformer_nt.config import semi_section
 from actionformer_nt.report import gather
-from actionformer_nt.report.runs import MAX_RECORDS, read_curves, run_names
+from actionformer_nt.report.runs import MAX_RECORDS, about, read_curves, run_names
+from libs.core import load_config
 from libs.evaluation.average_precision import ground_truth
 
 
@@ -100,6 +103,24 @@ def test_shares_are_percents(trained_runs):
     ratio = yaml.safe_load((trained_runs[0] / "config.yaml").read_text())["semi_cfg"]["split"]["ratio"]
     rows = gather(trained_runs)["runs"][0]["about"]
     assert ["labeled share", f"{round(100 * ratio)} %, fold 0 of split.json"] in rows
+
+
+def test_iterations_are_those_of_the_stages(make_semi, tmp_path):
+    """They are those of the checked section, whether it has stages or lengths."""
+    labeled, pseudo = {"learn": "labeled", "iterations": 3}, {"learn": "pseudo", "iterations": 2, "repeat": 2}
+    for arch, semi, expected in (
+        (None, {"stages": [labeled, pseudo]}, "3 burn-in, 4 self-training in 2 stages"),
+        ("SPOT", {"stages": [{"learn": "pretext", "iterations": 5}, labeled, pseudo | {"repeat": 1}]},
+         "5 pretext, 3 burn-in, 2 self-training"),
+        (None, {"burn_in": 4, "iterations": 6}, "4 burn-in, 6 self-training"),
+        ("SPOT", {"pretrain": 1, "burn_in": 4, "iterations": 6}, "1 pretext, 4 burn-in, 6 self-training"),
+    ):  # fmt: skip
+        config = load_config(make_semi(arch=arch, **({"burn_in": 0, "iterations": 0} | semi)))
+        assert ["iterations", expected] in about(config, tmp_path)
+        plan = semi_section(config).plan()
+        assert sum(map(int, re.findall(r"(\d+) (?:pre|burn|self)", expected))) == sum(
+            stage.iterations for stage in plan
+        )
 
 
 def test_external_scores_are_said_wherever_the_numbers_stand(write_run, tmp_path):

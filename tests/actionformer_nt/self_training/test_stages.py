@@ -392,9 +392,25 @@ class TestStoredLabels:
         ((proposals, _),) = run.teacher.self_training.find_in_whole_videos(run.ema.module, [whole_video(run)])
         assert len(proposals.scores) == 8  # 60 steps are 1.9 samples
 
+    def test_a_damaged_file_is_made_again(self, staged, tmp_path, caplog):
+        path = staged(LABELED, STORED)
+        folder = train(path, tmp_path / "run")
+        file = folder / "pseudo_labels" / "stage_2.pt"
+        whole = file.read_bytes()
+        run = set_up(load_config(path))
+        trainer = SemiTrainer(run, observer=lambda snapshot: None)
+        trainer.restore(folder / "last.pth.tar")
+        file.write_bytes(whole[: len(whole) // 2])
+        begin(run, run.stages.at(5), 5, folder)
+        assert "stage_2.pt cannot be read and is made again" in caplog.text
+        assert len(file.read_bytes()) == len(whole) and len(run.teacher.stored) == 6
+
     def test_snapshots_show_them(self, staged, tmp_path):
         path = staged(LABELED, STORED, teacher_views=[{"shift": 2}], **PLAIN)
         folder = train(path, tmp_path / "run")
         shown = json.loads((folder / "samples" / "iteration_00000006.json").read_text())["results"]
         stored = json.loads((folder / "pseudo_labels" / "stage_2.json").read_text())["results"]
         assert shown and all(shown[video] == stored[video] for video in shown)
+        train(path, folder, resume=folder)  # a finished run: the last snapshot is written again
+        again = json.loads((folder / "samples" / "iteration_00000006.json").read_text())["results"]
+        assert again == shown

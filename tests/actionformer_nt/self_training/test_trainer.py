@@ -1,6 +1,7 @@
 """Semi-supervised runs on a tiny data set: no leak, exact resume, and the baseline that is the supervised run."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -316,6 +317,49 @@ def test_mistakes(make_semi, tmp_path):
     config["train_cfg"]["ema_ramp"] = False
     with pytest.raises(ValueError, match="ema_ramp must be true"):
         set_up(config)
+
+
+FROZEN = {"learn": "pseudo", "iterations": 3, "teacher": "frozen"}
+
+
+def test_hidden_labels_are_not_compared_with_a_weak_view_that_moves(make_semi):
+    """Where nothing reads hidden labels, or where the weak view is not used, it may move."""
+
+    def with_stage(stage):
+        return {"stages": [{"learn": "labeled", "iterations": 3}, stage], "burn_in": 0, "iterations": 0}
+
+    stored = with_stage(FROZEN | {"labels": "stored"})
+    for semi, name, reader in (
+        ({"log_hidden": True}, "shift", "log_hidden: true"), ({"method": "oracle_class"}, "flip", "oracle_class"),
+        ({"log_hidden": True} | with_stage(FROZEN), "crop", "log_hidden"), ({"log_hidden": True}, "warp", "log_hidden"),
+    ):  # fmt: skip
+        config = load_config(make_semi(**semi, weak={name: 1 if name == "shift" else 0.5}))
+        with pytest.raises(ValueError, match=rf"semi_cfg\.weak\.{name}: moves events .*{reader}"):
+            set_up(config, diagnostic=True)
+    for semi, weak in (
+        ({"log_hidden": True}, {"noise": 1.0}), ({}, {"shift": 1}), ({"log_hidden": True} | stored, {"shift": 1}),
+        ({"log_hidden": True, "method": "labeled_only"}, {"shift": 1}),
+    ):  # fmt: skip
+        set_up(load_config(make_semi(**semi, weak=weak)))
+
+
+def test_the_log_tells_each_stage_in_one_line(make_semi, tmp_path, caplog):
+    stages = [
+        {"learn": "labeled", "iterations": 2}, FROZEN | {"labels": "stored"},
+        FROZEN | {"teacher": "refreshed", "refresh_every": 2, "student": "fresh"},
+        {"learn": "pseudo", "iterations": 1, "teacher": "online", "schedule": "continued"},
+    ]  # fmt: skip
+    with caplog.at_level("INFO"):
+        run(make_semi(stages=stages, burn_in=0, iterations=0), tmp_path / "run")
+    told = [r.getMessage() for r in caplog.records if re.match(r"iteration \d+: stage", r.getMessage())]
+    assert told[:3] == [
+        "iteration 0: stage 1 of 4: labeled, 2 iterations, warm student",
+        "iteration 2: stage 2 of 4: pseudo, 3 iterations, frozen teacher, stored labels, warm student",
+        "iteration 5: stage 3 of 4: pseudo, 3 iterations, refreshed teacher, labels on views, fresh student",
+    ]
+    assert told[3:] == [told[3]] and told[3].endswith(
+        "online teacher, labels on views, warm student, continued schedule"
+    )
 
 
 @pytest.mark.two_paths

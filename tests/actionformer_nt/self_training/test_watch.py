@@ -1,6 +1,7 @@
 """The watch over pseudo labels: figures against loops, ranges, a planted collapse, what does not fire, exact resume."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from actionformer_nt import run as semi_run
 from actionformer_nt.commands.main import main
-from actionformer_nt.config import WatchSection
+from actionformer_nt.config import SemiSection, WatchSection
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from actionformer_nt.protocol.splits import read_split
 from actionformer_nt.self_training.interface import self_training_of
@@ -19,6 +20,7 @@ from actionformer_nt.self_training.pseudo_segments import PseudoSegments
 from actionformer_nt.self_training.setup import set_up
 from actionformer_nt.self_training.trainer import SemiTrainer
 from actionformer_nt.self_training.watch import CollapseError, Watch
+from actionformer_nt.self_training.watch_advice import advice_of
 from actionformer_nt.self_training.watch_ranges import (
     LabeledRange,
     Totals,
@@ -198,13 +200,119 @@ def test_a_collapse_can_stop_the_run(make_semi, tmp_path, monkeypatch, capsys, a
     with pytest.raises(CollapseError, match=r"on_collapse is stop.*where the labeled videos have.*What to do"):
         semi_run.train(load_config(path), folder, progress=False)
     assert load_checkpoint(folder / "last.pth.tar")["iteration"] == 6 == lines_of(folder)[-1]["iteration"]
-    assert main(["train", str(path), "--resume", str(folder)]) == 3  # it has not gone away
-    assert "on_collapse is stop" in capsys.readouterr().err
-    assert load_checkpoint(folder / "last.pth.tar")["iteration"] == 7
+    before = lines_of(folder)
+    for _ in range(2):
+        assert main(["train", str(path), "--resume", str(folder)]) == 3  # it has not gone away
+        assert "on_collapse is stop" in capsys.readouterr().err
+    assert load_checkpoint(folder / "last.pth.tar")["iteration"] == 6 and lines_of(folder) == before
     config = load_config(path)
     config["semi_cfg"]["on_collapse"] = "warn"
     semi_run.train(config, folder, resume=folder, progress=False)
     assert load_checkpoint(folder / "last.pth.tar")["iteration"] == 10
+
+
+@pytest.mark.parametrize("iterations", [3, 6])
+def test_a_collapse_at_the_end_is_none_the_less_one(make_semi, tmp_path, monkeypatch, iterations):
+    """The last record finds it, when all iterations are done."""
+    whole_video_of_class_0(monkeypatch, "LocPointTransformer")
+    config = load_config(
+        make_semi(watch={"videos": 4}, iterations=iterations, log_every=4 + iterations, on_collapse="stop")
+    )
+    folder = tmp_path / "run"
+    for resume in (None, folder, folder):
+        with pytest.raises(CollapseError, match="on_collapse is stop"):
+            semi_run.train(config, folder, resume=resume, progress=False)
+    assert load_checkpoint(folder / "last.pth.tar")["iteration"] == 4 + iterations
+    config["semi_cfg"]["on_collapse"] = "warn"
+    semi_run.train(config, folder, resume=folder, progress=False)
+
+
+def test_a_checkpoint_of_before_has_no_fault(make_semi):
+    watch = SemiTrainer(set_up(load_config(make_semi())), observer=lambda snapshot: None).records.watch
+    state = watch.state()
+    del state["fault"]
+    watch.fault = "x"
+    watch.load_state(state)
+    assert watch.fault is None
+
+
+def stages(*pseudo):
+    return {"stages": [{"learn": "labeled", "iterations": 4}, *pseudo], "burn_in": 0, "iterations": 0}
+
+
+def test_a_round_is_not_stopped_for_its_predecessor(make_semi, tmp_path, monkeypatch):
+    """Pseudo labels of before the round are not looked at, also after an interruption at its start or within it."""
+    round_of = {"learn": "pseudo", "iterations": 5, "teacher": "frozen"}
+    path = make_semi(
+        **stages(round_of, round_of), watch={"videos": 4}, log_every=7, ckpt_every=1, samples={"videos": 0}
+    )
+    found = []
+    look, step = Watch.look, SemiTrainer.step
+
+    def spy(self, iteration, folder):
+        found.append((iteration, sorted({i for i, _, _ in self.window()})))
+        return look(self, iteration, folder)
+
+    monkeypatch.setattr(Watch, "look", spy)
+    whole = semi_run.train(load_config(path), tmp_path / "whole", progress=False)
+    assert found == [(7, [5, 6]), (14, [12, 13])]
+    for stop, first in ((9, [9]), (11, [9, 10, 11])):
+        found.clear()
+        config = load_config(path)
+        config["semi_cfg"]["log_every"] = stop + 1
+
+        def interrupted(self, videos, stop=stop):
+            if self.iteration == stop:
+                raise KeyboardInterrupt
+            return step(self, videos)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(SemiTrainer, "step", interrupted)
+            semi_run.train(config, tmp_path / f"half{stop}", progress=False)
+        semi_run.train(config, tmp_path / f"half{stop}", resume=tmp_path / f"half{stop}", progress=False)
+        assert found[0] == (stop + 1, first[-2:])
+    assert len(lines_of(whole)) == 2
+
+
+KEYS = r"((?:semi_cfg|model)\.[a-z_.]*[a-z_])(?:: ([a-z]+))?"
+ONLINE = {"learn": "pseudo", "iterations": 3, "teacher": "online"}
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "semi",
+    [
+        {}, {"pseudo": {"source": "refresh"}}, stages(ONLINE), stages(ONLINE | {"teacher": "frozen"}),
+        {"pseudo": {"select": "topk"}}, {"pseudo": {"select": "rate"}},
+    ],
+)  # fmt: skip
+def test_what_it_advises_can_be_set(make_semi, arch, semi):
+    """Every key that is named is one of this configuration, and every value is accepted."""
+    if arch == "SPOT" and "select" in semi.get("pseudo", {}):
+        semi = {}
+    path = make_semi(arch=arch, **semi)
+    config = load_config(path)
+    advice = advice_of(SemiSection.model_validate(config["semi_cfg"]), config["model"])
+    told = [text for quantity in advice.values() for text in quantity if text]
+    keys = {match for text in told for match in re.findall(KEYS, text)}
+    assert {key for key, _ in keys} >= {"semi_cfg.alpha", f"semi_cfg.{'stages' if 'stages' in semi else 'burn_in'}"}
+    assert ("model.pseudo.threshold" in {key for key, _ in keys}) == (arch == "SPOT")
+    for key, value in keys:
+        section = config
+        for name in key.split("."):
+            assert name in section, key
+            section = section[name]
+        changed = load_config(path, overrides=[f"{key}={value or json.dumps(section)}"])
+        set_up(changed)
+    assert any("teacher" in text for text in told) == (semi != stages(ONLINE | {"teacher": "frozen"}))
+    assert any("teacher: frozen in semi_cfg.stages" in text for text in told) == (semi == stages(ONLINE))
+
+
+def test_what_has_no_effect_is_refused(make_semi):
+    with pytest.raises(ValueError, match=r"on_collapse: stop: without effect while watch\.videos is 0"):
+        load_config(make_semi(on_collapse="stop", watch={"videos": 0}))
+    with pytest.raises(ValueError, match=r"pseudo\.refresh_every: without effect beside stages"):
+        load_config(make_semi(**stages(ONLINE | {"teacher": "refreshed"}), pseudo={"refresh_every": 7}))
 
 
 def test_true_events_as_pseudo_labels_do_not_fire(make_semi, tmp_path, monkeypatch):
@@ -269,10 +377,13 @@ def test_two_processes_find_what_one_does(monkeypatch, tmp_path):
     """Views of a batch are dealt to the processes in turn; windows, curves and states are the same, also after a
     restart with another number of processes."""
     rng = np.random.default_rng(0)
+    advice = advice_of(SemiSection(split={"file": "s"}, method="nt", burn_in=1), {})
     batches = [[random_view(rng) for _ in range(4)] for _ in range(6)]
 
     def watch():
-        return Watch(WatchSection(videos=7, every=1), stop=True, labeled=lambda: range_of([USUAL]), names={})
+        return Watch(
+            WatchSection(videos=7, every=1), stop=True, labeled=lambda: range_of([USUAL]), names={}, advice=advice
+        )
 
     one, two, again = watch(), [watch(), watch()], [watch(), watch(), watch()]
 

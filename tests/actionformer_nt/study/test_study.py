@@ -1,4 +1,6 @@
 import json
+import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,6 +12,8 @@ from actionformer_nt.study import job, runner
 from actionformer_nt.study import plan as study
 from actionformer_nt.study import table as study_table
 from libs.datasets.annotations import read_annotations
+
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 @pytest.fixture
@@ -215,3 +219,101 @@ def test_a_method_may_have_keys_of_its_own(study_file):
         study.load_study(study_file(methods=["target"], per_method={"soft": {"semi_cfg.alpha": 0.5}}))
     with pytest.raises(ValueError, match=r"'semi_cfg\.method' cannot be overridden"):
         study.load_study(study_file(methods=["target"], per_method={"target": {"semi_cfg.method": "nt"}}))
+
+
+LABELED, FROZEN = {"learn": "labeled", "iterations": 2}, {"learn": "pseudo", "iterations": 1, "teacher": "frozen"}
+STORED = FROZEN | {"labels": "stored", "repeat": 2}
+
+
+@pytest.fixture
+def staged_study(study_file, tmp_path):
+    """A study whose base has the given stages."""
+
+    def write(*stages, **changes):
+        base = yaml.safe_load(study_file().read_text())["base"]
+        raw = yaml.safe_load(Path(base).read_text())
+        raw["semi_cfg"] |= {"stages": list(stages), "burn_in": 0, "iterations": 0}
+        (tmp_path / "staged.yaml").write_text(yaml.safe_dump(raw))
+        return study_file(base=str(tmp_path / "staged.yaml"), folds=[0], **changes)
+
+    return write
+
+
+def test_values_that_are_lists_have_short_names(staged_study, tmp_path, capsys):
+    values = [[LABELED, FROZEN], [LABELED, STORED]]
+    parameter = {"name": "semi_cfg.stages", "values": values, "reference": values[0]}
+    path = staged_study(LABELED, FROZEN, methods=["target"], parameter=parameter)
+    plan = study.load_study(path)
+    names = [run.name for run in plan.runs()]
+    assert len(set(names)) == 4 and all(len(name) < 60 and re.fullmatch(r"[\w.]+", name) for name in names)
+    assert names == [run.name for run in study.load_study(path).runs()]
+    assert plan.config(plan.runs()[-1])["semi_cfg"]["stages"] == values[1]
+    assert main(["-q", "study", str(path)]) == 0
+    table = capsys.readouterr().out
+    for run in plan.runs():
+        result = json.loads(plan.result_file(run).read_text())
+        label = run.name.rpartition("_p")[2]
+        assert result["run"]["value"] == run.value and result["run"]["label"] == label
+        assert f"`{label}`: `{json.dumps(run.value)}`" in table and f"| target | {label} | 1 |" in table
+    content = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert all(json.loads(value) in values for value in content["values"].values()) and len(content["values"]) == 2
+    differences = {row["value"]: row.get("difference") for row in content["rows"] if row["method"] == "target"}
+    assert [difference is None for difference in differences.values()] == [True, False]  # to the reference
+
+
+def test_labels_of_values():
+    for value in (0.5, 3, True, "nms", "a.b-c"):
+        assert study.label_of(value) is value
+    odd = [[], [0.5], {"a": 1}, "a/b", "x" * 41]
+    assert len({study.label_of(value) for value in odd}) == len(odd)
+    assert study.label_of({"a": 1, "b": 2}) == study.label_of({"b": 2, "a": 1}) != study.label_of({"b": 1, "a": 2})
+
+
+def test_a_parameter_may_be_a_key_of_a_stage(staged_study):
+    parameter = {"name": "semi_cfg.stages.1.iterations", "values": [3, 4]}
+    plan = study.load_study(staged_study(LABELED, FROZEN, methods=["target"], parameter=parameter))
+    found = {run.name: plan.config(run)["semi_cfg"]["stages"][1]["iterations"] for run in plan.runs()}
+    assert list(found.values()) == [3, 4, 3, 4]
+    parameter["name"] = "semi_cfg.stages.2.iterations"
+    with pytest.raises(ValueError, match=r"stages\.2\.iterations': '2': no entry of the list there; expected 0 to 1"):
+        study.load_study(staged_study(LABELED, FROZEN, methods=["target"], parameter=parameter))
+
+
+def test_keys_of_a_method_do_not_change_the_burn_in(study_file, staged_study):
+    """All methods start from that of `labeled_only`."""
+    for keys in ({"opt.learning_rate": 1e-4}, {"semi_cfg.iterations": 3}, {"dataset.crop_ratio": None}):
+        with pytest.raises(ValueError, match=rf"per_method: nt: {next(iter(keys))}: may change the burn-in"):
+            study.load_study(study_file(per_method={"nt": keys}))
+    spot = {"base": str(CONFIGS / "semi" / "spot_thumos_tsn_10.yaml"), "ratios": [0.1]}
+    study.load_study(study_file(**spot, per_method={"nt": {"model.loss.class_form": "hybrid"}}))
+    with pytest.raises(ValueError, match=r"per_method: labeled_only: model\.loss\.class_form: may change"):
+        study.load_study(study_file(**spot, per_method={"labeled_only": {"model.loss.class_form": "hybrid"}}))
+    for stages in ([LABELED, STORED], [LABELED, FROZEN, FROZEN]):
+        study.load_study(staged_study(LABELED, FROZEN, per_method={"nt": {"semi_cfg.stages": stages}}))
+    study.load_study(staged_study(LABELED, FROZEN, per_method={"nt": {"semi_cfg.stages.1.teacher": "online"}}))
+    for stages in (
+        [LABELED | {"iterations": 3}, FROZEN], [LABELED | {"opt": {"learning_rate": 0.5}}, FROZEN], [LABELED, LABELED],
+        [LABELED, FROZEN | {"schedule": "continued"}],
+    ):  # fmt: skip
+        for method in ("nt", "labeled_only"):
+            with pytest.raises(ValueError, match=r"semi_cfg\.stages: the stages before self-training"):
+                study.load_study(staged_study(LABELED, FROZEN, per_method={method: {"semi_cfg.stages": stages}}))
+
+
+def test_watch_and_views_of_the_teacher_share_a_burn_in(study_file):
+    for name, values in (
+        ("semi_cfg.teacher_views", [[], [{"shift": 1}]]), ("semi_cfg.watch.videos", [0, 5]),
+        ("semi_cfg.on_collapse", ["warn", "stop"]),
+    ):  # fmt: skip
+        plan = study.load_study(study_file(parameter={"name": name, "values": values}))
+        assert plan.shares_burn_in and len({plan.burn_in(run) for run in plan.runs()}) == 2
+
+
+def test_a_collapsed_run_is_not_in_the_table(study_file, tmp_path, capsys):
+    """However often the study is called, at the end of the run or before it."""
+    settings = {"semi_cfg.on_collapse": "stop", "semi_cfg.watch.videos": 1, "semi_cfg.pseudo.threshold": 1.0}
+    path = study_file(folds=[0], methods=["labeled_only", "target"], set=settings)
+    for _ in range(3):
+        assert main(["-q", "study", str(path)]) == 3
+        assert "1 of" in (told := capsys.readouterr()).err and "on_collapse is stop" in told.err
+    assert [p.name for p in (tmp_path / "out" / "results").iterdir()] == ["labeled_only_r0.5_f0_s0.json"]
