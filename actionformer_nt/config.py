@@ -144,10 +144,9 @@ class SemiSection(Section):
             raise ValueError(f"{', '.join(given)}: without effect beside stages; leave them out")
         if self.pseudo.source != "online":
             raise ValueError("pseudo.source: without effect beside stages, which have teacher; leave it out")
-        if any(stage.labels == "stored" for stage in self.stages) and self.weak != ViewSection():
-            raise ValueError(
-                "weak: stored pseudo labels are made on unperturbed videos; leave it out, or labels: views"
-            )
+        labels = {stage.labels for stage in self.stages if stage.learn == "pseudo"}
+        if labels == {"stored"} and self.weak != ViewSection():
+            raise ValueError("weak: without effect, since all pseudo labels are stored; leave it out, or labels: views")
         if self.pseudo.refresh_every != PseudoSection.model_fields["refresh_every"].default:
             raise ValueError("pseudo.refresh_every: without effect beside stages, which have their own; leave it out")
         order = [LEARN.index(stage.learn) for stage in self.stages]

@@ -116,7 +116,7 @@ class TestPlan:
             load_config(make_semi(stages=[LABELED, FROZEN]))
 
     def test_weak_views_beside_stored_labels_are_refused(self, staged):
-        with pytest.raises(ValueError, match="weak: stored pseudo labels are made on unperturbed videos"):
+        with pytest.raises(ValueError, match="weak: without effect, since all pseudo labels are stored"):
             load_config(staged(LABELED, STORED, weak={"shift": 1}))
 
     def test_a_warm_up_longer_than_its_schedule_is_refused(self, staged, tmp_path):
