@@ -1,5 +1,9 @@
-"""`oracle_class`: the true classes on the teacher's segments. A diagnostic: it bounds the gain of methods that correct
-only classes. It uses hidden labels and is refused outside `study --diagnostic`."""
+"""`oracle_class`: the true classes on the teacher's segments.
+
+A diagnostic: it bounds what methods can gain that correct only the classes of these segments. Events that the teacher
+misses stay background, so it says nothing about location. It uses hidden labels and is refused outside
+`study --diagnostic`.
+"""
 
 import torch
 from torch import Tensor
