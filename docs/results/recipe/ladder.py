@@ -23,7 +23,7 @@ SHOWN = ("hidden/precision", "hidden/recall", "hidden/target_accuracy")
 def keys_of(ladder: dict, name: str) -> dict:
     """The keys that a rung sets, with those of the rungs it stands on."""
     rung = ladder["rungs"][name]
-    below = keys_of(ladder, rung["on"]) if "on" in rung else ladder.get("set", {})
+    below = keys_of(ladder, rung["after"]) if "after" in rung else ladder.get("set", {})
     return below | rung.get("set", {})
 
 
