@@ -97,6 +97,11 @@ ROUNDS = [
 ]
 
 
+def always(line):
+    """The curves of a record without rates, which are left out where their denominator is 0 or too small."""
+    return {name for name in line if not name.startswith(("hidden/", "watch/class_"))}
+
+
 @pytest.mark.two_paths
 @pytest.mark.parametrize(
     "semi",
@@ -139,8 +144,7 @@ def test_two_processes_train_semi_supervised_as_one_does(make_semi, tmp_path, se
     tool("train", config, "--output", "nudged", "--set", "opt.learning_rate=0.001000000001", bits=64)
     assert_same_records(records(one), records(nudged), rel=1e-6)
     tool("train", config, "--output", "short", processes=2)  # in 32 bits, as it is used
-    rare = {"watch/class_share", "watch/class_time"}  # only of 20 segments or more
-    assert [line.keys() - rare for line in records(short)] == [line.keys() - rare for line in records(one)]
+    assert [always(line) for line in records(short)] == [always(line) for line in records(one)]
     assert all(np.isfinite(value) for line in records(short) for value in line.values())
 
 
