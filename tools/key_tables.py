@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from actionformer_nt.config import SemiSection
 from actionformer_nt.spot.schema import SpotSection
 from actionformer_nt.study.plan import StudyFile
+from libs.core.config import section_in
 from libs.core.markdown import markdown_table
 from libs.core.schema import LocPointTransformerSection, RootSection, Section
 
@@ -46,7 +47,7 @@ def key_rows(section: type[Section], prefix: str = "", seen: dict[type, str] | N
     hints = get_type_hints(section, include_extras=True)
     for name, field in section.model_fields.items():
         key, meaning = prefix + name, (field.description or "").replace("\n", " ")
-        inner = _section_in(hints[name])
+        inner = section_in(hints[name])
         kind = type_text(hints[name])
         if inner in seen:
             kind = f"like `{seen[inner]}`"
@@ -74,14 +75,7 @@ def type_text(annotation: Any) -> str:
         return f"[{', '.join(map(type_text, arguments))}]"
     if origin is dict:
         return "mapping"
-    return "section" if _section_in(annotation) else NAMES[annotation]
-
-
-def _section_in(annotation: Any) -> type[Section] | None:
-    """The section type in an annotation, if there is one."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return next((inner for part in get_args(annotation) if (inner := _section_in(part)) is not None), None)
+    return "section" if section_in(annotation) else NAMES[annotation]
 
 
 def _default_text(field: FieldInfo) -> str:

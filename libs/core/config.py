@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -247,8 +247,14 @@ def _field_path(schema: type[Section], loc: tuple) -> list:
 
 def _child_section(section: type[Section], name: str) -> type[Section] | None:
     field = section.model_fields.get(name)
-    annotation = field.annotation if field is not None else None
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+    return None if field is None else section_in(field.annotation)
+
+
+def section_in(annotation: Any) -> type[Section] | None:
+    """The section type in an annotation such as `list[StageSection] | None`; None if there is none."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next((inner for part in get_args(annotation) if (inner := section_in(part)) is not None), None)
 
 
 def _section_at(schema: type[Section], path: list) -> type[Section]:

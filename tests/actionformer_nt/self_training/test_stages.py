@@ -111,6 +111,14 @@ class TestPlan:
         with pytest.raises(ValueError, match=message):
             load_config(staged(*stages))
 
+    def test_messages_name_the_key_within_a_stage(self, staged):
+        with pytest.raises(ValueError, match=r"unknown key 'semi_cfg\.stages\.1\.teachr' .*did you mean 'teacher'"):
+            load_config(staged(LABELED, {"learn": "pseudo", "iterations": 3, "teachr": "frozen"}))
+        with pytest.raises(ValueError, match=r"semi_cfg\.stages\.0\.learn: 'labelled'"):
+            load_config(staged(LABELED | {"learn": "labelled"}))
+        with pytest.raises(ValueError, match=r"semi_cfg\.stages\.0\.opt\.learning_rate: -1"):
+            load_config(staged(LABELED | {"opt": {"learning_rate": -1}}))
+
     def test_lengths_beside_stages_are_refused(self, make_semi):
         with pytest.raises(ValueError, match="burn_in, iterations: without effect beside stages"):
             load_config(make_semi(stages=[LABELED, FROZEN]))
