@@ -158,8 +158,9 @@ def _runs_to_execute(study: Study) -> list[Run]:
 
 
 def _digest(raw: RawConfig) -> str:
-    """Hash of a raw configuration."""
-    return hashlib.sha256(json.dumps(raw, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    """Hash of a raw configuration, without the devices: a study may go on on another machine."""
+    trained = {key: value for key, value in raw.items() if key != "devices"}
+    return hashlib.sha256(json.dumps(trained, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _is_done(study: Study, run: Run) -> bool:

@@ -1,6 +1,7 @@
 """Runs the rungs of a ladder, one change at a time: python docs/results/recipe/ladder.py docs/results/recipe/hapt.yaml
 
-Every result is a line of `<ladder>.jsonl`; a second call runs only what is missing. `--table` prints the table.
+Every result is a line of `<ladder>.jsonl`; a second call runs only what is missing, also beside the first. `--table`
+prints the table.
 """
 
 import argparse
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 
 from actionformer_nt import run
 from libs.core import load_config
@@ -27,11 +29,17 @@ def keys_of(ladder: dict, name: str) -> dict:
     return below | rung.get("set", {})
 
 
-def train(ladder: dict, name: str, draw: int, runs: Path) -> dict:
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def train(ladder: dict, name: str, draw: int, runs: Path, device: str) -> dict:
     rung, folder = ladder["rungs"][name], runs / f"{name}_{draw}"
     keys = keys_of(ladder, name) | {"semi_cfg.method": rung.get("method", "target"), "semi_cfg.split.fold": draw}
-    if "burn_in" in rung:
-        keys["semi_cfg.burn_in_checkpoint"] = str(runs / f"{rung['burn_in']}_{draw}" / "burn_in.pth.tar")
+    burn_in = runs / f"{rung.get('burn_in')}_{draw}" / "burn_in.pth.tar"
+    if burn_in.is_file():  # else the run makes the same one itself
+        keys["semi_cfg.burn_in_checkpoint"] = str(burn_in)
+    keys["devices"] = [device]
     overrides = [f"{key}={json.dumps(value)}" for key, value in keys.items()]
     config = load_config(
         ladder["base"], overrides=[*overrides, "semi_cfg.log_hidden=true", "semi_cfg.samples.videos=0"]
@@ -68,22 +76,26 @@ def main() -> None:
     parser.add_argument("ladder", type=Path)
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--runs", type=Path, default=Path("ckpt/recipe"))
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(1)
     ladder = yaml.safe_load(args.ladder.read_text(encoding="utf-8"))
-    path = args.ladder.with_suffix(".jsonl")
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    path, runs = args.ladder.with_suffix(".jsonl"), args.runs / args.ladder.stem
     if args.table:
-        print(table(ladder, lines))
+        print(table(ladder, read(path)))
         return
+    runs.mkdir(parents=True, exist_ok=True)
     for name in ladder["rungs"]:
         for draw in ladder["draws"]:
-            if any((line["rung"], line["draw"]) == (name, draw) for line in lines):
-                continue
-            result = train(ladder, name, draw, args.runs / args.ladder.stem)
-            lines.append(result)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(result) + "\n")
+            try:
+                with FileLock(runs / f"{name}_{draw}.lock", timeout=0):
+                    if any((line["rung"], line["draw"]) == (name, draw) for line in read(path)):
+                        continue
+                    result = train(ladder, name, draw, runs, args.device)
+                    with path.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(result) + "\n")
+            except Timeout:
+                continue  # another call is at it
             print(name, draw, {key: round(100 * result[key], 2) for key in ("student", "teacher")}, flush=True)
 
 
