@@ -33,7 +33,7 @@ def windowed_attention(
         mask: (B, T) bool, valid keys. A query also attends to itself if it is not valid.
         bias: (H, 2 * radius + 1) added to the scores by offset j - i.
     """
-    batch, heads, length, dim = q.shape
+    batch, heads, length, _ = q.shape
     block = max(2 * radius, 16)
     num_blocks = -(-length // block)
     span = block + 2 * radius
@@ -60,4 +60,4 @@ def windowed_attention(
     # heads and blocks share a dimension because fused attention kernels take four-dimensional inputs
     score_bias = score_bias.expand(batch, heads, num_blocks, block, span).flatten(1, 2)
     out = F.scaled_dot_product_attention(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), attn_mask=score_bias)
-    return out.view(batch, heads, num_blocks * block, dim)[:, :, :length]
+    return out.unflatten(1, (heads, num_blocks)).flatten(2, 3)[:, :, :length]

@@ -29,7 +29,8 @@ def staged(make_semi):
         raw["devices"] = [device]
         raw["train_cfg"]["dropout"] = 0.0
         if arch == "SPOT":
-            raw["model"] |= {"pseudo": raw["model"]["pseudo"] | {"align": False}}
+            raw["model"] |= {"dropout": 0.0, "attn_dropout": 0.0, "loss": {"recon_weight": 0.0}}
+            raw["model"]["pseudo"] |= {"align": False}
         path.write_text(yaml.safe_dump(raw))
         return load_config(path)
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +51,20 @@ def test_global_attention_equals_the_definition_and_survives_an_empty_sample():
     mask[1] = False
     expected = slow_attention(q, k, v, mask[:, None, :].expand(-1, 17, -1))
     assert torch.allclose(global_attention(q, k, v, mask), expected, atol=1e-12)
+
+
+def test_fused_kernels_may_lay_their_output_out_by_time(monkeypatch):
+    """As those for GPUs do: (B, T, H, D) in memory."""
+    fused = F.scaled_dot_product_attention
+
+    def by_time(*args, **options):
+        return fused(*args, **options).transpose(1, 2).contiguous().transpose(1, 2)
+
+    monkeypatch.setattr(cpu, "enabled", frozenset())
+    q, k, v, mask = tensors(2, 2, 2, 40)
+    expected = windowed_attention(q, k, v, mask, radius=3)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", by_time)
+    assert torch.equal(windowed_attention(q, k, v, mask, radius=3), expected)
 
 
 @pytest.mark.parametrize("with_bias", [False, True])
