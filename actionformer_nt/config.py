@@ -171,6 +171,11 @@ class SemiSection(Section):
             plan[-1].refresh_every = self.pseudo.refresh_every
         return plan
 
+    @property
+    def stores_labels(self) -> bool:
+        """Whether a stage stores its pseudo labels."""
+        return any(stage.labels == "stored" for stage in self.plan())
+
 
 def semi_section(config: Config) -> SemiSection:
     """The section `semi_cfg` of a resolved configuration as an object."""

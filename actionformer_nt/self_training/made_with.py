@@ -46,9 +46,9 @@ def stages_begun(semi: SemiSection, iteration: int) -> list[StageRecord]:
         {
             "options": stage.options.model_dump(mode="json"),
             "schedule": [stage.schedule_start, stage.schedule_end],
-            "warmup": semi.warmup_iterations if stage.opt.warmup_iterations is None else stage.opt.warmup_iterations,
+            "warmup": stage.warmup,
         }
-        for stage in place(semi.plan())
+        for stage in place(semi)
         if stage.start < iteration
     ]
 

@@ -58,10 +58,9 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         pseudo, at_points = semi.pseudo, semi.pseudo.at_points
         if pseudo.partition == "dense" and needs_truth(semi.method):
             raise ValueError(f"method {semi.method} needs pseudo.partition: segments, found dense")
-        stored = any(stage.labels == "stored" for stage in semi.plan())
-        if stored and pseudo.select == "topk":
+        if semi.stores_labels and pseudo.select == "topk":
             raise ValueError("semi_cfg.pseudo.select: topk counts the segments of a sample; not with labels: stored")
-        if stored and at_points:
+        if semi.stores_labels and at_points:
             raise ValueError(
                 "semi_cfg.stages: labels: stored: pseudo labels at points (pseudo.partition: dense, pseudo.background: "
                 "partition) cannot be cut from whole videos; use labels: views"

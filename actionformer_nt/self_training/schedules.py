@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from actionformer_nt.config import semi_section
 from libs.core.types import Config, OptConfig
 from libs.training.optim import IterationLR
 
@@ -21,13 +20,12 @@ def opt_of(config: Config, stage: Stage) -> OptConfig:
 
 def schedule_of(config: Config, optimizer: torch.optim.Optimizer, stage: Stage) -> IterationLR:
     """Learning rate, per iteration, of a stage and of the stages that share its schedule."""
-    opt, own = opt_of(config, stage), stage.opt.warmup_iterations
-    warmup = semi_section(config).warmup_iterations if own is None else own
+    opt = opt_of(config, stage)
     return IterationLR(
         optimizer,
-        warmup_epochs=warmup,
+        warmup_epochs=stage.warmup,
         max_epochs=stage.schedule_end - stage.schedule_start,
         milestones=opt["schedule_steps"] if opt["schedule_type"] == "multistep" else None,
         gamma=opt["schedule_gamma"],
-        eta_min=1e-8 if warmup else 0.0,
+        eta_min=1e-8 if stage.warmup else 0.0,
     )

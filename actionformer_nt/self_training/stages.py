@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from actionformer_nt.config import semi_section
+from actionformer_nt.config import SemiSection, semi_section
 from actionformer_nt.stage_sections import StageOptSection, StageSection
 from libs.core.interrupts import StopRequest
 from libs.core.seeding import seed_model
@@ -33,6 +33,7 @@ class Stage:
     schedule_start: int  # iteration at which its learning-rate schedule begins
     schedule_end: int
     opt: StageOptSection  # optimizer of its schedule
+    warmup: int  # iterations of the warm-up of its schedule
 
     def refreshes(self, iteration: int) -> bool:
         """Whether the teacher gets new weights before an iteration of the stage, except its first."""
@@ -40,8 +41,9 @@ class Stage:
         return self.options.teacher == "refreshed" and passed > 0 and passed % self.options.refresh_every == 0
 
 
-def place(plan: list[StageSection]) -> list[Stage]:
+def place(semi: SemiSection) -> list[Stage]:
     """The stages of `SemiSection.plan` with their places."""
+    plan = semi.plan()
     ends = [sum(options.iterations for options in plan[: k + 1]) for k in range(len(plan))]
     stages = []
     for k, options in enumerate(plan):
@@ -52,7 +54,9 @@ def place(plan: list[StageSection]) -> list[Stage]:
             last += 1
         begin = ends[first] - plan[first].iterations
         start = ends[k] - options.iterations
-        stages.append(Stage(k + 1, options, start, ends[k], begin, ends[last], plan[first].opt))
+        opt = plan[first].opt
+        warmup = semi.warmup_iterations if opt.warmup_iterations is None else opt.warmup_iterations
+        stages.append(Stage(k + 1, options, start, ends[k], begin, ends[last], opt, warmup))
     return stages
 
 
@@ -82,13 +86,12 @@ class Stages:
     ) -> None:
         self.semi, self.loader, self.seed = semi_section(config), config["loader"], config["init_rand_seed"]
         self.labeled, self.unlabeled, self.every = labeled, unlabeled, every
-        self.stages = place(self.semi.plan())
+        self.stages = place(self.semi)
         for stage in self.stages if self.semi.stages is not None else []:
-            warmup = self.semi.warmup_iterations if stage.opt.warmup_iterations is None else stage.opt.warmup_iterations
-            if warmup > stage.schedule_end - stage.schedule_start:
+            if stage.warmup > stage.schedule_end - stage.schedule_start:
                 raise ValueError(
-                    f"semi_cfg.stages: stage {stage.number}: {warmup} iterations of warm-up, but its schedule has "
-                    f"{stage.schedule_end - stage.schedule_start}; set its opt.warmup_iterations"
+                    f"semi_cfg.stages: stage {stage.number}: {stage.warmup} iterations of warm-up, but its schedule "
+                    f"has {stage.schedule_end - stage.schedule_start}; set its opt.warmup_iterations"
                 )
         length = {"pretext": 0, "labeled": 0, "pseudo": 0}
         for stage in self.stages:

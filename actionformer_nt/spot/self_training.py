@@ -60,16 +60,16 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
 
     @staticmethod
     def check(config: Config) -> None:
-        stored = any(stage.labels == "stored" for stage in semi_section(config).plan())
-        method = get_method(semi_section(config).method)
-        if stored and (semi_section(config).teacher_views or (method is not None and method.teacher_views)):
+        semi = semi_section(config)
+        method = get_method(semi.method)
+        if semi.stores_labels and (semi.teacher_views or (method is not None and method.teacher_views)):
             raise ValueError("semi_cfg.teacher_views: SPOT averages over views of windows; use labels: views in stages")
-        if stored and config["model"]["pseudo"]["align"]:
+        if semi.stores_labels and config["model"]["pseudo"]["align"]:
             raise ValueError(
                 "model.pseudo.align: true: the alignment follows the student from iteration to iteration; with stages "
                 "that have labels: stored, set it to false"
             )
-        given = semi_section(config).pseudo.model_dump()
+        given = semi.pseudo.model_dump()
         expected = PseudoSection(source=given["source"], refresh_every=given["refresh_every"]).model_dump()
         if unused := [name for name, value in expected.items() if given[name] != value]:
             raise ValueError(

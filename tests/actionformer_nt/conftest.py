@@ -1,9 +1,12 @@
 """Semi-supervised configurations on a tiny data set."""
 
+from contextlib import contextmanager
+
 import pytest
 import yaml
 
 from actionformer_nt.protocol.splits import make_splits, write_splits
+from actionformer_nt.self_training.trainer import SemiTrainer
 from libs.datasets.annotations import read_annotations
 
 SPOT = {"embd_dim": 8, "n_head": 2, "mask_dims": [8], "pseudo": {"threshold": 0.34, "mask_threshold": 0.4}}
@@ -43,3 +46,22 @@ def make_semi(make_data, tmp_path, event):
         return path
 
     return make
+
+
+@pytest.fixture
+def interrupted():
+    """A function n -> context in which a training is interrupted after n iterations."""
+    step = SemiTrainer.step
+
+    @contextmanager
+    def context(iterations):
+        def stop(self, videos):
+            if self.iteration == iterations:
+                raise KeyboardInterrupt
+            return step(self, videos)
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(SemiTrainer, "step", stop)
+            yield
+
+    return context

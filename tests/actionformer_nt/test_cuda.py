@@ -7,7 +7,6 @@ import torch
 import yaml
 
 from actionformer_nt import run as semi_run
-from actionformer_nt.self_training.trainer import SemiTrainer
 from libs.core import load_config
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
@@ -54,17 +53,9 @@ def test_trains_as_on_the_cpu(staged, tmp_path, arch):
 
 
 @pytest.mark.parametrize("arch", [None, "SPOT"])
-def test_resumes_and_evaluates(staged, tmp_path, monkeypatch, arch):
+def test_resumes_and_evaluates(staged, tmp_path, interrupted, arch):
     config = staged(arch, "cuda:0")
-    step = SemiTrainer.step
-
-    def interrupted(self, videos):
-        if self.iteration == 4:
-            raise KeyboardInterrupt
-        return step(self, videos)
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(SemiTrainer, "step", interrupted)
+    with interrupted(4):
         semi_run.train(config, tmp_path / "run", progress=False)
     semi_run.train(config, tmp_path / "run", resume=tmp_path / "run", progress=False)
     found = semi_run.evaluate(config, tmp_path / "run", progress=False)

@@ -10,7 +10,6 @@ from actionformer_nt import run as semi_run
 from actionformer_nt.protocol.split_file import digest
 from actionformer_nt.protocol.splits import make_splits, split_of, write_splits
 from actionformer_nt.self_training.setup import set_up
-from actionformer_nt.self_training.trainer import SemiTrainer
 from libs.core import load_config
 from libs.datasets.annotations import read_annotations
 from libs.training.checkpoint import load_checkpoint
@@ -51,20 +50,6 @@ def rates(folder):
     return [json.loads(line)["lr"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def interrupted(config, folder, at, monkeypatch, **options):
-    step = SemiTrainer.step
-
-    def spy(trainer, videos):
-        if trainer.iteration == at:
-            raise KeyboardInterrupt
-        return step(trainer, videos)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(SemiTrainer, "step", spy)
-        train(config, folder, **options)
-    return folder
-
-
 def older(folder):
     """Makes the checkpoints of a folder those of an earlier version."""
     for path in folder.glob("*.pth.tar"):
@@ -74,10 +59,11 @@ def older(folder):
 
 
 @pytest.mark.parametrize("without_entry", [False, True])
-def test_another_fold_or_ratio_is_refused(config_of, tmp_path, monkeypatch, without_entry):
+def test_another_fold_or_ratio_is_refused(config_of, tmp_path, interrupted, without_entry):
     config = config_of(labeled(3), FROZEN)
     made = train(config, tmp_path / "made")
-    half = interrupted(config, tmp_path / "half", 2, monkeypatch)
+    with interrupted(2):
+        train(config, half := tmp_path / "half")
     if without_entry:
         older(made), older(half)
     split = config["semi_cfg"]["split"]
@@ -110,9 +96,10 @@ def test_a_split_file_with_the_same_labels_may_take_over_a_burn_in_but_no_run(co
         train(other, made, resume=made)
 
 
-def test_a_burn_in_of_another_method_is_taken_and_a_run_of_another_method_is_not(config_of, tmp_path, monkeypatch):
+def test_a_burn_in_of_another_method_is_taken_and_a_run_of_another_method_is_not(config_of, tmp_path, interrupted):
     config = config_of(labeled(3), FROZEN, method="labeled_only")
-    made = interrupted(config, tmp_path / "made", 5, monkeypatch)
+    with interrupted(5):
+        train(config, made := tmp_path / "made")
     from_burn_in(changed(config, method="nt"), tmp_path / "nt", made)
     with pytest.raises(ValueError, match="method: labeled_only, expected nt"):
         train(changed(config, method="nt"), made, resume=made)
@@ -152,11 +139,12 @@ def test_a_burn_in_of_the_same_stages_goes_on_with_their_rates(config_of, tmp_pa
 
 
 @pytest.mark.parametrize("arch", [None, "SPOT"])
-def test_to_resume_the_stages_that_have_begun_must_be_the_same(config_of, tmp_path, monkeypatch, arch):
+def test_to_resume_the_stages_that_have_begun_must_be_the_same(config_of, tmp_path, interrupted, arch):
     first = [{"learn": "pretext", "iterations": 2}] if arch else []
     config = config_of(*first, labeled(3), FROZEN, FROZEN, arch=arch)
     at = 4 + 2 * bool(arch)
-    half = interrupted(config, tmp_path / "half", at, monkeypatch)
+    with interrupted(at):
+        train(config, half := tmp_path / "half")
     stages = config["semi_cfg"]["stages"]
     number = len(first) + 2
     for change, message in (({"iterations": 5}, "iterations: 3, expected 5"), ({"teacher": "online"}, "teacher: ")):

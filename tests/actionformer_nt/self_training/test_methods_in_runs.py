@@ -7,7 +7,6 @@ import torch
 
 from actionformer_nt import run as semi_run
 from actionformer_nt.self_training.setup import set_up
-from actionformer_nt.self_training.trainer import SemiTrainer
 from libs.core import load_config
 from libs.training.checkpoint import load_checkpoint
 
@@ -56,18 +55,9 @@ def counting(tmp_path, monkeypatch):
     return "own_methods.counting"
 
 
-def interrupted(config, folder, monkeypatch, at):
-    step = SemiTrainer.step
-
-    def stop(self, videos):
-        if self.iteration == at:
-            raise KeyboardInterrupt
-        return step(self, videos)
-
-    monkeypatch.setattr(SemiTrainer, "step", stop)
-    with pytest.raises(KeyboardInterrupt):
+def stopped_and_resumed(config, folder, stop):
+    with stop:
         semi_run.train(config, folder, progress=False)
-    monkeypatch.setattr(SemiTrainer, "step", step)
     return semi_run.train(config, folder, resume=folder, progress=False)
 
 
@@ -82,21 +72,21 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("arch", ["LocPointTransformer", "SPOT"])
-def test_a_method_with_state_resumes_exactly(make_semi, tmp_path, monkeypatch, counting, arch):
+def test_a_method_with_state_resumes_exactly(make_semi, tmp_path, interrupted, counting, arch):
     config = load_config(make_semi(arch=arch, method=counting, strong={"flip": 0.5}))
     whole = semi_run.train(config, tmp_path / "whole", progress=False)
-    assert same(whole, interrupted(config, tmp_path / "half", monkeypatch, at=6))
+    assert same(whole, stopped_and_resumed(config, tmp_path / "half", interrupted(6)))
     assert load_checkpoint(whole / "last.pth.tar")["method"]["count"] > 0
     again = semi_run.train(config, tmp_path / "again", progress=False)  # its own instance, so its own state
     assert same(whole, again)
 
 
 @pytest.mark.parametrize("at", [5, 7])
-def test_every_setting_of_pseudo_labels_resumes_exactly(make_semi, tmp_path, monkeypatch, at):
+def test_every_setting_of_pseudo_labels_resumes_exactly(make_semi, tmp_path, interrupted, at):
     views = [{"shift": 3}, {"crop": 0.2}]
     config = load_config(make_semi(pseudo=EVERY_KEY, teacher_views=views, method="complementary", weak={"shift": 1}))
     whole = semi_run.train(config, tmp_path / "whole", progress=False)
-    assert same(whole, interrupted(config, tmp_path / "half", monkeypatch, at=at))
+    assert same(whole, stopped_and_resumed(config, tmp_path / "half", interrupted(at)))
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["pseudo/segments"] > 0 and lines[-1]["unlabeled/loss"] > 0
     assert len(load_checkpoint(whole / "last.pth.tar")["unlabeled"]["recent_sizes"]) == 8

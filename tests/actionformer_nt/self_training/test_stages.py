@@ -76,15 +76,17 @@ class TestPlan:
         assert records(short) == records(long)
 
     def test_places(self):
-        plan = [
+        stages = [
             StageSection(learn="pretext", iterations=5),
-            StageSection(learn="labeled", iterations=7, opt={"learning_rate": 0.5}),
+            StageSection(learn="labeled", iterations=7, opt={"learning_rate": 0.5, "warmup_iterations": 2}),
             StageSection(learn="pseudo", iterations=2, schedule="continued"),
             StageSection(learn="pseudo", iterations=4),
         ]
-        found = [(s.number, s.start, s.end, s.schedule_start, s.schedule_end) for s in place(plan)]
+        semi = SemiSection(split={"file": "s"}, method="nt", stages=stages, warmup_iterations=1)
+        found = [(s.number, s.start, s.end, s.schedule_start, s.schedule_end) for s in place(semi)]
         assert found == [(1, 0, 5, 0, 5), (2, 5, 12, 5, 14), (3, 12, 14, 5, 14), (4, 14, 18, 14, 18)]
-        assert [s.opt.learning_rate for s in place(plan)] == [None, 0.5, 0.5, None]
+        assert [s.opt.learning_rate for s in place(semi)] == [None, 0.5, 0.5, None]
+        assert [s.warmup for s in place(semi)] == [1, 2, 2, 1]
 
     def test_rounds_are_stages_of_their_own(self):
         semi = SemiSection.model_validate(
@@ -219,22 +221,14 @@ class TestResume:
     }  # fmt: skip
 
     @pytest.mark.parametrize("arch", [None, "SPOT"])
-    def test_interrupted_anywhere_it_ends_the_same(self, staged, tmp_path, monkeypatch, arch):
+    def test_interrupted_anywhere_it_ends_the_same(self, staged, tmp_path, interrupted, arch):
         path = staged(*self.STAGES[arch], arch=arch, strong={"flip": 0.5}, method="complementary")
         whole = train(path, tmp_path / "whole")
-        length, step = len(records(whole)), SemiTrainer.step
-        for stop in range(1, length):
+        for stop in range(1, len(records(whole))):
             half = tmp_path / f"half{stop}"
 
-            def interrupted(self, videos, stop=stop):
-                if self.iteration == stop:
-                    raise KeyboardInterrupt
-                return step(self, videos)
-
-            monkeypatch.setattr(SemiTrainer, "step", interrupted)
-            with pytest.raises(KeyboardInterrupt):
+            with interrupted(stop):
                 train(path, half)
-            monkeypatch.undo()
             if stop % 2:
                 shutil.rmtree(half / "pseudo_labels", ignore_errors=True)  # made again by the same teacher
             train(path, half, resume=half)
@@ -357,22 +351,14 @@ class TestStoredLabels:
             and not found.masks[0, :, size:].any()
         )
 
-    def test_a_run_that_was_killed_after_they_were_made_ends_the_same(self, staged, tmp_path, monkeypatch):
+    def test_a_run_that_was_killed_after_they_were_made_ends_the_same(self, staged, tmp_path, interrupted):
         """Making them changes no running state, so reading them is the same."""
         stages = [LABELED, STORED, FROZEN]
         path = staged(*stages, pseudo={"select": "rate", "rate_floor": 0.012}, ckpt_every=100)
         whole = train(path, tmp_path / "whole")
-        step = SemiTrainer.step
 
-        def killed(self, videos):
-            if self.iteration == 4:
-                raise KeyboardInterrupt
-            return step(self, videos)
-
-        monkeypatch.setattr(SemiTrainer, "step", killed)
-        with pytest.raises(KeyboardInterrupt):
+        with interrupted(4):
             train(path, tmp_path / "half")
-        monkeypatch.undo()
         (tmp_path / "half" / "burn_in.pth.tar").rename(tmp_path / "half" / "last.pth.tar")
         half = train(path, tmp_path / "half", resume=tmp_path / "half")
         assert same(weights(whole), weights(half)) and records(whole)[-1] == records(half)[-1]

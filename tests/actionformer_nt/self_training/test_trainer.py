@@ -13,7 +13,6 @@ from actionformer_nt.methods import METHODS
 from actionformer_nt.self_training.criterion import UnlabeledCriterion, ramp
 from actionformer_nt.self_training.point_targets import PointTargets
 from actionformer_nt.self_training.setup import set_up
-from actionformer_nt.self_training.trainer import SemiTrainer
 from libs.core import load_config
 from libs.core import registry as registries
 from libs.core.schema import LocPointTransformerSection
@@ -96,21 +95,13 @@ def test_hidden_labels_change_nothing(make_semi, tmp_path, arch):
 
 @pytest.mark.parametrize("stop", [2, 4, 6])
 @pytest.mark.parametrize("source", ["online", "refresh"])
-def test_interrupted_in_either_stage_it_ends_the_same(make_semi, tmp_path, monkeypatch, stop, source):
+def test_interrupted_in_either_stage_it_ends_the_same(make_semi, tmp_path, interrupted, stop, source):
     pseudo = {"source": source, "refresh_every": 3, "select": "per_class"}
     path = make_semi(pseudo=pseudo, method="complementary", strong={"flip": 0.5})
     whole = run(path, tmp_path / "whole")
-    step = SemiTrainer.step
 
-    def interrupted(self, *batches):
-        if self.iteration == stop:
-            raise KeyboardInterrupt
-        return step(self, *batches)
-
-    monkeypatch.setattr(SemiTrainer, "step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(stop):
         run(path, tmp_path / "half")
-    monkeypatch.undo()
     config = load_config(path)
     config["loader"]["num_workers"] = 1
     half = semi_run.train(config, tmp_path / "half", resume=tmp_path / "half", progress=False)
@@ -119,23 +110,15 @@ def test_interrupted_in_either_stage_it_ends_the_same(make_semi, tmp_path, monke
 
 
 @pytest.mark.parametrize("stop", [1, 3, 6])
-def test_spot_interrupted_in_any_stage_ends_the_same(make_semi, tmp_path, monkeypatch, stop):
+def test_spot_interrupted_in_any_stage_ends_the_same(make_semi, tmp_path, interrupted, stop):
     path = make_semi(arch="SPOT", pretrain=2, burn_in=2, strong={"flip": 0.5, "shift": 2}, method="complementary")
     whole = run(path, tmp_path / "whole")
     lines = records(whole)
     assert len(lines) == 8 and "pretext/order_loss" in lines[1] and "labeled/mask_loss" not in lines[1]
     assert "labeled/mask_loss" in lines[2] and "unlabeled/mask_loss" in lines[4]
-    step = SemiTrainer.step
 
-    def interrupted(self, videos):
-        if self.iteration == stop:
-            raise KeyboardInterrupt
-        return step(self, videos)
-
-    monkeypatch.setattr(SemiTrainer, "step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(stop):
         run(path, tmp_path / "half")
-    monkeypatch.undo()
     half = run(path, tmp_path / "half", resume=tmp_path / "half")
     assert_same_weights(whole, half)
     assert records(whole) == records(half)
@@ -393,21 +376,13 @@ def test_parts_that_do_not_divide_a_batch(make_semi):
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
-def test_mixed_precision_trains_and_goes_on(make_semi, tmp_path, monkeypatch, amp):
+def test_mixed_precision_trains_and_goes_on(make_semi, tmp_path, interrupted, amp):
     path = make_semi(strong={"flip": 0.5})
     config = load_config(path, overrides=[f"train_cfg.amp={amp}"])
     whole = semi_run.train(config, tmp_path / "whole", progress=False)
-    step = SemiTrainer.step
 
-    def interrupted(self, videos):
-        if self.iteration == 6:
-            raise KeyboardInterrupt
-        return step(self, videos)
-
-    monkeypatch.setattr(SemiTrainer, "step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(6):
         semi_run.train(config, tmp_path / "half", progress=False)
-    monkeypatch.undo()
     half = semi_run.train(config, tmp_path / "half", resume=tmp_path / "half", progress=False)
     assert_same_weights(whole, half)
     assert all(np.isfinite(v) for line in records(whole) for v in line.values())

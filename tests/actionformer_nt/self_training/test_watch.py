@@ -240,14 +240,14 @@ def stages(*pseudo):
     return {"stages": [{"learn": "labeled", "iterations": 4}, *pseudo], "burn_in": 0, "iterations": 0}
 
 
-def test_a_round_is_not_stopped_for_its_predecessor(make_semi, tmp_path, monkeypatch):
+def test_a_round_is_not_stopped_for_its_predecessor(make_semi, tmp_path, monkeypatch, interrupted):
     """Pseudo labels of before the round are not looked at, also after an interruption at its start or within it."""
     round_of = {"learn": "pseudo", "iterations": 5, "teacher": "frozen"}
     path = make_semi(
         **stages(round_of, round_of), watch={"videos": 4}, log_every=7, ckpt_every=1, samples={"videos": 0}
     )
     found = []
-    look, step = Watch.look, SemiTrainer.step
+    look = Watch.look
 
     def spy(self, iteration, folder):
         found.append((iteration, sorted({i for i, _, _ in self.window()})))
@@ -261,13 +261,7 @@ def test_a_round_is_not_stopped_for_its_predecessor(make_semi, tmp_path, monkeyp
         config = load_config(path)
         config["semi_cfg"]["log_every"] = stop + 1
 
-        def interrupted(self, videos, stop=stop):
-            if self.iteration == stop:
-                raise KeyboardInterrupt
-            return step(self, videos)
-
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(SemiTrainer, "step", interrupted)
+        with interrupted(stop):
             semi_run.train(config, tmp_path / f"half{stop}", progress=False)
         semi_run.train(config, tmp_path / f"half{stop}", resume=tmp_path / f"half{stop}", progress=False)
         assert found[0] == (stop + 1, first[-2:])
@@ -345,19 +339,12 @@ def test_it_can_be_switched_off_and_changes_no_weight(make_semi, tmp_path):
 
 
 @pytest.mark.parametrize("stop", [5, 7])
-def test_interrupted_it_goes_on_as_if_never_stopped(make_semi, tmp_path, monkeypatch, stop):
+def test_interrupted_it_goes_on_as_if_never_stopped(make_semi, tmp_path, monkeypatch, interrupted, stop):
     whole_video_of_class_0(monkeypatch, "LocPointTransformer")
     path = make_semi(watch={"videos": 5, "every": 3}, iterations=8, log_every=2)
     whole = semi_run.train(load_config(path), tmp_path / "whole", progress=False)
-    step = SemiTrainer.step
 
-    def interrupted(self, *batches):
-        if self.iteration == stop:
-            raise KeyboardInterrupt
-        return step(self, *batches)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(SemiTrainer, "step", interrupted)
+    with interrupted(stop):
         semi_run.train(load_config(path), tmp_path / "half", progress=False)
     half = semi_run.train(load_config(path), tmp_path / "half", resume=tmp_path / "half", progress=False)
     assert lines_of(whole) == lines_of(half) and watch_file(whole) == watch_file(half)

@@ -78,7 +78,7 @@ def test_configurations_of_the_papers_tables_have_the_papers_losses(spot, path):
     assert not model["pseudo"]["align"]
     logits = torch.randn(1000, model["num_classes"] + 1, generator=torch.Generator().manual_seed(0))
     assert partition(logits.softmax(dim=-1), config["semi_cfg"]["lam"]).positive.any(dim=1).float().mean() > 0.1
-    pretext, labeled, pseudo = place(semi_section(config).plan())
+    pretext, labeled, pseudo = place(semi_section(config))
     assert (pretext.start, pretext.schedule_end) == (
         0,
         labeled.schedule_start,
