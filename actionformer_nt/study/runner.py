@@ -72,12 +72,10 @@ def _check_splits(study: Study) -> None:
 def _run_all(
     study: Study, missing: list[Run], slots: Slots, stop: StopRequest, *, diagnostic: bool, progress: bool
 ) -> None:
-    """Executes `missing`. A run whose `labeled_only` run is also missing waits for its burn-in."""
-    makers = [run for run in missing if run.method == LABELED_ONLY]
-    waiting = [run for run in missing if run.method != LABELED_ONLY and study.maker(run) in makers]
+    """Executes `missing`. A run whose burn-in is not there yet waits for it, and comes next then."""
+    waiting = [run for run in missing if run.method != LABELED_ONLY and not study.burn_in(run).is_file()]
     ready = [run for run in missing if run not in waiting]
     failed: list[str] = []
-    dropped = 0
     active: dict[subprocess.Popen, tuple[Run, int]] = {}
     with tqdm(total=len(missing), unit="run", leave=False, disable=None if progress else True) as bar:
         try:
@@ -90,20 +88,19 @@ def _run_all(
                     run, slot = active.pop(process)
                     slots.free.append(slot)
                     bar.update()
-                    followers = [r for r in waiting if study.maker(r) == study.maker(run)]
-                    if run.method == LABELED_ONLY and process.returncode == 0:  # the burn-in is there for these
-                        ready = followers + ready
                     if process.returncode != 0:
                         status = f"exit status {process.returncode}"
                         failed.append(f"{_log_file(study, run)} ({status}): {_last_line(study, run)}")
-                        dropped += len(followers) if run.method == LABELED_ONLY else 0
+                if released := [run for run in waiting if study.burn_in(run).is_file()]:
+                    waiting = [run for run in waiting if run not in released]
+                    ready = released + ready
         finally:
             _end(list(active))
     if stop:
         logger.warning("study stopped; the same call goes on")
         raise stop.exception()
     if failed:
-        suffix = f"; {dropped} runs that start from their burn-in were not made" if dropped else ""
+        suffix = f"; {len(waiting)} runs that start from their burn-in were not made" if waiting else ""
         raise RunsFailedError("\n  ".join([f"{len(failed)} of {len(missing)} runs failed{suffix}", *failed]))
 
 

@@ -114,6 +114,37 @@ def test_a_lost_burn_in_is_made_again(study_file):
     assert runner._runs_to_execute(plan) == [lost]
 
 
+def test_a_run_starts_when_its_burn_in_is_there(study_file, monkeypatch):
+    """Not only when the run that makes the burn-in has ended."""
+    plan = study.load_study(study_file(folds=[0]))
+    started = []
+
+    class Process:
+        returncode, polls = None, 0
+
+        def __init__(self, run):
+            self.maker = run.method == "labeled_only"
+
+        def poll(self):
+            self.polls += 1
+            if not self.maker or len(started) == 3:
+                self.returncode = 0
+            elif self.polls > 20:
+                self.returncode = 1  # the others wait for its end
+            return self.returncode
+
+    def start(study, run, *_):
+        started.append(run.method)
+        study.burn_in(run).parent.mkdir(parents=True, exist_ok=True)
+        study.burn_in(run).touch()
+        return Process(run)
+
+    monkeypatch.setattr(runner, "_start", start)
+    monkeypatch.setattr(runner, "POLL", 0.001)
+    runner.run_missing(plan, processes=2, progress=False)
+    assert started == ["labeled_only", "target", "nt"]
+
+
 def test_mistakes(study_file, capsys):
     for changes, word in (
         ({"methods": ["ntt"]}, "ntt"), ({"method": "nt"}, "method"), ({"report": "both"}, "report"),
