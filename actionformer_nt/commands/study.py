@@ -17,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="runs at a time; the cores are shared among them, unless OMP_NUM_THREADS is set",
     )
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="make only the runs of these methods now")
+    parser.add_argument("--folds", nargs="+", type=int, metavar="FOLD", help="make only the runs of these folds now")
     add_overrides(parser)
     parser.add_argument("--diagnostic", action="store_true", help="allow methods that use hidden labels")
     parser.add_argument(
@@ -33,7 +35,10 @@ def run(args: argparse.Namespace) -> None:
 
     study = load_study(args.study, overrides=args.set)
     if not args.table_only:
-        run_missing(study, processes=args.processes, diagnostic=args.diagnostic, progress=not args.quiet)
+        run_missing(
+            study, processes=args.processes, diagnostic=args.diagnostic, progress=not args.quiet,
+            methods=args.methods, folds=args.folds,
+        )  # fmt: skip
     print(write_table(study))
     if args.observations:
         print(observations(study))

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -38,19 +39,25 @@ class RunsFailedError(RuntimeError):
     """Some runs of a study failed; the other runs are done."""
 
 
-def run_missing(study: Study, *, processes: int = 1, diagnostic: bool = False, progress: bool = True) -> None:
+def run_missing(
+    study: Study, *, processes: int = 1, diagnostic: bool = False, progress: bool = True,
+    methods: Sequence[str] | None = None, folds: Sequence[int] | None = None,
+) -> None:  # fmt: skip
     """Executes the runs without a result, `processes` at a time; these share the cores and the GPUs. If the study is
     stopped, its runs write a checkpoint and end; the next call resumes them.
+
+    Args:
+        methods, folds: only runs of these, and the burn-ins that they need; None: of all.
 
     Raises:
         RunsFailedError: some runs failed; names them, their logs and the last line of each log. All other runs are
             finished first.
-        ValueError: another study runs in the output folder.
+        ValueError: another study runs in the output folder; a method or fold is not in the study.
     """
     if not diagnostic and (names := [name for name in study.file.methods if needs_truth(name)]):
         raise ValueError(f"method {names[0]} uses hidden labels: run the study with --diagnostic")
     _check_splits(study)
-    missing = _runs_to_execute(study)
+    missing = _runs_to_execute(study, _chosen(study, methods, folds))
     logger.info("study %s: %d of %d runs are to be made", study.path, len(missing), len(study.runs()))
     if not missing:
         return
@@ -147,9 +154,21 @@ def _last_line(study: Study, run: Run) -> str:
     return lines[-1] if lines else "no output"
 
 
-def _runs_to_execute(study: Study) -> list[Run]:
-    """The runs without a result, and the `labeled_only` runs whose burn-in file these need and which is missing."""
-    missing = [run for run in study.runs() if not _is_done(study, run)]
+def _chosen(study: Study, methods: Sequence[str] | None, folds: Sequence[int] | None) -> list[Run]:
+    """The runs of these methods and folds."""
+    runs = study.runs()
+    known = {run.method for run in runs}
+    if unknown := [name for name in methods or [] if name not in known]:
+        raise ValueError(f"--methods: {unknown}: {study.path} has {sorted(known)}")
+    if strange := [fold for fold in folds or [] if fold not in study.file.folds]:
+        raise ValueError(f"--folds: {strange}: {study.path} has {study.file.folds}")
+    return [run for run in runs if (methods is None or run.method in methods) and (folds is None or run.fold in folds)]
+
+
+def _runs_to_execute(study: Study, chosen: Sequence[Run]) -> list[Run]:
+    """The chosen runs without a result, and the `labeled_only` runs whose burn-in file these need and which is
+    missing."""
+    missing = [run for run in chosen if not _is_done(study, run)]
     need = [study.maker(run) for run in missing if run.method != LABELED_ONLY and not study.burn_in(run).is_file()]
     return [run for run in study.runs() if run in missing or run in need]
 

@@ -105,13 +105,30 @@ def test_a_lost_burn_in_is_made_again(study_file):
     for run in plan.runs():
         plan.result_file(run).parent.mkdir(parents=True, exist_ok=True)
         plan.result_file(run).write_text(json.dumps({"config_hash": runner._digest(plan.config(run))}))
-    assert runner._runs_to_execute(plan) == []
+    runs = plan.runs()
+    assert runner._runs_to_execute(plan, runs) == []
     (lost,) = (run for run in plan.runs() if run.method == "nt" and run.fold == 1)
     plan.result_file(lost).unlink()
-    assert [(run.method, run.fold) for run in runner._runs_to_execute(plan)] == [("labeled_only", 1), ("nt", 1)]
+    again = runner._runs_to_execute(plan, runs)
+    assert [(run.method, run.fold) for run in again] == [("labeled_only", 1), ("nt", 1)]
     plan.burn_in(lost).parent.mkdir(parents=True)
     plan.burn_in(lost).touch()
-    assert runner._runs_to_execute(plan) == [lost]
+    assert runner._runs_to_execute(plan, runs) == [lost]
+
+
+def test_some_methods_and_folds_first(study_file, capsys):
+    plan = study.load_study(study_file(folds=[0, 1]))
+
+    def runs(methods=None, folds=None):
+        chosen = runner._chosen(plan, methods, folds)
+        return [(run.method, run.fold) for run in runner._runs_to_execute(plan, chosen)]
+
+    assert runs(["nt"], [1]) == [("labeled_only", 1), ("nt", 1)]  # with the burn-in
+    assert runs(["labeled_only"]) == [("labeled_only", 0), ("labeled_only", 1)]
+    assert len(runs(folds=[0])) == 3 and len(runs()) == 6
+    for option, value in (("--methods", "soft"), ("--folds", "2")):
+        assert main(["study", plan.path, option, value]) == 2
+        assert f"{option}: [" in capsys.readouterr().err
 
 
 def test_a_run_starts_when_its_burn_in_is_there(study_file, monkeypatch):
