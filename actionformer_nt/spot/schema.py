@@ -64,6 +64,11 @@ class PretextSection(Section):
 class PseudoSection(Section):
     """How the teacher's output becomes pseudo labels."""
 
+    unit: Literal["snippets", "events"] = "snippets"
+    """What is chosen: single snippets, by `threshold` and `mask_threshold`, as in SPOT (`snippets`); or detections in
+    whole videos, as many of a class per minute as it has labeled events (`events`, with `labels: stored` only). Their
+    snippets have their class and range; of the rest, background for the teacher is background, and other snippets teach
+    nothing."""
     temperature: Positive = 1.0
     """Softmax temperature of the class distributions; below 1, they become sharper."""
     threshold: Fraction = 0.7

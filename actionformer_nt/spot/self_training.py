@@ -17,16 +17,19 @@ from actionformer_nt.pseudo_sections import PseudoSection
 from actionformer_nt.self_training.criterion import normalizer_of
 from actionformer_nt.self_training.interface import SelfTraining, View, inputs_of
 from actionformer_nt.self_training.pseudo_segments import PseudoSegments
+from actionformer_nt.self_training.selection import labeled_rates, minutes_of
 from actionformer_nt.self_training.views import Geometry
 from libs.core import distributed
 from libs.core.types import Config
 from libs.datasets.dataset import TALDataset
 from libs.datasets.video import VideoItem
 from libs.modeling.class_form import ClassForm
+from libs.modeling.decode import Candidates
 
 from .average import average
 from .meta_arch import SpotBatch
 from .network import SpotOutput
+from .pseudo_events import FoundVideo, choose, events_of
 from .pseudo_masks import (
     BackgroundAlignment,
     SpotPseudo,
@@ -38,7 +41,7 @@ from .pseudo_masks import (
 )
 from .targets import assign_targets
 from .whole_videos import WholeVideo, compose, cut
-from .windows import Window
+from .windows import Window, merge
 
 
 class SpotSelfTraining(SelfTraining[SpotPseudo]):
@@ -54,6 +57,9 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
 
     def __init__(self, config: Config, labeled: TALDataset) -> None:
         self.num_steps = config["dataset"]["max_seq_len"]
+        self.rates = None
+        if config["model"]["pseudo"]["unit"] == "events":
+            self.rates = labeled_rates(labeled, config["dataset"]["num_classes"])
         self.alignment = None
         if config["model"]["pseudo"]["align"]:
             self.alignment = BackgroundAlignment(background_share(labeled))
@@ -68,6 +74,12 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
             raise ValueError(
                 "model.pseudo.align: true: the alignment follows the student from iteration to iteration; with stages "
                 "that have labels: stored, set it to false"
+            )
+        views = any(stage.learn == "pseudo" and stage.labels == "views" for stage in semi.plan())
+        if config["model"]["pseudo"]["unit"] == "events" and views:
+            raise ValueError(
+                "model.pseudo.unit: events: detections are chosen in whole videos; use labels: stored in all stages "
+                "with learn: pseudo"
             )
         given = semi.pseudo.model_dump()
         expected = PseudoSection(source=given["source"], refresh_every=given["refresh_every"]).model_dump()
@@ -104,13 +116,22 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
         for video in videos:
             windows: list[Window] = []
             parts: list[SpotPseudo] = []
+            found: list[tuple[Window, Candidates]] = []
             for batch in teacher.batches([video]):
                 output = SpotOutput(*(column.cpu() for column in teacher.network(batch.feats, batch.mask)))
+                if self.rates is not None:
+                    found += [(window, teacher.candidates(output, k, video)) for k, window in enumerate(batch.windows)]
                 rows = teacher_labels(output, teacher.options.pseudo)
                 parts += [SpotPseudo(*(column[k : k + 1] for column in rows)) for k in range(len(batch.index))]
                 windows += batch.windows
-            labels.append(compose(windows, parts))
+            whole = compose(windows, parts)
+            labels.append(
+                whole if self.rates is None else FoundVideo(whole, events_of(merge(found), whole), minutes_of(video))
+            )
         return labels
+
+    def select_jointly(self, found: list[Any]) -> list[Any]:
+        return found if self.rates is None else choose(found, self.rates)
 
     def cut(self, pseudo: Any, video: VideoItem) -> SpotPseudo:
         return cut(pseudo, video.get("feat_start", 0), video["feats"].shape[1], num_steps=self.num_steps)

@@ -62,9 +62,7 @@ def assign_targets(
         ranges, on_grid = quantise(s, length)
         if bool(on_grid.any()):
             inside = (step >= ranges[:, :1]) & (step < ranges[:, 1:]) & on_grid[:, None]  # (N, T)
-            rank = _rank(s, y)  # (N,)
-            owner = torch.where(inside, rank[:, None], len(s)).argmin(dim=0)  # (T,); no two events have the same rank
-            owned = inside.any(dim=0)
+            owner, owned = owners(inside, rank_of(s, y))
             cls = torch.where(owned, y.to(cls)[owner], cls)
             mask = inside[owner] & owned[:, None]
         classes.append(cls)
@@ -72,7 +70,22 @@ def assign_targets(
     return SpotTargets(torch.stack(classes), torch.stack(masks))
 
 
-def _rank(segments: Tensor, labels: Tensor) -> Tensor:
+def owners(inside: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
+    """Owner of each snippet: the event of the lowest rank that covers it.
+
+    Args:
+        inside: (N, T) bool, the snippets of each event; N > 0.
+        rank: (N,) long, 0 .. N - 1, all different.
+
+    Returns:
+        (T,) index of the owner, 0 where there is none, and (T,) bool whether there is one.
+    """
+    owned = inside.any(dim=0)
+    owner = torch.where(inside, rank[:, None], len(rank)).argmin(dim=0)
+    return torch.where(owned, owner, 0), owned
+
+
+def rank_of(segments: Tensor, labels: Tensor) -> Tensor:
     """Rank (N,) of each event by length, then start, then class, then index."""
     order = labels.argsort(stable=True)
     order = order[segments[order, 0].argsort(stable=True)]
