@@ -33,6 +33,13 @@ class ViewSection(Section):
 MOVING = ("crop", "shift", "warp", "flip")  # perturbations that change the time of events
 
 
+NEEDED = {  # key of `PseudoSection` -> the setting, and its values, with which the key has an effect
+    "topk": ("select", ("topk",)),
+    "rate_floor": ("select", ("rate",)),
+    "background_weight": ("background", ("weighted",)),
+}
+
+
 class PseudoSection(Section):
     """How the teacher's output becomes pseudo segments."""
 
@@ -93,6 +100,12 @@ class PseudoSection(Section):
 
     @model_validator(mode="after")
     def _check(self) -> PseudoSection:
+        for name, (setting, needed) in NEEDED.items():
+            if getattr(self, name) != type(self).model_fields[name].default and getattr(self, setting) not in needed:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)}: without effect for {setting}: {getattr(self, setting)}; leave it "
+                    f"out, or set {setting}: {' or '.join(needed)}"
+                )
         if self.ignore_from is not None and self.select == "fixed" and self.ignore_from >= self.threshold:
             raise ValueError(f"ignore_from: {self.ignore_from}: must be below threshold, {self.threshold}")
         return self

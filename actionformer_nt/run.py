@@ -9,7 +9,7 @@ from actionformer_nt.protocol.split_record import read_tested
 from actionformer_nt.protocol.splits import Split, split_of, tested_note
 from actionformer_nt.self_training.schedules import opt_of
 from actionformer_nt.self_training.setup import SemiRun, set_up
-from actionformer_nt.self_training.trainer import BURN_IN, SemiTrainer
+from actionformer_nt.self_training.trainer import SemiTrainer
 from actionformer_nt.snapshots.embeddings import write_embeddings
 from actionformer_nt.snapshots.write import SnapshotWriter
 from libs.core import distributed, load_config
@@ -20,7 +20,16 @@ from libs.datasets.labels import label_ids
 from libs.evaluation.run import Evaluation
 from libs.evaluation.run import evaluate as evaluate_checkpoint
 from libs.training import run as supervised
-from libs.training.run_folder import LAST, LOCK, SAMPLES, check_folder, clear_folder, resume_point, write_run_info
+from libs.training.run_folder import (
+    BURN_IN,
+    LAST,
+    LOCK,
+    SAMPLES,
+    check_folder,
+    clear_folder,
+    resume_point,
+    write_run_info,
+)
 from libs.training.run_identity import check_classes, describe_data, read_label_ids
 
 __all__ = ["BURN_IN", "evaluate", "train"]

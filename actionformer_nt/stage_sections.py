@@ -50,7 +50,7 @@ class StageSection(Section):
     """Optimizer and schedule of the stage, for `schedule: own`."""
     student: Literal["warm", "fresh"] = "warm"
     """Network at the start of the stage: the one that the stage before has trained (`warm`), or new weights
-    (`fresh`)."""
+    (`fresh`). The method `labeled_only` goes on in any case."""
     teacher: Literal["frozen", "online", "refreshed"] = "frozen"
     """Weights of the teacher, for `learn: pseudo`: the average of the stage before (`frozen`), the current average
     (`online`), or the average of the stage before, replaced by the current one every `refresh_every` iterations

@@ -127,7 +127,13 @@ def _call(words: list[str]) -> None:
     extra = small(words[1]) if words[0] in WITH_SET else []
     if words[0] == "study":  # two of its runs
         study = yaml.safe_load(Path(words[1]).read_text())
-        few = {"methods": study["methods"][::3], "ratios": study["ratios"][:1], "folds": [0], "output": "few"}
+        few = {
+            "methods": study["methods"][::3],
+            "ratios": study["ratios"][:1],
+            "folds": [0],
+            "output": "few",
+            "baseline": "labeled_only",
+        }
         words[1] = str(Path("few.yaml"))
         Path(words[1]).write_text(yaml.safe_dump(study | few))
     if extra and "--set" in words:  # what the command itself says is last, and wins

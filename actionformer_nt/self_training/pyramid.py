@@ -133,7 +133,7 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         found: dict[int, Candidates] = {}
         points: dict[int, Tensor] = {}
         for batch in teacher.batches(videos):
-            output = teacher.network(batch.feats, batch.mask, batch.lengths)
+            output = teacher.infer(batch)
             for row, i in enumerate(batch.index):
                 found[i] = candidates(output, row, class_form=self.form, scale=scales[i])
                 if self.dense or self.spares:

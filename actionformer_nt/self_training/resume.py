@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-import torch
 from torch import Tensor
 
 from libs.core import distributed
+from libs.core.seeding import generator_state, set_generator_state
 from libs.training import resume
 from libs.training.checkpoint import Checkpoint, load_checkpoint
 
@@ -24,8 +24,8 @@ class SemiCheckpoint(Checkpoint, TeacherState):
     """A checkpoint of a semi-supervised run."""
 
     iteration: int  # completed iterations
-    rng_state: Tensor  # torch's generator in the main process
-    rng_states: list[Tensor]  # torch's generator in every process
+    rng_state: Tensor  # torch's generators in the main process
+    rng_states: list[Tensor]  # torch's generators in every process
     record_sums: list[dict[str, float]]  # per process: sums over the iterations since the last record
     watch: WatchState | None
     split_hash: str
@@ -42,8 +42,8 @@ def checkpoint_of(run: SemiRun, iteration: int, records: Records) -> SemiCheckpo
         **resume.training_state(iteration, run.updater, run.ema),
         **teacher,
         "iteration": iteration,
-        "rng_state": torch.get_rng_state(),
-        "rng_states": distributed.gather(torch.get_rng_state()),
+        "rng_state": generator_state(),
+        "rng_states": distributed.gather(generator_state()),
         "record_sums": distributed.gather(dict(records.sums)),
         "watch": None if records.watch is None else records.watch.state(),
         "split_hash": run.split.hash,
@@ -75,7 +75,7 @@ def restore(path: Path, run: SemiRun, records: Records, *, burn_in: bool = False
     if run.teacher is not None:
         run.teacher.load_state(state)
     if len(state.get("rng_states", [0])) == distributed.world_size() > 1:
-        torch.set_rng_state(state["rng_states"][distributed.rank()])
+        set_generator_state(state["rng_states"][distributed.rank()])
     else:
-        torch.set_rng_state(state["rng_state"])
+        set_generator_state(state["rng_state"])
     return state["iteration"]

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from libs.core import distributed
 from libs.core.interrupts import StopRequest
 from libs.training.checkpoint import save_checkpoint
-from libs.training.run_folder import LAST
+from libs.training.run_folder import BURN_IN, LAST
 from libs.training.run_log import RunLog
 
 from .curves import PseudoLabelCurves, Records
@@ -31,8 +31,6 @@ from .views import labeled_view
 from .watch import make_watch
 
 logger = logging.getLogger(__name__)
-
-BURN_IN = "burn_in.pth.tar"
 
 
 class SemiTrainer:
@@ -93,7 +91,8 @@ class SemiTrainer:
             self.stage = stage
             if self.records.watch is not None and self.iteration == stage.start:
                 self.records.watch.clear()
-            logger.info("iteration %d: %s", self.iteration, described(stage, len(self.run.stages.stages)))
+            if self.iteration < stage.end:
+                logger.info("iteration %d: %s", self.iteration, described(stage, len(self.run.stages.stages)))
 
     def step(self, videos: IterationVideos) -> dict[str, float]:
         """Makes one update. Returns the values that `Records.add` takes."""

@@ -81,6 +81,9 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
                 "model.pseudo.unit: events: detections are chosen in whole videos; use labels: stored in all stages "
                 "with learn: pseudo"
             )
+        fields = type(semi).model_fields
+        if other := [name for name in ("reg_weight", "positive") if getattr(semi, name) != fields[name].default]:
+            raise ValueError(f"semi_cfg.{', semi_cfg.'.join(other)}: without effect for model_name: SPOT; leave out")
         given = semi.pseudo.model_dump()
         expected = PseudoSection(source=given["source"], refresh_every=given["refresh_every"]).model_dump()
         if unused := [name for name, value in expected.items() if given[name] != value]:

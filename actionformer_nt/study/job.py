@@ -52,7 +52,7 @@ def run_job(job: Job) -> None:
     config = resolve_config(job["config"], source=job["folder"])
     if job["own_gpu"] and config["devices"][0].startswith("cuda"):
         config["devices"] = ["cuda:0"]  # the only visible GPU
-    resume = folder if (folder / run_folder.LAST).is_file() else None
+    resume = folder if list(folder.glob("*.pth.tar")) else None  # it may have ended right after the burn-in
     semi_run.train(config, folder, resume=resume, diagnostic=job["diagnostic"], progress=False)
     result: dict[str, object] = {"run": job["run"], "config_hash": job["hash"], "commit": run_folder.source_commit()}
     for name, evaluation in semi_run.evaluate(config, folder, progress=False).items():

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from actionformer_nt.config import semi_section
 from actionformer_nt.methods import LABELED_ONLY, check_method
 from libs.core import read_yaml, resolve_config, set_key, set_keys
+from libs.core.files import load_json
 from libs.core.schema import Count, Section
 
 RawConfig: TypeAlias = dict[str, Any]  # a configuration as YAML has it: not checked, without defaults
@@ -30,7 +31,7 @@ AFTER_BURN_IN = (
     "semi_cfg.lam", "semi_cfg.alpha", "semi_cfg.ramp_up", "semi_cfg.reg_weight", "semi_cfg.positive",
     "semi_cfg.positive_reduction", "semi_cfg.pseudo", "semi_cfg.weak", "semi_cfg.teacher_views", "semi_cfg.samples",
     "semi_cfg.watch", "semi_cfg.on_collapse", "semi_cfg.log_hidden", "semi_cfg.log_every", "semi_cfg.ckpt_every",
-    "model.pseudo", "model.decode", "test_cfg",
+    "model.pseudo",
 )  # fmt: skip
 # Keys that change the labeled loss, but are part of what a method is: they may be a method's own (`per_method`). All
 # methods start from the burn-in with the value of `labeled_only`; their own value counts from self-training on.
@@ -48,6 +49,14 @@ class Parameter(Section):
     """Every value is a run of every method."""
     reference: Any = None
     """One of the values: the baseline method at the other values is compared with the baseline method at this one."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Parameter:
+        if None in self.values:
+            raise ValueError(f"values: null in {self.values}: make a study without the parameter beside this one")
+        if self.reference is not None and self.reference not in self.values:
+            raise ValueError(f"reference: {self.reference}: expected one of values, {self.values}")
+        return self
 
 
 class StudyFile(Section):
@@ -82,6 +91,15 @@ class StudyFile(Section):
     """For the reader: on one GPU, or as the file says."""
     min_pairs: Count = 5
     """Paired runs from which on an interval is given."""
+
+    @model_validator(mode="after")
+    def _check(self) -> StudyFile:
+        for name in ("methods", "ratios", "folds", "seeds"):
+            if len(set(values := getattr(self, name))) < len(values):
+                raise ValueError(f"{name}: {values}: expected each one once")
+        if self.baseline not in self.methods:
+            raise ValueError(f"baseline: {self.baseline}: expected one of methods, {self.methods}")
+        return self
 
 
 def label_of(value: Any) -> Any:
@@ -164,6 +182,18 @@ class Study:
         return self.output / "results" / f"{run.name}.json"
 
 
+def digest(raw: RawConfig) -> str:
+    """Hash of a raw configuration, without the devices: a study may go on on another machine."""
+    trained = {key: value for key, value in raw.items() if key != "devices"}
+    return hashlib.sha256(json.dumps(trained, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def is_stale(study: Study, run: Run) -> bool:
+    """Whether there is a result of a run that was made with another configuration than the study has now."""
+    path = study.result_file(run)
+    return path.is_file() and load_json(path).get("config_hash") not in (None, digest(study.config(run)))
+
+
 def load_study(path: str | os.PathLike, *, overrides: Sequence[str] = ()) -> Study:
     """Reads a study file.
 
@@ -176,7 +206,7 @@ def load_study(path: str | os.PathLike, *, overrides: Sequence[str] = ()) -> Stu
     try:
         file = StudyFile.model_validate(read_yaml(path))
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        lines = [": ".join([*map(str, e["loc"]), e["msg"].removeprefix("Value error, ")]) for e in error.errors()]
         raise ValueError(f"{path}: " + "; ".join(lines)) from None
     for method in [*file.methods, file.baseline]:
         check_method(method)
@@ -189,8 +219,10 @@ def load_study(path: str | os.PathLike, *, overrides: Sequence[str] = ()) -> Stu
         raise ValueError(f"{path}: per_method: {unknown} are not among the methods {file.methods}")
     own = [key for keys in file.per_method.values() for key in keys]
     for key in [*file.set, *own, *(text.split("=", 1)[0] for text in overrides)]:
-        if key in reserved:
-            raise ValueError(f"{path}: '{key}' cannot be overridden, the study itself sets it for every run")
+        if any(_is_one_of(key, [name]) or _is_one_of(name, [key]) for name in reserved):
+            raise ValueError(
+                f"{path}: '{key}' cannot be overridden: the study itself sets it, or a part of it, for every run"
+            )
     for key, value in file.set.items():
         set_key(raw, key, copy.deepcopy(value))
     set_keys(raw, overrides)

@@ -6,7 +6,6 @@ resumed. Runs of one ratio, fold and seed share their burn-in, which the `labele
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -22,13 +21,12 @@ from tqdm import tqdm
 from actionformer_nt.methods import LABELED_ONLY, needs_truth
 from actionformer_nt.protocol.splits import check_split, read_hidden, read_split
 from libs.core import resolve_config
-from libs.core.files import load_json
 from libs.core.interrupts import StopRequest, stop_requests
 from libs.core.lock import locked
 from libs.core.threads import available_cores
 
 from .job import Job
-from .plan import RawConfig, Run, Study, label_of
+from .plan import Run, Study, digest, is_stale, label_of
 
 logger = logging.getLogger(__name__)
 
@@ -173,20 +171,15 @@ def _runs_to_execute(study: Study, chosen: Sequence[Run]) -> list[Run]:
     return [run for run in study.runs() if run in missing or run in need]
 
 
-def _digest(raw: RawConfig) -> str:
-    """Hash of a raw configuration, without the devices: a study may go on on another machine."""
-    trained = {key: value for key, value in raw.items() if key != "devices"}
-    return hashlib.sha256(json.dumps(trained, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
 def _is_done(study: Study, run: Run) -> bool:
     """Whether a run has a result. Raises ValueError if the result is of another configuration."""
     path = study.result_file(run)
     if not path.is_file():
         return False
-    if load_json(path)["config_hash"] != _digest(study.config(run)):
+    if is_stale(study, run):
         raise ValueError(
-            f"{path} was made with another configuration than the study has now: choose another output, or remove it"
+            f"{path} was made with another configuration than the study has now: choose another output (a key of the "
+            "study file), or remove the file"
         )
     return True
 
@@ -197,7 +190,7 @@ def _start(study: Study, run: Run, environment: dict[str, str], diagnostic: bool
     described = asdict(run) | ({} if run.value is None else {"label": label_of(run.value)})
     job: Job = {
         "config": study.config(run), "folder": str(study.output / "runs" / run.name), "run": described,
-        "result": str(study.result_file(run)), "diagnostic": diagnostic, "hash": _digest(study.config(run)),
+        "result": str(study.result_file(run)), "diagnostic": diagnostic, "hash": digest(study.config(run)),
         "own_gpu": environment.get("CUDA_VISIBLE_DEVICES") != os.environ.get("CUDA_VISIBLE_DEVICES"),
     }  # fmt: skip
     log = _log_file(study, run)

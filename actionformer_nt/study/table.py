@@ -16,7 +16,7 @@ from actionformer_nt.methods import needs_truth
 from libs.core.files import load_json
 from libs.core.markdown import markdown_table
 
-from .plan import Study, label_of
+from .plan import Study, is_stale, label_of
 from .statistics import DETECTABLE, INTERVAL, SIGN_FLIP, PairedDifference, holm, paired_difference
 
 Scores = Mapping[tuple[int, int], float]  # (fold, seed) -> average mAP in percent
@@ -119,6 +119,7 @@ def write_table(study: Study) -> str:
     rows = _rows(study)
     total = len(study.runs())
     done = sum(study.result_file(run).is_file() for run in study.runs())
+    stale = sum(is_stale(study, run) for run in study.runs())
     parameter = study.file.parameter
     external = study.config(study.runs()[0]).get("test_cfg", {}).get("ext_score_file")
     columns = ["ratio", "method", *([parameter.name] if parameter else []), "runs", "average mAP", "difference"]
@@ -131,7 +132,9 @@ def write_table(study: Study) -> str:
     lines = [
         f"Average mAP (%) of the {study.file.report}, mean ± std over folds and seeds; difference to "
         f"{_baseline_name(study)} over pairs of runs with the same fold and seed, with a {INTERVAL}. "
-        f"{done} of {total} runs." + (f" With external scores: {external}." if external else ""),
+        f"{done} of {total} runs."
+        + (f" **{stale} of them were made with another configuration than the study has now.**" if stale else "")
+        + (f" With external scores: {external}." if external else ""),
         "",
         markdown_table([*columns, "pairs", "sd", "detectable", "p", "Holm"], cells),
         "",
@@ -160,7 +163,9 @@ def _labeled_values(study: Study) -> dict[str, str]:
 def _baseline_name(study: Study) -> str:
     parameter = study.file.parameter
     of_value = (
-        f" (itself: to {parameter.name} = {label_of(parameter.reference)})" if parameter and parameter.reference else ""
+        f" (itself: to {parameter.name} = {label_of(parameter.reference)})"
+        if parameter and parameter.reference is not None
+        else ""
     )
     return f"`{study.file.baseline}`{of_value}"
 

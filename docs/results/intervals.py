@@ -24,8 +24,8 @@ METHODS = ("labeled_only", "nt_negative", "nt")
 
 
 def scores(study: str, ratio: float) -> dict[str, Scores]:
-    """Of every method without a parameter; `study` is the stem of a file in configs/study/."""
-    found = collect(load_study(f"configs/study/{study}.yaml"))
+    """Of every method without a parameter; `study` is the stem of a file in docs/results/earlier/."""
+    found = collect(load_study(f"docs/results/earlier/{study}.yaml"))
     return {method: runs for (method, value, r), runs in found.items() if r == ratio and value is None}
 
 
@@ -63,7 +63,7 @@ def three_draws() -> list[str]:
     target = scores("hapt", 0.05)["target"]
     others = scores("hapt_methods", 0.05)
     found = {method: others[method] for method in ("complementary", "soft", "oracle_class")}
-    soft = collect(load_study("configs/study/hapt_soft.yaml"))
+    soft = collect(load_study("docs/results/earlier/hapt_soft.yaml"))
     found["soft, temperature 1"] = soft["soft", 1.0, 0.05]
     return [
         f"{method}: " + ", ".join(f"{of_method[key] - target[key]:+.2f}" for key in sorted(of_method))

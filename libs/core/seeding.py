@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .distributed import rank
 
@@ -31,6 +32,25 @@ def seed_model(*parts: int) -> None:
     """
     process = (rank(),) if rank() else ()
     torch.manual_seed(derive_seed(*parts, "model", *process))
+
+
+def generator_state() -> Tensor:
+    """State of torch's global generators, from which dropout and drop path draw: that of the CPU and, if this process
+    uses GPUs, those of all GPUs that it sees. uint8, one after another."""
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_initialized():
+        states += torch.cuda.get_rng_state_all()
+    return torch.cat(states)
+
+
+def set_generator_state(state: Tensor) -> None:
+    """Restores a result of `generator_state`; of another number of GPUs, the state of the CPU alone."""
+    size = len(torch.get_rng_state())
+    torch.set_rng_state(state[:size])
+    if torch.cuda.is_initialized():
+        own = torch.cuda.get_rng_state_all()
+        if len(state) - size == sum(len(part) for part in own):
+            torch.cuda.set_rng_state_all(list(state[size:].split([len(part) for part in own])))
 
 
 def derive_seed(*parts: int | str) -> int:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from libs.core import distributed
 from libs.core.interrupts import StopRequest
+from libs.core.seeding import generator_state, set_generator_state
 
 from .ema import ModelEma
 from .update import Updater
@@ -29,7 +30,7 @@ class PartOfEpoch(NamedTuple):
     iterations: int  # completed ones
     length: int  # iterations of the whole epoch
     totals: dict[str, float]  # sum of each loss over the completed iterations
-    rng_states: list[Tensor]  # torch's generator in each process
+    rng_states: list[Tensor]  # torch's generators in each process
 
 
 class StoppedInEpoch(Exception):  # noqa: N818 (not an error)
@@ -114,7 +115,7 @@ def train_epoch(
     if part is not None:
         log.totals, log.first = dict(part.totals), done
         if len(part.rng_states) == distributed.world_size():
-            torch.set_rng_state(part.rng_states[distributed.rank()])
+            set_generator_state(part.rng_states[distributed.rank()])
     bar = tqdm(
         until_stopped(loader, stop), total=length, initial=done, desc=f"epoch {epoch + 1}", unit="batch",
         leave=False, disable=None if progress else True,
@@ -129,7 +130,7 @@ def train_epoch(
         if stop is not None and done < length and (stopped := distributed.in_any(bool(stop))):
             break
     if (stopped or stop) and done < length:
-        raise StoppedInEpoch(PartOfEpoch(done, length, log.totals, distributed.gather(torch.get_rng_state())))
+        raise StoppedInEpoch(PartOfEpoch(done, length, log.totals, distributed.gather(generator_state())))
     return {name: total / length for name, total in log.totals.items()}
 
 

@@ -34,6 +34,7 @@ from .run_identity import CLASSES, CONFIG, TrainingData, check_classes, data_of_
 logger = logging.getLogger(__name__)
 
 LAST = "last.pth.tar"
+BURN_IN = "burn_in.pth.tar"  # of a semi-supervised run
 GROUND_TRUTH = "ground_truth.json"  # annotations of the evaluated videos
 LOCK = "run.lock"
 WATCH = "watch.json"  # comparison of pseudo labels with the labeled videos, of a semi-supervised run
@@ -48,9 +49,10 @@ def folder_of_run(config: Config, config_path: str | Path, output: str | None) -
 
 
 def resume_point(path: str | Path) -> Path:
-    """The checkpoint to resume from: `path` if it is a file, else `last.pth.tar` or the newest one of a run folder."""
-    last = Path(path) / LAST
-    return last if last.is_file() else find_checkpoint(path)
+    """The checkpoint to resume from: `path` if it is a file, else `last.pth.tar` or the newest one of a run folder. A
+    run that was killed may have that of the end of its burn-in only."""
+    found = [file for name in (LAST, BURN_IN) if (file := Path(path) / name).is_file()]
+    return found[0] if found else find_checkpoint(path)
 
 
 def check_folder(folder: str | Path, *, resume: str | Path | None = None, overwrite: bool = False) -> None:

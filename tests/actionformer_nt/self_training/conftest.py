@@ -56,12 +56,12 @@ class Network:
     def batches(self, videos):
         return [SimpleNamespace(index=[i], feats=v, mask=None, lengths=None) for i, v in enumerate(videos)]
 
-    def network(self, feats, mask, lengths):
-        made = self.made[feats["video_id"]]
-        return made(feats) if callable(made) else made
+    def infer(self, batch):
+        made = self.made[batch.feats["video_id"]]
+        return made(batch.feats) if callable(made) else made
 
     def outputs(self, videos):
-        rows = [self.network(video, None, None) for video in videos]
+        rows = [self.infer(SimpleNamespace(feats=video)) for video in videos]
         logits, offsets, masks = (
             [torch.cat([getattr(row, name)[k] for row in rows]) for k in range(2)]
             for name in ("logits", "offsets", "masks")

@@ -89,7 +89,7 @@ def test_selection():
     assert found.scores[per_class].tolist() == pytest.approx([0.9, 0.5, 0.2])  # 0.4 * 0.4 / 0.8 = 0.2 for class 2
 
 
-@pytest.mark.parametrize(("background", "weight"), [("negative", 1.0), ("ignore", 0.0), ("weighted", 0.25)])
+@pytest.mark.parametrize(("background", "weight"), [("negative", 1.0), ("ignore", 0.0), ("weighted", 0.5)])
 def test_points_get_what_label_assignment_gives_them(background, weight):
     segments = [torch.tensor([[3.0, 9.0], [5.0, 8.0], [14.0, 31.0]]), torch.zeros(0, 2)]
     output = output_for([], [])
@@ -99,7 +99,7 @@ def test_points_get_what_label_assignment_gives_them(background, weight):
     output.masks[0][0, 20:] = False
     y, w = torch.rand(3, 3), torch.rand(3, 3)
     empty = ClassTargets(torch.zeros(0, 3), torch.zeros(0, 3))
-    options = PseudoSection(background=background, background_weight=0.25)
+    options = PseudoSection(background=background)
     elsewhere = background_targets(3, options, form="sigmoid", partitioning=True)
     nothing = torch.zeros(0, 2)
     videos = [

@@ -307,6 +307,16 @@ def test_what_has_no_effect_is_refused(make_semi):
         load_config(make_semi(on_collapse="stop", watch={"videos": 0}))
     with pytest.raises(ValueError, match=r"pseudo\.refresh_every: without effect beside stages"):
         load_config(make_semi(**stages(ONLINE | {"teacher": "refreshed"}), pseudo={"refresh_every": 7}))
+    for key, value, setting in (
+        ("topk", 3, "select"),
+        ("rate_floor", 0.2, "select"),
+        ("background_weight", 0.1, "background"),
+    ):
+        with pytest.raises(ValueError, match=f"pseudo: {key}: {value}: without effect for {setting}"):
+            load_config(make_semi(pseudo={key: value}))
+    spot = make_semi(arch="SPOT", reg_weight=0.5)
+    with pytest.raises(ValueError, match=r"semi_cfg\.reg_weight: without effect for model_name: SPOT"):
+        set_up(load_config(spot))
 
 
 def test_true_events_as_pseudo_labels_do_not_fire(make_semi, tmp_path, monkeypatch):

@@ -51,6 +51,8 @@ def test_runs_what_is_missing_and_makes_a_table(study_file, tmp_path, capsys):
     changed = study_file(folds=[0], set={"opt.weight_decay": 0.5})
     assert main(["-q", "study", str(changed)]) == 2
     assert "another configuration" in capsys.readouterr().err
+    assert main(["-q", "study", str(changed), "--table-only"]) == 0
+    assert "3 of 3 runs. **3 of them were made with another configuration" in capsys.readouterr().out
 
 
 def test_grid_and_parameter(study_file):
@@ -69,7 +71,7 @@ def test_table_of_given_scores(study_file, tmp_path):
     gains = [2.0, 1.0, 3.0, 2.0, 2.0]
     for run in plan.runs():
         score = 0.4 + 0.05 * run.fold + (0.01 * gains[run.fold] if run.method == "nt" else 0)
-        content = {"student": {"average_mAP": score}, "config_hash": runner._digest(plan.config(run))}
+        content = {"student": {"average_mAP": score}, "config_hash": study.digest(plan.config(run))}
         plan.result_file(run).write_text(json.dumps(content))
     text = study_table.write_table(plan)
     assert "| 0.5 | target | 5 | 50.00 ± 7.91 |  |" in text and "| 0.5 | nt | 5 | 52.00 ±" in text
@@ -104,7 +106,7 @@ def test_a_lost_burn_in_is_made_again(study_file):
     plan = study.load_study(study_file(folds=[0, 1]))
     for run in plan.runs():
         plan.result_file(run).parent.mkdir(parents=True, exist_ok=True)
-        plan.result_file(run).write_text(json.dumps({"config_hash": runner._digest(plan.config(run))}))
+        plan.result_file(run).write_text(json.dumps({"config_hash": study.digest(plan.config(run))}))
     runs = plan.runs()
     assert runner._runs_to_execute(plan, runs) == []
     (lost,) = (run for run in plan.runs() if run.method == "nt" and run.fold == 1)
@@ -114,6 +116,28 @@ def test_a_lost_burn_in_is_made_again(study_file):
     plan.burn_in(lost).parent.mkdir(parents=True)
     plan.burn_in(lost).touch()
     assert runner._runs_to_execute(plan, runs) == [lost]
+
+
+def test_a_run_that_was_killed_after_its_burn_in_goes_on(study_file, tmp_path, interrupted):
+    plan = study.load_study(study_file())
+    run = plan.runs()[0]
+    folder, result = tmp_path / "run", tmp_path / "result.json"
+    described = {"config": plan.config(run), "folder": str(folder), "run": {}, "result": str(result), "hash": "",
+                 "diagnostic": False, "own_gpu": False}  # fmt: skip
+    with interrupted(1):
+        job.run_job(described)
+    assert [path.name for path in folder.glob("*.pth.tar")] == ["burn_in.pth.tar"]
+    job.run_job(described)
+    assert json.loads(result.read_text())["last_metrics"]["iteration"] == 2
+
+
+def test_decoding_has_labels_only_of_its_own(study_file):
+    values = {"name": "test_cfg.min_score", "values": [0.001, 0.5]}
+    runs = study.load_study(study_file(parameter=values, folds=[0], methods=["target"])).runs()
+    assert sorted((r.method, r.value) for r in runs if r.method == "labeled_only") == [
+        ("labeled_only", 0.001),
+        ("labeled_only", 0.5),
+    ]
 
 
 def test_some_methods_and_folds_first(study_file, capsys):
@@ -166,8 +190,17 @@ def test_mistakes(study_file, capsys):
     for changes, word in (
         ({"methods": ["ntt"]}, "ntt"), ({"method": "nt"}, "method"), ({"report": "both"}, "report"),
         ({"base": "none.yaml"}, "none.yaml"), ({"set": {"opt.epoch": 3}}, "opt.epoch"),
-        ({"methods": ["oracle_class"]}, "--diagnostic"),
+        ({"methods": ["target", "oracle_class"]}, "--diagnostic"),
         ({"set": {"semi_cfg.method": "nt"}}, "the study itself sets it"),
+        ({"baseline": "soft"}, "baseline: soft: expected one of methods"),
+        ({"folds": [0, 0]}, "folds: [0, 0]: expected each one once"),
+        ({"parameter": {"name": "semi_cfg.pseudo.ignore_from", "values": [None, 0.05]}}, "values: null"),
+        ({"parameter": {"name": "semi_cfg.lam", "values": [0.5], "reference": 0.85}}, "reference: 0.85: expected one"),
+        (
+            {"parameter": {"name": "semi_cfg.pseudo", "values": [{}]},
+             "per_method": {"nt": {"semi_cfg.pseudo.ignore_from": 0.01}}},
+            "'semi_cfg.pseudo.ignore_from' cannot be overridden",
+        ),
     ):  # fmt: skip
         assert main(["study", str(study_file(**changes))]) == 2
         assert word in capsys.readouterr().err
