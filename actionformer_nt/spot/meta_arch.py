@@ -215,7 +215,22 @@ class Spot(nn.Module):
         return distributed.parts_of_mean(losses)
 
     def candidates(self, output: SpotOutput, row: int, video: VideoItem) -> Candidates:
+        """Candidates of the window in `row` of the batch, in grid steps of the window, before NMS, as `test_cfg` limits
+        them. Raises what `decoded` raises."""
+        return self.decoded(
+            output,
+            row,
+            video,
+            min_score=self.test_cfg["pre_nms_thresh"],
+            max_candidates=self.test_cfg["pre_nms_topk"],
+            min_length=self.test_cfg["duration_thresh"],
+        )
+
+    def decoded(self, output: SpotOutput, row: int, video: VideoItem, **limits: Any) -> Candidates:
         """Candidates of the window in `row` of the batch, in grid steps of the window, before NMS.
+
+        Args:
+            limits: see `decode.decode`.
 
         Raises:
             ValueError: the output is not finite; names the video.
@@ -227,14 +242,7 @@ class Spot(nn.Module):
                 f"video '{video['video_id']}': the network's output is not finite: the weights have diverged, or the "
                 f"features are bad"
             )
-        return decode(
-            logits.softmax(dim=-1),
-            masks.sigmoid(),
-            self.options.decode,
-            min_score=self.test_cfg["pre_nms_thresh"],
-            max_candidates=self.test_cfg["pre_nms_topk"],
-            min_length=self.test_cfg["duration_thresh"],
-        )
+        return decode(logits.softmax(dim=-1), masks.sigmoid(), self.options.decode, **limits)
 
     def detect(
         self, outputs: Iterable[tuple[SpotBatch, SpotOutput]], video_list: list[VideoItem]

@@ -29,7 +29,7 @@ from libs.modeling.decode import Candidates
 from .average import average
 from .meta_arch import SpotBatch
 from .network import SpotOutput
-from .pseudo_events import FoundVideo, choose, events_of
+from .pseudo_events import FLOOR, FoundVideo, choose, events_of
 from .pseudo_masks import (
     BackgroundAlignment,
     SpotPseudo,
@@ -123,7 +123,10 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
             for batch in teacher.batches([video]):
                 output = SpotOutput(*(column.cpu() for column in teacher.network(batch.feats, batch.mask)))
                 if self.rates is not None:
-                    found += [(window, teacher.candidates(output, k, video)) for k, window in enumerate(batch.windows)]
+                    found += [
+                        (window, teacher.decoded(output, k, video, min_score=FLOOR))
+                        for k, window in enumerate(batch.windows)
+                    ]
                 rows = teacher_labels(output, teacher.options.pseudo)
                 parts += [SpotPseudo(*(column[k : k + 1] for column in rows)) for k in range(len(batch.index))]
                 windows += batch.windows

@@ -77,9 +77,11 @@ def _check_splits(study: Study) -> None:
 def _run_all(
     study: Study, missing: list[Run], slots: Slots, stop: StopRequest, *, diagnostic: bool, progress: bool
 ) -> None:
-    """Executes `missing`. A run whose burn-in is not there yet waits for it, and comes next then."""
+    """Executes `missing`. A run whose burn-in is not there yet waits for it, and comes next then, so that folds are
+    finished one after another."""
     waiting = [run for run in missing if run.method != LABELED_ONLY and not study.burn_in(run).is_file()]
     ready = [run for run in missing if run not in waiting]
+    ready.sort(key=lambda run: run.method == LABELED_ONLY)  # folds that were begun come first
     failed: list[str] = []
     active: dict[subprocess.Popen, tuple[Run, int]] = {}
     with tqdm(total=len(missing), unit="run", leave=False, disable=None if progress else True) as bar:

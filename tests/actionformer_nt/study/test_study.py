@@ -156,8 +156,11 @@ def test_some_methods_and_folds_first(study_file, capsys):
 
 
 def test_a_run_starts_when_its_burn_in_is_there(study_file, monkeypatch):
-    """Not only when the run that makes the burn-in has ended."""
-    plan = study.load_study(study_file(folds=[0]))
+    """Not only when the run that makes the burn-in has ended. Folds that were begun come first."""
+    plan = study.load_study(study_file(folds=[0, 1]))
+    (begun,) = (run for run in plan.runs() if run.method == "labeled_only" and run.fold == 1)
+    plan.burn_in(begun).parent.mkdir(parents=True)
+    plan.burn_in(begun).touch()
     started = []
 
     class Process:
@@ -168,22 +171,23 @@ def test_a_run_starts_when_its_burn_in_is_there(study_file, monkeypatch):
 
         def poll(self):
             self.polls += 1
-            if not self.maker or len(started) == 3:
+            if not self.maker or len(started) == 6:
                 self.returncode = 0
             elif self.polls > 20:
                 self.returncode = 1  # the others wait for its end
             return self.returncode
 
     def start(study, run, *_):
-        started.append(run.method)
+        started.append((run.method, run.fold))
         study.burn_in(run).parent.mkdir(parents=True, exist_ok=True)
         study.burn_in(run).touch()
         return Process(run)
 
     monkeypatch.setattr(runner, "_start", start)
     monkeypatch.setattr(runner, "POLL", 0.001)
-    runner.run_missing(plan, processes=2, progress=False)
-    assert started == ["labeled_only", "target", "nt"]
+    runner.run_missing(plan, processes=3, progress=False)
+    names = [("target", 1), ("nt", 1), ("labeled_only", 0)]
+    assert started[:3] == names and started[3:] == [("target", 0), ("nt", 0), ("labeled_only", 1)]
 
 
 def test_mistakes(study_file, capsys):
