@@ -97,7 +97,8 @@ class StudyFile(Section):
         for name in ("methods", "ratios", "folds", "seeds"):
             if len(set(values := getattr(self, name))) < len(values):
                 raise ValueError(f"{name}: {values}: expected each one once")
-        if self.baseline not in self.methods:
+        compares = len(self.methods) > 1 or "baseline" in self.model_fields_set
+        if compares and self.baseline not in self.methods:
             raise ValueError(f"baseline: {self.baseline}: expected one of methods, {self.methods}")
         return self
 

@@ -131,6 +131,11 @@ def test_a_run_that_was_killed_after_its_burn_in_goes_on(study_file, tmp_path, i
     assert json.loads(result.read_text())["last_metrics"]["iteration"] == 2
 
 
+def test_a_study_of_one_method_compares_nothing(study_file):
+    plan = study.load_study(study_file(methods=["labeled_only"]))
+    assert {run.method for run in plan.runs()} == {"labeled_only"}
+
+
 def test_decoding_has_labels_only_of_its_own(study_file):
     values = {"name": "test_cfg.min_score", "values": [0.001, 0.5]}
     runs = study.load_study(study_file(parameter=values, folds=[0], methods=["target"])).runs()
