@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from actionformer_nt.config import SemiSection, semi_section
-from actionformer_nt.methods import get_method, needs_truth
+from actionformer_nt.methods import Method, get_method, needs_truth
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from actionformer_nt.protocol.splits import Split, check_split, read_hidden, read_split, unlabeled_classes
 from actionformer_nt.pseudo_sections import MOVING
@@ -174,6 +174,12 @@ def check_config(config: Config, *, diagnostic: bool = False) -> None:
     check_parts(config["train_cfg"]["accumulate"], sizes | {"semi_cfg.unlabeled_batch_size": semi.unlabeled_batch_size})
     if needs_truth(semi.method) and not diagnostic:
         raise ValueError(f"method {semi.method} uses hidden labels and runs only as a diagnostic (study --diagnostic)")
+    method = get_method(semi.method)
+    if method is not None and type(method).teach is Method.teach:
+        raise ValueError(
+            f"semi_cfg.method: {semi.method}: class {type(method).__name__} has no method `teach`, which returns the "
+            "lesson of every video (docs/add-a-method.md)"
+        )
     _check_weak_view(semi)
     self_training = self_training_of(config["model_name"])
     self_training.check(config)

@@ -126,3 +126,12 @@ def test_a_method_may_not_flip_the_teacher_s_views(make_semi, tmp_path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match="teacher_views: flip"):
         set_up(load_config(make_semi(method="own_methods.flipping")))
+
+
+def test_a_method_without_lessons_is_refused_at_the_start(make_semi, tmp_path, monkeypatch):
+    (tmp_path / "own_methods").mkdir()
+    text = "from actionformer_nt.methods import Method\nclass Silent(Method):\n    pass\n"
+    (tmp_path / "own_methods" / "silent.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"own_methods\.silent: class Silent has no method `teach`"):
+        semi_run.train(load_config(make_semi(method="own_methods.silent")), tmp_path / "run", progress=False)
