@@ -38,12 +38,14 @@ class PaddingRule:
         divisors: lengths above `max_seq_len` are rounded up to a multiple of the largest divisor, if the coarsest
             stride divides it, else to a multiple of the least common multiple of divisors and strides.
         halo: largest number of padded steps that a convolution sees.
+        spare: in training on a CPU, steps of padding that cost less than a batch more.
     """
 
     max_seq_len: int
     strides: tuple[int, ...]
     divisors: tuple[int, ...]
     halo: int = 1
+    spare: int = 0
 
     def reference_length(self, length: int) -> int:
         """Length to which ActionFormer would pad a video of this length alone."""
@@ -85,12 +87,13 @@ class PaddingRule:
         """As `plan`, for videos of at most `max_seq_len` steps.
 
         Args:
-            most: a video may be padded to at most `most` times the length that it needs.
+            most: a video may be padded to at most `most` times the length that it needs, and in any case by `spare`
+                steps.
         """
         needed = [self.needed_length(length)[0] for length in lengths]
         groups: list[tuple[int, list[int]]] = []
         for i in sorted(range(len(needed)), key=lambda i: -needed[i]):  # longest first
-            if groups and groups[-1][0] <= most * needed[i]:
+            if groups and groups[-1][0] <= max(most * needed[i], needed[i] + self.spare):
                 groups[-1][1].append(i)
             else:
                 groups.append((needed[i], [i]))
@@ -105,8 +108,8 @@ def make_batches(
 ) -> list[Batch]:
     """Pads the `feats` (C, T) of videos and moves them to `device`.
 
-    In training on a GPU all videos form one batch. On a CPU two small batches are as fast as a large one, so videos of
-    different lengths are put into different batches.
+    In training on a GPU all videos form one batch. On a CPU padding costs more than a batch more, unless the videos are
+    short, so videos of different lengths are put into different batches (`PaddingRule.plan_training`).
 
     Raises:
         ValueError: a video has no step, a wrong number of channels, or in training more than `max_seq_len` steps.

@@ -1,6 +1,8 @@
 """Less padding, same results: against the padding of ActionFormer, done by hand. Long videos in pieces, likewise."""
 
+import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -123,6 +125,7 @@ def compare_with_full_padding(variant, items):
     results = []
     for full in (False, True):
         model = build(**VARIANTS[variant]).train()
+        model.padding = replace(model.padding, spare=0)  # short videos get batches of their own
         if full:
             model.padding = PaddingRule(MAX_LEN, (1,), (1,), halo=MAX_LEN)  # everything to max_seq_len
         batches = model.batches(items)
@@ -249,15 +252,23 @@ def test_nothing_beyond_the_receptive_field_matters():
         assert same[: (400 - reach) // 2**level].all() and not same[400 // 2**level :].all()
 
 
-@given(st.lists(st.integers(1, MAX_LEN), min_size=1, max_size=9), st.floats(1, 3))
-def test_groups_of_training(lengths, most):
-    rule = PaddingRule(MAX_LEN, (1, 2, 4, 8), (8,), halo=2)
+@given(st.lists(st.integers(1, MAX_LEN), min_size=1, max_size=9), st.floats(1, 3), st.integers(0, 40))
+def test_groups_of_training(lengths, most, spare):
+    rule = PaddingRule(MAX_LEN, (1, 2, 4, 8), (8,), halo=2, spare=spare)
     plan = rule.plan_training(lengths, most=most)
     assert sorted(i for _, index in plan for i in index) == list(range(len(lengths)))
     for padded, index in plan:
         needed = [rule.needed_length(lengths[i])[0] for i in index]
-        assert padded == max(needed) <= most * min(needed)
-    assert [n for n, _ in plan] == sorted((n for n, _ in plan), reverse=True)
+        assert padded == max(needed) <= max(most * min(needed), min(needed) + spare)
+    lengths_of_batches = [padded for padded, _ in plan]
+    assert lengths_of_batches == sorted(lengths_of_batches, reverse=True)
+    for longer, shorter in itertools.pairwise(lengths_of_batches):  # as few batches as the rule allows
+        assert longer > max(most * shorter, shorter + spare)
+
+
+def test_short_videos_of_a_narrow_network_share_a_batch():
+    items = [video(30), video(41), video(8)]
+    assert [len(build(embd_dim=dim, fpn_dim=dim).train().batches(items)) for dim in (64, 512)] == [1, 3]
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
