@@ -16,7 +16,7 @@ from .class_form import ClassForm
 from .criterion import Criterion
 from .heads import ClsHead, RegHead
 
-# A training batch more on a CPU costs as much as 128 steps of padding in a network of width 64 (two steps at width 512).
+# A batch more in training on a CPU costs as much as 128 steps of padding in a network of width 64, two at width 512.
 SPARE_WORK = 128 * 64**2
 
 
