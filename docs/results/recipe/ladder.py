@@ -85,8 +85,8 @@ def main() -> None:
         print(table(ladder, read(path)))
         return
     runs.mkdir(parents=True, exist_ok=True)
-    for name in ladder["rungs"]:
-        for draw in ladder["draws"]:
+    for name, rung in ladder["rungs"].items():
+        for draw in rung.get("draws", ladder["draws"]):
             try:
                 with FileLock(runs / f"{name}_{draw}.lock", timeout=0):
                     if any((line["rung"], line["draw"]) == (name, draw) for line in read(path)):
