@@ -5,7 +5,7 @@ classes."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,9 +16,9 @@ from libs.core.markdown import markdown_table
 from .plan import Study, label_of
 
 KEYS = {
-    "target_accuracy": "true class is the target",
-    "truth_among_positives_when_wrong": "target wrong: true class is positive",
-    "truth_among_negatives": "true class is negative",
+    "target_accuracy": "target is right",
+    "truth_among_positives_when_wrong": "of the wrong: positive",
+    "truth_among_negatives": "of the wrong: negative",
     "rank_1": "rank 1",
     "rank_2": "rank 2",
     "rank_3": "rank 3",
@@ -38,13 +38,12 @@ def observations(study: Study) -> str:
             continue
         row = run.ratio, run.method, "" if run.value is None else str(label_of(run.value))
         done[row] += 1
-        last = load_json(path).get("last_metrics", {})
-        for key in KEYS:
-            if (number := last.get(f"hidden/{key}")) is not None:
-                values.setdefault(row, {}).setdefault(key, []).append(100 * number)
+        for key, number in _recorded(load_json(path).get("last_metrics", {})).items():
+            values.setdefault(row, {}).setdefault(key, []).append(100 * number)
     lines = [
-        "Share (%) of the pseudo labels on a true event, at the end of the runs, mean ± std over folds and seeds. "
-        "Rank: that of the true class in the teacher's distribution.",
+        "Where the true class is in the teacher's distribution, for the pseudo labels on a true event in the last record of "
+        "the runs (with stored pseudo labels: those of the last round). Shares (%), mean ± std over folds and seeds. "
+        "Right and ranks: of all; *of the wrong*: of those whose target is not the true class.",
         "",
     ]
     if not done:
@@ -60,6 +59,15 @@ def observations(study: Study) -> str:
         lines += [markdown_table(["ratio", "method", "runs", *(KEYS[key] for key in used)], cells), ""]
     lines += _missing(done, values)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _recorded(last: Mapping[str, float]) -> dict[str, float]:
+    """The shares of one run that its last record has."""
+    found = {key: last[f"hidden/{key}"] for key in KEYS if last.get(f"hidden/{key}") is not None}
+    if (negative := found.pop("truth_among_negatives", None)) is not None:  # recorded as a share of all
+        wrong = 1 - found.get("target_accuracy", 1.0)
+        found |= {"truth_among_negatives": negative / wrong} if wrong > 0 else {}
+    return found
 
 
 def _cell(numbers: Sequence[float]) -> str:

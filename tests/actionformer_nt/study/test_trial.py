@@ -77,12 +77,13 @@ def test_the_papers_observations(given_scores, capsys, tmp_path):
     def content(run):
         if run.method == "soft":
             return {"last_metrics": {"iteration": 1}}
-        values = {"hidden/target_accuracy": 0.5 + 0.1 * (run.fold == 0), "hidden/rank_2": 0.25}
+        right = 0.5 + 0.1 * (run.fold == 0)
+        values = {"hidden/target_accuracy": right, "hidden/rank_2": 0.25, "hidden/truth_among_negatives": (1 - right) / 5}
         return {"last_metrics": values | ({"hidden/rank_6_up": 0.125} if run.fold else {})}
 
     text = observations(given_scores(content))
     (nt,) = (line for line in text.splitlines() if line.startswith("| 0.5 | nt |"))
-    assert nt == "| 0.5 | nt | 6 | 51.7 ± 4.1 | 25.0 ± 0.0 | 12.5 ± 0.0 |"
+    assert nt == "| 0.5 | nt | 6 | 51.7 ± 4.1 | 20.0 ± 0.0 | 25.0 ± 0.0 | 12.5 ± 0.0 |"
     assert "| rank 2 | rank 6 and up |" in text and "labeled_only" not in text
     assert (
         "`soft` at ratio 0.5: no curve `hidden/*` in the last record of 6 runs; they need semi_cfg.log_hidden" in text
