@@ -78,7 +78,11 @@ def test_the_papers_observations(given_scores, capsys, tmp_path):
         if run.method == "soft":
             return {"last_metrics": {"iteration": 1}}
         right = 0.5 + 0.1 * (run.fold == 0)
-        values = {"hidden/target_accuracy": right, "hidden/rank_2": 0.25, "hidden/truth_among_negatives": (1 - right) / 5}
+        values = {
+            "hidden/target_accuracy": right,
+            "hidden/truth_among_negatives": (1 - right) / 5,
+            "hidden/rank_2": 0.25,
+        }
         return {"last_metrics": values | ({"hidden/rank_6_up": 0.125} if run.fold else {})}
 
     text = observations(given_scores(content))
