@@ -42,8 +42,8 @@ def observations(study: Study) -> str:
             values.setdefault(row, {}).setdefault(key, []).append(100 * number)
     lines = [
         "Where the true class is in the teacher's distribution, for the pseudo labels on a true event in the last "
-        "record of the runs (with stored pseudo labels: those of the last round). Shares (%), mean ± std over folds and "
-        "seeds. Right and ranks: of all; *of the wrong*: of those whose target is not the true class.",
+        "record of the runs (with stored pseudo labels: those of the last round). Shares (%), mean ± std over folds "
+        "and seeds. Right and ranks: of all; *of the wrong*: of those whose target is not the true class.",
         "",
     ]
     if not done:
