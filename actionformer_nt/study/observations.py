@@ -4,6 +4,7 @@ classes."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -62,15 +63,18 @@ def observations(study: Study) -> str:
 
 
 def _recorded(last: Mapping[str, float]) -> dict[str, float]:
-    """The shares of one run that its last record has."""
+    """The shares of one run that its last record has; NaN for shares of the wrong targets if every target is right."""
     found = {key: last[f"hidden/{key}"] for key in KEYS if last.get(f"hidden/{key}") is not None}
-    if (negative := found.pop("truth_among_negatives", None)) is not None:  # recorded as a share of all
-        wrong = 1 - found.get("target_accuracy", 1.0)
-        found |= {"truth_among_negatives": negative / wrong} if wrong > 0 else {}
+    wrong = 1 - found.get("target_accuracy", math.nan)
+    if "truth_among_negatives" in found:  # recorded as a share of all
+        found["truth_among_negatives"] /= wrong or math.nan
+    if wrong == 0:
+        found.setdefault("truth_among_positives_when_wrong", math.nan)
     return found
 
 
 def _cell(numbers: Sequence[float]) -> str:
+    numbers = [number for number in numbers if not math.isnan(number)]
     if not numbers:
         return ""
     return f"{np.mean(numbers):.1f}" + (f" ± {np.std(numbers, ddof=1):.1f}" if len(numbers) > 1 else "")

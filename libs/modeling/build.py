@@ -16,7 +16,8 @@ from .class_form import ClassForm
 from .criterion import Criterion
 from .heads import ClsHead, RegHead
 
-# A batch more in training on a CPU costs as much as 128 steps of padding in a network of width 64, two at width 512.
+# Steps by which a video may be padded to join a longer one's batch in training on a CPU, times the width of the network
+# squared: 128 steps at width 64, two at width 512. A batch more costs about as much.
 SPARE_WORK = 128 * 64**2
 
 

@@ -10,7 +10,7 @@ import yaml
 from actionformer_nt.commands.main import main
 from actionformer_nt.study import plan as study
 from actionformer_nt.study import table as study_table
-from actionformer_nt.study.observations import observations
+from actionformer_nt.study.observations import KEYS, observations
 from actionformer_nt.study.statistics import holm, power, sign_flip_p
 
 ROOT = Path(__file__).parents[3]
@@ -96,6 +96,20 @@ def test_the_papers_observations(given_scores, capsys, tmp_path):
     assert "hidden/rank_6_up (1 of 6 runs)" in text
     assert main(["-q", "study", str(tmp_path / "study.yaml"), "--table-only", "--observations"]) == 0
     assert nt in capsys.readouterr().out
+
+
+def test_runs_without_a_wrong_target_are_not_missing(given_scores):
+    def content(run):
+        right = 1.0 if run.fold == 0 else 0.75
+        values = {f"hidden/{key}": 0.0 for key in KEYS} | {"hidden/target_accuracy": right}
+        if right == 1.0:
+            del values["hidden/truth_among_positives_when_wrong"]
+        return {"last_metrics": values | {"hidden/truth_among_negatives": (1 - right) / 2}}
+
+    text = observations(given_scores(content))
+    (nt,) = (line for line in text.splitlines() if line.startswith("| 0.5 | nt |"))
+    assert nt.split(" | ")[4:6] == ["0.0 ± 0.0", "50.0 ± 0.0"]  # of the five folds with a wrong target
+    assert "not recorded" not in text
 
 
 def test_no_runs_no_observations(given_scores):
