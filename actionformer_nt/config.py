@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
 
-from actionformer_nt.methods import check_method
+from actionformer_nt.methods import check_method, get_method, parts_of
 from libs.core.schema import Count, NonNegative, Section
 from libs.core.types import Config
 
+from .method_sections import complete
 from .pseudo_sections import MOVING, PseudoSection, ViewSection
 from .stage_sections import LEARN, StageSection
+
+if TYPE_CHECKING:
+    from actionformer_nt.methods import Method
 
 
 class SplitSection(Section):
@@ -42,13 +46,22 @@ class WatchSection(Section):
     """Iterations between two warnings about the same quantity."""
 
 
+def _joined(method: object) -> object:
+    """A list of methods as a text."""
+    return "+".join(map(str, method)) if isinstance(method, list) else method
+
+
 class SemiSection(Section):
     """The section `semi_cfg`."""
 
     split: SplitSection
     """Which training videos are labeled."""
-    method: str
-    """Method that turns class distributions into class targets: a built-in name, or the module of your own method."""
+    method: Annotated[str, BeforeValidator(_joined)]
+    """Method, which says what the student learns from the pseudo labels: a built-in name, or the module of your own.
+    Several methods, as a list or joined by +, are composed: one says what is taught about the classes, the others which
+    pseudo labels teach and with which boundaries."""
+    method_options: dict[str, dict[str, Any]] = {}
+    """Method -> its own settings, see [methods](#settings-of-methods)."""
     stages: list[StageSection] | None = None
     """Stages of training, in order. `null`: `pretrain`, `burn_in` and `iterations` say how long the three stages are,
     and one schedule spans them."""
@@ -114,6 +127,7 @@ class SemiSection(Section):
     @model_validator(mode="after")
     def _check(self) -> SemiSection:
         check_method(self.method)
+        self.method_options = complete(parts_of(self.method), self.method_options)
         self._check_stages()
         if self.on_collapse == "stop" and not self.watch.videos:
             raise ValueError("on_collapse: stop: without effect while watch.videos is 0, which switches the watch off")
@@ -170,6 +184,10 @@ class SemiSection(Section):
             plan[-1].teacher = "online" if self.pseudo.source == "online" else "refreshed"
             plan[-1].refresh_every = self.pseudo.refresh_every
         return plan
+
+    def make_method(self) -> Method | None:
+        """A new instance of the method; None for `labeled_only`. Raises ValueError as `get_method`."""
+        return get_method(self.method, self.method_options)
 
     @property
     def stores_labels(self) -> bool:

@@ -20,6 +20,9 @@ class ViewSection(Section):
     """Time warping: the speed varies along the video between 1 - warp and 1 + warp."""
     flip: Fraction = 0.0
     """Probability that time is reversed."""
+    channel_shift: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of the channels, drawn at random, that are moved one step to the past; as many are moved one step to the
+    future."""
     snippet_mask: Fraction = 0.0
     """Probability that a block of `mask_length` snippets is set to zero."""
     mask_length: Count = 1

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from actionformer_nt.config import SemiSection
+from actionformer_nt.method_sections import SECTIONS
 from actionformer_nt.spot.schema import SpotSection
 from actionformer_nt.study.plan import StudyFile
 from libs.core.config import section_in
@@ -87,8 +88,8 @@ def _default_text(field: FieldInfo) -> str:
         default = default.model_dump(exclude_defaults=True)
         if not default:
             return ""
-    if isinstance(default, tuple):
-        default = list(default)
+    if isinstance(default, (list, tuple)):
+        default = [v.model_dump(exclude_defaults=True) if isinstance(v, BaseModel) else v for v in default]
     text = yaml.safe_dump(default, default_flow_style=True, width=1000, sort_keys=False)
     text = text.strip().removesuffix("\n...")  # YAML's end of document, which follows a scalar
     return f"`{text}`"
@@ -101,9 +102,16 @@ def own_rows() -> Iterator[Row]:
             yield key, kind, default, meaning.removeprefix(OURS)
 
 
+def method_rows() -> Iterator[Row]:
+    """The settings of the built-in methods."""
+    for name, section in SECTIONS.items():
+        yield from key_rows(section, f"{name}.")
+
+
 TABLES = {
     "ours": own_rows,
     "semi_cfg": lambda: key_rows(SemiSection),
+    "methods": method_rows,
     "model of SPOT": lambda: key_rows(SpotSection),
     "study": lambda: key_rows(StudyFile),
 }

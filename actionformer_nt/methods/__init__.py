@@ -11,11 +11,13 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .base import ClassTargets, Evidence, FromClassTargets, Lesson, Method, Options
+    from .base import FromClassTargets, Method
+    from .evidence import ClassTargets, Evidence, Lesson, Matched, Options, Progress, Sizes, Student, Trunk
 
 __all__ = [
     "LABELED_ONLY",
@@ -24,21 +26,45 @@ __all__ = [
     "Evidence",
     "FromClassTargets",
     "Lesson",
+    "Matched",
     "Method",
     "Options",
+    "Progress",
+    "Sizes",
+    "Student",
+    "Trunk",
     "check_method",
     "get_method",
     "list_methods",
     "needs_truth",
 ]
 
+LAZY = {"FromClassTargets": ".base", "Method": ".base"} | dict.fromkeys(
+    ("ClassTargets", "Evidence", "Lesson", "Matched", "Options", "Progress", "Sizes", "Student", "Trunk"), ".evidence"
+)  # name -> module that has it; imported at its first use
 LABELED_ONLY = "labeled_only"  # baseline without pseudo labels
-METHODS = (LABELED_ONLY, "target", "nt_negative", "nt", "soft", "soft_scored", "complementary", "oracle_class")
+METHODS = (
+    LABELED_ONLY, "target", "nt_negative", "nt", "soft", "soft_scored", "complementary", "fixmatch", "dense_teacher",
+    "fullmatch", "npl", "ssp", "sstap", "oracle_class",
+)  # fmt: skip
+
+
+def parts_of(method: str) -> list[str]:
+    """The names of the methods that are composed, such as ["nt", "npl"] of "nt+npl"."""
+    return method.split("+")
 
 
 def check_method(name: str) -> None:
-    """Raises ValueError if `name` is neither a known method, which the message lists, nor the dotted path of a
-    module."""
+    """Raises ValueError if a part of `name` is neither a known method, which the message lists, nor the dotted path of
+    a module, or if the parts do not go together."""
+    parts = parts_of(name)
+    for part in parts:
+        _check_part(part)
+    if len(parts) > 1 and (LABELED_ONLY in parts or len(set(parts)) < len(parts)):
+        raise ValueError(f"method '{name}': expected different methods with pseudo labels")
+
+
+def _check_part(name: str) -> None:
     if "." in name:
         try:
             spec = importlib.util.find_spec(name)
@@ -57,18 +83,43 @@ def list_methods() -> list[str]:
     return list(METHODS)
 
 
-def get_method(name: str) -> Method | None:
+def get_method(name: str, options: Mapping[str, Mapping[str, Any]] | None = None) -> Method | None:
     """A new instance of the method of this name; None for `labeled_only`.
 
     The method of a module is the one subclass of `Method` that it defines; without one, its function `class_targets`,
-    which `FromClassTargets` wraps with the module's constants `SPARES`, `NEEDS_TRUTH` and `SIGMOID_NOTICE`.
+    which `FromClassTargets` wraps with the module's constants `SPARES`, `NEEDS_TRUTH` and `SIGMOID_NOTICE`. Several
+    names, joined by +, are composed (`composed.Composed`).
+
+    Args:
+        options: `semi_cfg.method_options`.
 
     Raises:
-        ValueError: as `check_method`, or the module has several subclasses, or neither.
+        ValueError: as `check_method`; the module has several subclasses, or neither; wrong settings; methods that do
+            not go together.
     """
     check_method(name)
     if name == LABELED_ONLY:
         return None
+    parts = {part: _with_settings(part, (options or {}).get(part, {})) for part in parts_of(name)}
+    if len(parts) == 1:
+        return parts[name]
+    composed: Any = importlib.import_module(".composed", __name__)
+    method: Method = composed.Composed(parts)
+    return method
+
+
+def _with_settings(name: str, options: Mapping[str, Any]) -> Method:
+    from actionformer_nt.method_sections import validated
+
+    method = _one_method(name)
+    if method.schema is not None:
+        method.settings = validated(name, method.schema, options)
+    elif options:
+        raise ValueError(f"method_options: {name}: {dict(options)}: the method has no settings; leave them out")
+    return method
+
+
+def _one_method(name: str) -> Method:
     module = importlib.import_module(name if "." in name else f".{name}", __name__)
     classes = _subclasses(module)
     function = getattr(module, "class_targets", None)
@@ -91,9 +142,9 @@ def get_method(name: str) -> Method | None:
 
 
 def needs_truth(name: str) -> bool:
-    """Whether the method of this name reads hidden labels. Raises ValueError as `get_method`."""
-    method = get_method(name)
-    return method is not None and method.needs_truth
+    """Whether the method of this name reads hidden labels. Raises ValueError as `get_method`, but for settings."""
+    check_method(name)
+    return name != LABELED_ONLY and any(_one_method(part).needs_truth for part in parts_of(name))
 
 
 def _subclasses(module: ModuleType) -> list[type[Method]]:
@@ -104,6 +155,6 @@ def _subclasses(module: ModuleType) -> list[type[Method]]:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("ClassTargets", "Evidence", "FromClassTargets", "Lesson", "Method", "Options"):
+    if name not in LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(".base", __name__), name)
+    return getattr(importlib.import_module(LAZY[name], __name__), name)

@@ -7,119 +7,57 @@ A method is a `Method`. Most methods only choose class targets, one distribution
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeAlias
+from dataclasses import replace
+from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from libs.modeling.class_form import ClassForm
+from libs.core.schema import Section
+from libs.datasets.video import VideoItem
 
-State: TypeAlias = "dict[str, float | Tensor | None]"  # values for exact resuming, by name
-
-
-class ClassTargets(NamedTuple):
-    """Targets Y in [0, 1] and weights W >= 0 (0: the class is ignored), both (..., K) like the distribution."""
-
-    target: Tensor
-    weight: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Parameters of methods.
-
-    Attributes:
-        form: loss form of the classification head, "sigmoid" or "softmax".
-        lam: lambda of the partition.
-        positive: with the sigmoid form, "split" (Y = 1/|S| on target and positive classes) or "hard" (Y = 1).
-        positive_reduction: "sum" over the positive classes as in the paper, or "mean".
-        generator: random numbers of functions that draw.
-        true_class: (...,) class indices, only for functions of methods with `needs_truth`.
-    """
-
-    form: ClassForm = ClassForm.SIGMOID
-    lam: float = 0.85
-    positive: str = "split"
-    positive_reduction: str = "sum"
-    generator: torch.Generator | None = None
-    true_class: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "form", ClassForm(self.form))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What the teacher says about one unlabeled video, per unit. The head decides what a unit is: a proposed segment
-    (ActionFormer), a point (`pseudo.partition: dense`) or a snippet (SPOT).
-
-    Attributes:
-        probs: (N, K) class distributions. At points and snippets the background is the last class.
-        scores: (N,) confidence of the head in a segment; at points and snippets, probability of the best action.
-        selected: (N,) bool: units that teach unless the method says otherwise (`Lesson.keep`): the segments that
-            `pseudo.select` selects; all points and snippets.
-        segments: (N, 2) in grid steps of the teacher's view; None at points and snippets.
-        spread: (N, 2) standard deviation of start and end over the candidates that support a segment, in grid steps;
-            None at points and snippets.
-        generator: random numbers of this video; None in `Method.observe`.
-        truth: (N,) hidden classes, -1 for a segment that matches no event; None unless `Method.needs_truth`.
-    """
-
-    probs: Tensor
-    scores: Tensor
-    selected: Tensor
-    segments: Tensor | None = None
-    spread: Tensor | None = None
-    generator: torch.Generator | None = None
-    truth: Tensor | None = None
-
-    def shared(self) -> Evidence:
-        """On the CPU and without the generator, for other processes."""
-        moved = {name: value.cpu() for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, generator=None, **moved)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lesson:
-    """What the student is taught about the units of one `Evidence`.
-
-    Attributes:
-        y, w: (N, K) class targets in [0, 1] and weights >= 0; a class with weight 0 teaches nothing.
-        keep: (N,) bool: units that teach, instead of `Evidence.selected`. Points of other segments are outside all
-            pseudo segments.
-        ignore: (N,) bool: the points of these segments, or these snippets, teach nothing, if no kept segment owns them.
-        v: (N,) weights >= 0 of the regression loss of segments.
-        segments: (N, 2) boundaries to teach, instead of `Evidence.segments`.
-        normalizer: part of this video in the number that the unlabeled loss is divided by; of all videos of a batch,
-            or of none.
-    """
-
-    y: Tensor
-    w: Tensor
-    keep: Tensor | None = None
-    ignore: Tensor | None = None
-    v: Tensor | None = None
-    segments: Tensor | None = None
-    normalizer: float | None = None
+from .evidence import ClassTargets, Evidence, Lesson, Matched, Options, Progress, Sizes, State, Trunk
+from .label_space import partition
 
 
 class Method:
     """A method of self-training. Every run builds its own, without arguments.
 
+    A method has two sides, and may leave out either: `teach` says what the student learns about the classes, `locate`
+    which units teach, how much, and with which boundaries. `method: [nt, mine]` composes the `teach` of one method with
+    the `locate` of others.
+
     Attributes:
+        schema: the method's own settings (`semi_cfg.method_options`); None: it has none.
+        settings: an object of `schema`, set before any other call.
         spares: the method learns from non-target classes. It matters at points outside all pseudo segments: in the
             softmax form the actions are negatives there, and `pseudo.background: partition` spares likely actions.
         needs_truth: the method reads hidden labels (`Evidence.truth`) and is a diagnostic.
+        needs_student: `Evidence.student` is made, with one more pass of the student over the strong views.
+        at_points: with ActionFormer, the method needs `pseudo.partition: dense` (True) or `segments` (False); None: it
+            takes both.
         teacher_views: further weak views for the teacher, as keys of the section `semi_cfg.weak`, in addition to those
             of `semi_cfg.teacher_views`, without flip.
+        student_views: views of labeled and unlabeled videos on which `consistency` compares the student with the
+            teacher, as keys of the section `semi_cfg.strong`.
+        has_lessons: whether pseudo labels are made and taught; without them only `consistency` uses unlabeled videos.
         sigmoid_notice: logged at the start of a run with a sigmoid head.
     """
 
+    schema: type[Section] | None = None
+    settings: Section
     spares: bool = False
     needs_truth: bool = False
-    teacher_views: Sequence[Mapping[str, float]] = ()
+    needs_student: bool = False
+    at_points: bool | None = None
+    teacher_views: Sequence[Mapping[str, Any]] = ()
+    student_views: Sequence[Mapping[str, Any]] = ()
+    has_lessons: bool = True
     sigmoid_notice: str | None = None
+
+    @property
+    def compares(self) -> bool:
+        """Whether the method has losses beside those of its lessons."""
+        return bool(self.student_views) or type(self).auxiliary is not Method.auxiliary
 
     def observe(self, evidence: list[Evidence]) -> None:
         """Updates running statistics, before `teach`.
@@ -129,13 +67,46 @@ class Method:
         """
 
     def teach(self, evidence: list[Evidence], options: Options) -> list[Lesson]:
-        """One lesson per video.
+        """One lesson per video; here that of `target`: the most probable class alone.
 
         Args:
             evidence: of this process's videos. Random numbers come from `Evidence.generator` only.
             options: without `generator` and `true_class`.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no `teach`")
+        targets = [one_hot_targets(partition(e.probs).target, options) for e in evidence]
+        return [Lesson(y=chosen.target, w=chosen.weight) for chosen in targets]
+
+    def locate(self, evidence: list[Evidence], lessons: list[Lesson], options: Options) -> list[Lesson]:
+        """The lessons of `teach` with `keep`, `ignore`, `v`, `segments`, `normalizer` or weights changed.
+
+        Args:
+            evidence: as for `teach`; lessons: one per video.
+        """
+        return lessons
+
+    def consistency(self, pairs: list[list[Matched]], *, labeled: bool, progress: Progress) -> dict[str, Tensor]:
+        """Weighted scalar losses by name, which are added to the loss during self-training.
+
+        Args:
+            pairs: for each of `student_views`, outputs of every video of this part of the batch. Losses are means over
+                the videos.
+            labeled: whether the videos are labeled.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has `student_views`, but no `consistency`")
+
+    def modules(self, sizes: Sizes) -> nn.Module | None:
+        """Modules that are trained and averaged with the network during self-training. Predictions do without them."""
+        return None
+
+    def auxiliary(
+        self, videos: list[VideoItem], trunk: Trunk, *, labeled: bool, progress: Progress
+    ) -> dict[str, Tensor]:
+        """Further weighted scalar losses by name, as `consistency`, from features and `modules`.
+
+        Args:
+            videos: weak views, labeled or unlabeled.
+        """
+        return {}
 
     def state(self) -> State:
         """Numbers and tensors for exact resuming."""

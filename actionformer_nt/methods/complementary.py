@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .base import ClassTargets, Options
+from .evidence import ClassTargets, Options
 from .label_space import partition
 
 

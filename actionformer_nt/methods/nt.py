@@ -8,7 +8,7 @@ from torch import Tensor
 
 from libs.modeling.class_form import ClassForm
 
-from .base import ClassTargets, Options
+from .evidence import ClassTargets, Options
 from .label_space import partition
 
 SPARES = True  # learns from non-target classes

@@ -7,7 +7,7 @@ takes the positive and ambiguous ones away.
 
 from torch import Tensor
 
-from .base import ClassTargets, Options
+from .evidence import ClassTargets, Options
 from .label_space import partition
 
 SPARES = True  # learns from non-target classes

@@ -8,7 +8,8 @@ misses stay background, so it says nothing about location. It uses hidden labels
 import torch
 from torch import Tensor
 
-from .base import ClassTargets, Options, one_hot_targets
+from .base import one_hot_targets
+from .evidence import ClassTargets, Options
 
 NEEDS_TRUTH = True  # uses hidden labels
 

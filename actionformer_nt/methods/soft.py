@@ -5,7 +5,7 @@ from torch import Tensor
 
 from libs.modeling.class_form import ClassForm
 
-from .base import ClassTargets, Options
+from .evidence import ClassTargets, Options
 
 
 def class_targets(probs: Tensor, options: Options) -> ClassTargets:

@@ -6,7 +6,8 @@ the segment. At points and snippets, whose distributions include the background,
 
 from dataclasses import replace
 
-from .base import Evidence, FromClassTargets, Lesson, Method, Options
+from .base import FromClassTargets, Method
+from .evidence import Evidence, Lesson, Options
 from .soft import class_targets
 
 
@@ -19,7 +20,7 @@ class SoftScored(Method):
 
     @staticmethod
     def _scored(e: Evidence, lesson: Lesson, options: Options) -> Lesson:
-        if e.segments is None:
+        if e.unit != "segment":
             return lesson
         score = e.scores[:, None].to(lesson.y)
         if options.form.background_columns:

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from .base import ClassTargets, Options, one_hot_targets
+from .base import one_hot_targets
+from .evidence import ClassTargets, Options
 from .label_space import partition
 
 

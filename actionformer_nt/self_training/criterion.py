@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from actionformer_nt.methods import Lesson
@@ -82,10 +81,3 @@ def normalizer_of(lessons: list[Lesson]) -> float | None:
         raise ValueError("the method gave a normalizer for some videos of a batch only")
     sums = distributed.total({"given": sum(given), "lessons": float(len(given))})
     return max(sums["given"], 1.0) if sums["lessons"] else None
-
-
-def ramp(iteration: int, length: int) -> float:
-    """Ramp-up exp(-5 (1 - t)^2) with t = iteration / length (Laine and Aila, 2017); 1 from `length` on."""
-    if iteration >= length:
-        return 1.0
-    return float(torch.exp(torch.tensor(-5.0 * (1 - iteration / length) ** 2)))

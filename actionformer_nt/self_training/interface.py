@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from actionformer_nt.config import SemiSection
-from actionformer_nt.methods import Evidence, Lesson
-from actionformer_nt.methods.base import State
+from actionformer_nt.methods import Evidence, Lesson, Matched, Student
+from actionformer_nt.methods.evidence import State
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from libs.core.registry import SELF_TRAINING
 from libs.core.types import Config
@@ -85,6 +85,39 @@ class SelfTraining(ABC, Generic[Pseudo]):
     @abstractmethod
     def evidence(self, pseudo: Pseudo) -> Evidence:
         """What the method sees of the pseudo labels of one video, without hidden labels and random numbers."""
+
+    def student_says(
+        self, student: Any, views: list[VideoItem], geometries: list[Geometry], pseudo: list[Pseudo]
+    ) -> list[Student]:
+        """What the student says about the units of `evidence`, for methods with `needs_student`. Its classes are still
+        those of the strong view.
+
+        Args:
+            student: in evaluation mode; views: strong views.
+            geometries: maps of times in the weak view to times in the strong view.
+        """
+        raise ValueError(f"{type(self).__name__} cannot say what the student thinks of pseudo labels")
+
+    def compare(
+        self, student: Any, teacher: Any, videos: list[VideoItem], views: list[VideoItem], geometries: list[Geometry]
+    ) -> list[Matched]:
+        """Outputs of the teacher on videos and of the student on views of them, at the same places, for methods with
+        `student_views`. The classes of the student are still those of the view.
+
+        Args:
+            geometries: maps of times in a video to times in its view.
+        """
+        raise ValueError(f"{type(self).__name__} cannot compare outputs of student and teacher")
+
+    @staticmethod
+    def feature_width(config: Config) -> int:
+        """Channels of `features`, for methods with modules."""
+        raise ValueError(f"model_name: {config['model_name']}: no features for modules of a method")
+
+    def features(self, model: Any, videos: list[VideoItem]) -> list[Tensor]:
+        """The network's features before its heads, (S, W) per video, with gradient: at the valid points of the finest
+        level, or at the snippets of a window."""
+        raise ValueError(f"{type(self).__name__} has no features for modules of a method")
 
     @abstractmethod
     def taught(self, pseudo: Pseudo, lesson: Lesson) -> tuple[Pseudo, Lesson]:

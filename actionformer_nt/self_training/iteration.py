@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from actionformer_nt.methods.evidence import ramp
 from libs.core.seeding import derive_seed, seed_model
 from libs.datasets.video import VideoItem
 
-from .criterion import ramp
+from .consistency import consistency_losses
 from .curves import with_prefix
 from .interface import self_training_of
 from .setup import SemiRun
@@ -41,9 +42,9 @@ class Iteration:
             return self._pretext(self.videos.pretext[k::parts], k)
         losses = run.model(self.labeled[k::parts])
         total, named = losses["final_loss"], with_prefix("labeled", losses)
-        if self.videos.unlabeled and run.teacher is not None:
+        if self.videos.unlabeled and run.teacher is not None and run.teacher.method.has_lessons:
             if self.lesson is None:  # needs the loss normaliser after the first labeled part
-                self.lesson = run.teacher.teach(self.videos.unlabeled, self.number)
+                self.lesson = run.teacher.teach(self.videos.unlabeled, self.number, run.model)
             part = self.lesson.part(k, parts)
             losses, projected = run.teacher.self_training.losses(
                 run.model, part.weak, part.strong, part.geometries, part.pseudo, part.lessons
@@ -52,6 +53,10 @@ class Iteration:
             weight = run.semi.alpha * ramp(self.number - run.stages.burn_in, run.semi.ramp_up)
             total = total + weight * losses["loss"]
             named |= with_prefix("unlabeled", losses)
+        if self.videos.unlabeled and run.teacher is not None and run.teacher.method.compares:
+            agree = consistency_losses(run, self.number, self.videos.labeled[k::parts], self.videos.unlabeled[k::parts])
+            total = total + sum(agree.values())
+            named |= with_prefix("consistency", agree)
         return named | {"final_loss": total}
 
     def _pretext(self, videos: list[VideoItem], k: int) -> dict[str, Tensor]:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from actionformer_nt.methods import ClassTargets
+from actionformer_nt.methods import ClassTargets, Lesson
 from actionformer_nt.methods.label_space import partition
 from actionformer_nt.pseudo_sections import PseudoSection
 from libs.modeling.assignment import Targets, match_points
 from libs.modeling.class_form import ClassForm
+from libs.modeling.decode import offsets_to_segments, segments_to_offsets
 from libs.modeling.losses import with_background
 from libs.modeling.meta_archs import PyramidOutput
 
+from .pseudo_segments import PointPseudo, PyramidPseudo
 
-def point_probs(output: PyramidOutput, row: int, options: PseudoSection) -> Tensor:
-    """Class distributions (P, C + 1), background last, at the valid points of the video in `row` of the batch, level by
-    level."""
-    logits = torch.cat([z[row, mask[row]].float() for z, mask in zip(output.logits, output.masks, strict=True)])
-    return (with_background(logits, options.background_logit or 0.0) / options.temperature).softmax(dim=-1)
+
+def at_points(output: PyramidOutput, row: int, options: PseudoSection, *, form: ClassForm) -> PointPseudo:
+    """What the output says at the valid points of the video in `row` of the batch, level by level."""
+    valid = torch.cat([mask[row] for mask in output.masks])
+    logits, offsets = (
+        torch.cat([level[row] for level in levels])[valid].float() for levels in (output.logits, output.offsets)
+    )
+    probs = (with_background(logits, options.background_logit or 0.0) / options.temperature).softmax(dim=-1)
+    segments = offsets_to_segments(torch.cat(list(output.points))[valid], offsets)
+    return PointPseudo(probs, form.scores(logits), segments)
 
 
 def background_targets(num_classes: int, options: PseudoSection, *, form: str, partitioning: bool) -> ClassTargets:
@@ -64,6 +72,7 @@ class VideoTargets(NamedTuple):
     elsewhere: ClassTargets  # Y and W at the other points, each (K,), or (P, K) over the valid points
     v: Tensor  # (N,) weights of the regression loss
     ignored: Tensor  # (M, 2) segments whose points teach nothing, unless a pseudo segment owns them
+    at_points: tuple[Tensor, Tensor] | None = None  # boundaries (P, 2) and weights (P,) of the valid points, instead
 
 
 class PointTargets(NamedTuple):
@@ -80,7 +89,7 @@ def assign_pseudo_labels(
 
     A point that `match_points` assigns to a pseudo segment gets the offsets of that segment, its weight of the
     regression loss and its class targets. Of the other points, those that `match_points` assigns to an ignored segment
-    get nothing, and the rest the class targets `elsewhere`.
+    get nothing, and the rest the class targets `elsewhere`. With `at_points` every point has boundaries of its own.
     """
     points, mask = torch.cat(output.points), torch.cat(output.masks, dim=1)
     match_to = partial(match_points, center_sample=center_sample, center_sample_radius=center_sample_radius)
@@ -104,6 +113,27 @@ def assign_pseudo_labels(
             if video.at_segments is not None:
                 y[owned] = video.at_segments.target.to(y)[match.chosen[owned]]
                 w[owned] = video.at_segments.weight.to(w)[match.chosen[owned]]
+        if video.at_points is not None:
+            segments, weights = (column.to(points) for column in video.at_points)
+            offsets[valid], v[valid] = segments_to_offsets(points[valid], segments), weights
+            owned = v > 0
         rows.append((y, w, offsets, v, owned))
     *columns, owned = (torch.stack(column) for column in zip(*rows, strict=True))
     return PointTargets(Targets(*columns), owned)
+
+
+def about_points(pseudo: PyramidPseudo, lesson: Lesson) -> tuple[PyramidPseudo, Lesson]:
+    """Pseudo labels with the boundaries of a lesson about points, and the lesson with weights only where points
+    teach."""
+    if lesson.segments is not None and lesson.v is None:
+        raise ValueError("pseudo.partition: dense: a lesson about points with segments has to give their weights v too")
+    teach = torch.ones(len(lesson.w), dtype=torch.bool, device=lesson.w.device)
+    if lesson.keep is not None:
+        teach = teach & lesson.keep
+    if lesson.ignore is not None:
+        teach = teach & ~lesson.ignore
+    if lesson.segments is not None:
+        assert pseudo.points is not None
+        pseudo = pseudo._replace(points=pseudo.points._replace(segments=lesson.segments))
+    v = None if lesson.v is None else lesson.v * teach
+    return pseudo, replace(lesson, w=lesson.w * teach[:, None], v=v, keep=None, ignore=None)

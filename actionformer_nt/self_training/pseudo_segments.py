@@ -49,6 +49,22 @@ class PseudoSegments(NamedTuple):
             return torch.ones_like(self.scores)
         return (-self.spread.sum(dim=1) / (self.segments[:, 1] - self.segments[:, 0]).clamp(min=1e-6)).exp()
 
+    @property
+    def stability(self) -> Tensor:
+        """(N,) 1 - (spread of the start + spread of the end) / (2 length), at least 0."""
+        if self.spread is None:
+            return torch.ones_like(self.scores)
+        length = (self.segments[:, 1] - self.segments[:, 0]).clamp(min=1e-6)
+        return (1 - self.spread.sum(dim=1) / (2 * length)).clamp(min=0)
+
+
+class PointPseudo(NamedTuple):
+    """What the teacher says at its P valid points, level by level."""
+
+    probs: Tensor  # (P, C + 1) class distributions, background last
+    scores: Tensor  # (P, C) scores of the actions
+    segments: Tensor  # (P, 2) in grid steps of the teacher's view
+
 
 class PyramidPseudo(NamedTuple):
     """Pseudo labels of one video."""
@@ -57,7 +73,7 @@ class PyramidPseudo(NamedTuple):
     selected: Tensor  # (N,) bool: the proposals that the student learns from
     ignored: Tensor  # (N,) bool: proposals whose points teach nothing, unless a selected proposal owns them
     likely: Tensor  # (N, C) bool: classes whose own score is at least the threshold
-    points: Tensor | None  # (P, C + 1) class distributions at the teacher's valid points, if they are used
+    points: PointPseudo | None  # if points are used
 
     @property
     def segments(self) -> PseudoSegments:
@@ -104,12 +120,13 @@ def candidates(
 
 
 def mapped_back(found: Candidates, geometry: Geometry, steps: int) -> Candidates:
-    """Candidates on a further view, moved to the weak view.
+    """Candidates on another view, moved to the weak view.
 
     Args:
-        geometry: from the weak view to the further view; steps: length of the further view.
+        geometry: from the weak view to the other view; steps: length of the other view.
     """
     moved = geometry.inverse(found.segments.flatten().cpu()).view(-1, 2).to(found.segments)
+    moved = torch.stack([moved.amin(dim=1), moved.amax(dim=1)], dim=1)  # `flip` reverses time
     return found._replace(segments=moved, geometry=geometry, steps=steps)
 
 
@@ -145,17 +162,45 @@ def propose(
     support = torch.where(iou_matrix(kept, segments) >= options.support_iou, scores[None, :], 0.0)  # (N, candidates)
     support.scatter_(1, index[:, None], scores[index][:, None])  # a segment supports itself
     weight = support / support.sum(dim=1, keepdim=True)
-    # averaging differences makes the mean of equal ends exact; otherwise, where an end is the time of a point, rounding
-    # would decide whether that point lies inside the segment
-    difference = segments[None] - kept[:, None]  # (N, candidates, 2)
-    shift = (weight[:, :, None] * difference).sum(dim=1)  # (N, 2)
-    spread = (weight[:, :, None] * (difference - shift[:, None]).square()).sum(dim=1).sqrt()
+    shift, spread = _mean_shift(kept, segments, weight)
     if len(views) > 1:
         kept_scores = _mean_over_views(views, kept, view, support)
     found = PseudoSegments(kept + shift, kept_scores, weight @ logits / options.temperature, spread)
     if len(views) > 1:
         found = found.select(found.scores.argsort(descending=True, stable=True))
     return found.select(disjoint(found.segments, most_overlap)) if most_overlap < 1 else found
+
+
+def _mean_shift(kept: Tensor, segments: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted mean and standard deviation, each (N, 2), of the differences of segments (M, 2) to segments (N, 2).
+
+    Averaging differences makes the mean of equal ends exact; otherwise, where an end is the time of a point, rounding
+    would decide whether that point lies inside the segment.
+
+    Args:
+        weight: (N, M), rows with the sum 1.
+    """
+    difference = segments[None] - kept[:, None]  # (N, M, 2)
+    shift = (weight[:, :, None] * difference).sum(dim=1)
+    return shift, (weight[:, :, None] * (difference - shift[:, None]).square()).sum(dim=1).sqrt()
+
+
+class Supported(NamedTuple):
+    """What candidates say about given segments."""
+
+    segments: Tensor  # (N, 2) mean of the supporting candidates, in grid steps of the weak view
+    probs: Tensor  # (N, C)
+    seen: Tensor  # (N,) bool: segments with a supporting candidate
+
+
+def supported(segments: Tensor, found: Candidates, options: PseudoSection) -> Supported:
+    """Ends and distributions of given segments (N, 2) as `propose` would average them over other candidates."""
+    support = torch.where(iou_matrix(segments, found.segments) >= options.support_iou, found.scores[None, :], 0.0)
+    total = support.sum(dim=1, keepdim=True)
+    weight = support / total.clamp(min=1e-12)
+    shift, _ = _mean_shift(segments, found.segments, weight)
+    logits = weight @ found.logits / options.temperature
+    return Supported(segments + shift, logits.softmax(dim=-1), total[:, 0] > 0)
 
 
 def _mean_over_views(views: Sequence[Candidates], kept: Tensor, view: Tensor, support: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from actionformer_nt.config import semi_section
-from actionformer_nt.methods import ClassTargets, Evidence, Lesson, get_method, needs_truth
-from actionformer_nt.methods.base import State
+from actionformer_nt.methods import ClassTargets, Evidence, Lesson, Matched, Student
+from actionformer_nt.methods.evidence import State
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from libs.core.types import Config
 from libs.datasets.dataset import TALDataset
@@ -21,8 +21,18 @@ from libs.modeling.class_form import ClassForm
 
 from .criterion import UnlabeledCriterion, normalizer_of
 from .interface import SelfTraining, View, inputs_of
-from .point_targets import VideoTargets, assign_pseudo_labels, background_targets, point_probs, spare_likely
-from .pseudo_segments import Candidates, PseudoSegments, PyramidPseudo, candidates, mapped_back, propose
+from .matching import compare_pyramids, finest_features, said_at, said_of
+from .point_targets import VideoTargets, about_points, assign_pseudo_labels, at_points, background_targets, spare_likely
+from .pseudo_segments import (
+    Candidates,
+    PointPseudo,
+    PseudoSegments,
+    PyramidPseudo,
+    candidates,
+    mapped_back,
+    propose,
+)
+from .pyramid_checks import check_pyramid
 from .selection import Selector, labeled_overlap, labeled_rates, minutes_of
 from .views import Geometry
 
@@ -41,7 +51,7 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         self.sample_length = config["dataset"]["max_seq_len"]
         self.finest_stride = config["model"]["scale_factor"] ** config["model"]["fpn_start_level"]
         self.dense = self.options.partition == "dense"
-        method = get_method(semi.method)
+        method = semi.make_method()
         spares = method is not None and method.spares
         self.spares = self.options.background == "partition" and spares
         self.background = background_targets(self.num_classes, self.options, form=self.form, partitioning=spares)
@@ -54,33 +64,7 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
 
     @staticmethod
     def check(config: Config) -> None:
-        semi = semi_section(config)
-        pseudo, at_points = semi.pseudo, semi.pseudo.at_points
-        if pseudo.partition == "dense" and needs_truth(semi.method):
-            raise ValueError(f"method {semi.method} needs pseudo.partition: segments, found dense")
-        if semi.stores_labels and pseudo.select == "topk":
-            raise ValueError("semi_cfg.pseudo.select: topk counts the segments of a sample; not with labels: stored")
-        if semi.stores_labels and at_points:
-            raise ValueError(
-                "semi_cfg.stages: labels: stored: pseudo labels at points (pseudo.partition: dense, pseudo.background: "
-                "partition) cannot be cut from whole videos; use labels: views"
-            )
-        sigmoid = ClassForm(config["model"]["class_form"]) is ClassForm.SIGMOID
-        if at_points and sigmoid and pseudo.background_logit is None:
-            raise ValueError(
-                "semi_cfg.pseudo.background_logit: the distribution at points needs one, since a sigmoid head has no "
-                "logit of the background; at -0.85, say, an action with a score of .3 is as probable as the background"
-            )
-        if pseudo.background_logit is not None and not (at_points and sigmoid):
-            raise ValueError(
-                f"semi_cfg.pseudo.background_logit: {pseudo.background_logit}: without effect unless model.class_form "
-                "is sigmoid and pseudo.partition: dense or pseudo.background: partition asks for it; leave it out"
-            )
-        if pseudo.second_class == "ignore" and not sigmoid:
-            raise ValueError(
-                "semi_cfg.pseudo.second_class: ignore: without effect with model.class_form: softmax, where the "
-                "probabilities of an event's classes sum to 1; leave it out"
-            )
+        check_pyramid(config)
 
     @torch.no_grad()
     def pseudo_labels(
@@ -110,9 +94,9 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
 
     def _propose(
         self, teacher: Any, videos: list[VideoItem], further: Sequence[list[View]]
-    ) -> tuple[list[PseudoSegments], list[Tensor | None]]:
-        """Per video, proposals from all views and, if they are used, class distributions at the points. A video longer
-        than a training sample may have more proposals in proportion."""
+    ) -> tuple[list[PseudoSegments], list[PointPseudo | None]]:
+        """Per video, proposals from all views and, if they are used, what the teacher says at the points. A video
+        longer than a training sample may have more proposals in proportion."""
         scales = [max(video["feats"].shape[1] / self.sample_length, 1.0) for video in videos]
         found, points = self._find(teacher, videos, scales)
         views = [[own] for own in found]
@@ -128,19 +112,19 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
 
     def _find(
         self, teacher: Any, videos: list[VideoItem], scales: list[float]
-    ) -> tuple[list[Candidates], list[Tensor | None]]:
-        """Per video, candidates and, if they are used, class distributions at the points."""
+    ) -> tuple[list[Candidates], list[PointPseudo | None]]:
+        """Per video, candidates and, if they are used, what the teacher says at the points."""
         found: dict[int, Candidates] = {}
-        points: dict[int, Tensor] = {}
+        points: dict[int, PointPseudo] = {}
         for batch in teacher.batches(videos):
             output = teacher.infer(batch)
             for row, i in enumerate(batch.index):
                 found[i] = candidates(output, row, class_form=self.form, scale=scales[i])
                 if self.dense or self.spares:
-                    points[i] = point_probs(output, row, self.options)
+                    points[i] = at_points(output, row, self.options, form=self.form)
         return [found[i] for i in range(len(videos))], [points.get(i) for i in range(len(videos))]
 
-    def _chosen(self, proposals: PseudoSegments, points: Tensor | None, thresholds: Tensor) -> PyramidPseudo:
+    def _chosen(self, proposals: PseudoSegments, points: PointPseudo | None, thresholds: Tensor) -> PyramidPseudo:
         """Pseudo labels of a video, given the thresholds (C,) of the score."""
         selected = self.selector.select(proposals, thresholds)
         band = torch.zeros_like(selected)
@@ -161,19 +145,44 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         if not self.dense:
             proposals = pseudo.proposals
             return Evidence(
-                probs=proposals.probs, scores=proposals.scores, selected=pseudo.selected, segments=proposals.segments,
-                spread=proposals.spread,
+                probs=proposals.probs, scores=proposals.scores, selected=pseudo.selected,
+                class_scores=self.form.scores(proposals.logits * self.options.temperature),
+                segments=proposals.segments, spread=proposals.spread, stability=proposals.stability,
             )  # fmt: skip
-        probs = self.probs(pseudo)
+        assert pseudo.points is not None
+        probs, class_scores, segments = pseudo.points
         scores = probs[:, :-1].amax(dim=-1)
-        return Evidence(probs=probs, scores=scores, selected=torch.ones_like(scores, dtype=torch.bool))
+        return Evidence(
+            probs=probs, scores=scores, selected=torch.ones_like(scores, dtype=torch.bool), unit="point",
+            class_scores=class_scores, segments=segments,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def student_says(
+        self, student: Any, views: list[VideoItem], geometries: list[Geometry], pseudo: list[PyramidPseudo]
+    ) -> list[Student]:
+        """At points, those of the same place: strong views do not move then."""
+        found, points = self._find(student, views, [1.0] * len(views))
+        if self.dense:
+            return [said_at(at) for at in points if at is not None]
+        columns = zip(views, geometries, found, pseudo, strict=True)
+        return [said_of(labels.proposals, own, view, g, self.options) for view, g, own, labels in columns]
+
+    def compare(
+        self, student: Any, teacher: Any, videos: list[VideoItem], views: list[VideoItem], geometries: list[Geometry]
+    ) -> list[Matched]:
+        return compare_pyramids(student, teacher, videos, views, geometries, form=self.form)
+
+    @staticmethod
+    def feature_width(config: Config) -> int:
+        return int(config["model"]["fpn_dim"])
+
+    def features(self, model: Any, videos: list[VideoItem]) -> list[Tensor]:
+        return finest_features(model, videos)
 
     def taught(self, pseudo: PyramidPseudo, lesson: Lesson) -> tuple[PyramidPseudo, Lesson]:
-        chosen = (lesson.keep, lesson.ignore, lesson.segments, lesson.v)
         if self.dense:
-            if any(column is not None for column in chosen):
-                raise ValueError("pseudo.partition: dense: a lesson about points has y, w and normalizer only")
-            return pseudo, lesson
+            return about_points(pseudo, lesson)
         if self.options.second_class == "ignore":
             lesson = replace(lesson, w=torch.where(pseudo.likely & (lesson.y == 0), 0.0, lesson.w))
         if lesson.segments is not None:
@@ -188,7 +197,7 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         if not self.dense:
             return pseudo.segments.probs
         assert pseudo.points is not None
-        return pseudo.points
+        return pseudo.points.probs
 
     def segments(self, pseudo: PyramidPseudo) -> PseudoSegments:
         return pseudo.segments
@@ -199,7 +208,7 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         if pseudo.points is None or not self.dense:
             return list(range(len(segments)))
         middle = (segments.mean(dim=1) / self.finest_stride).round().long()
-        return middle.clamp(0, len(pseudo.points) - 1).tolist()  # the points of the finest level come first
+        return middle.clamp(0, len(pseudo.points.probs) - 1).tolist()  # the points of the finest level come first
 
     def true_class(self, hidden: HiddenLabels, video: VideoItem, pseudo: PyramidPseudo) -> Tensor:
         return hidden.true_class(video, pseudo.segments.segments).to(pseudo.segments.logits.device)
@@ -245,27 +254,30 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         ignored, _ = geometry.project(pseudo.proposals.segments[pseudo.ignored].cpu(), steps)
         kept = kept.to(lesson.y.device)
         v = segments.new_ones(len(segments))
-        if lesson.v is not None:
+        if lesson.v is not None and not self.dense:
             v = lesson.v[chosen][kept].to(segments)
         elif self.options.boundary_weight == "spread":
             v = own.boundary_weight[kept].to(segments)
-        at_segments, elsewhere = None, self._background(pseudo)
+        at_segments, elsewhere, own_boundaries = None, self._background(pseudo), None
         if self.dense:
             columns = self.num_classes + self.form.background_columns
             elsewhere = ClassTargets(lesson.y[:, :columns], lesson.w[:, :columns])
+            if lesson.v is not None:
+                assert pseudo.points is not None
+                own_boundaries = pseudo.points.segments, lesson.v
         else:
             y, w = lesson.y[chosen][kept], lesson.w[chosen][kept]
             # on a segment the background has weight 0
             at_segments = ClassTargets(self.form.pad_targets(y), self.form.pad_targets(w))
         if self.options.without_segments == "skip" and not chosen.any():
             elsewhere = elsewhere._replace(weight=torch.zeros_like(elsewhere.weight))
-        return VideoTargets(segments, at_segments, elsewhere, v, ignored)
+        return VideoTargets(segments, at_segments, elsewhere, v, ignored, own_boundaries)
 
     def _background(self, pseudo: PyramidPseudo) -> ClassTargets:
         """Background targets (K,) or, with `pseudo.background: partition`, (P, K)."""
         if not self.spares or pseudo.points is None:
             return self.background
-        return spare_likely(self.background, pseudo.points, lam=self.lam)
+        return spare_likely(self.background, pseudo.points.probs, lam=self.lam)
 
     @staticmethod
     @torch.no_grad()

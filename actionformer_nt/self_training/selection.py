@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from actionformer_nt.methods.base import State
+from actionformer_nt.methods.evidence import State, tensor_of
 from actionformer_nt.pseudo_sections import PseudoSection
 from libs.core import distributed
 from libs.datasets.dataset import TALDataset
@@ -114,22 +114,16 @@ class Selector:
 
     def load_state(self, state: State) -> None:
         """Restores a result of `state`."""
-        self.class_scores = _tensor(state, "class_scores")
+        self.class_scores = tensor_of(state, "class_scores")
         if self.options.select != "rate":
             return
-        sizes, minutes = _tensor(state, "recent_sizes").tolist(), _tensor(state, "recent_minutes").tolist()
-        scores, classes = (_tensor(state, name).split(sizes) for name in ("recent_scores", "recent_classes"))
+        sizes, minutes = tensor_of(state, "recent_sizes").tolist(), tensor_of(state, "recent_minutes").tolist()
+        scores, classes = (tensor_of(state, name).split(sizes) for name in ("recent_scores", "recent_classes"))
         self.recent = list(zip(scores, classes, minutes, strict=True))
 
 
 _Scores = tuple[Tensor, Tensor, float]  # of one video: scores (N,) and classes (N,) of its proposals, and its minutes
 NONE = torch.zeros(0)
-
-
-def _tensor(state: State, name: str) -> Tensor:
-    value = state[name]
-    assert isinstance(value, Tensor)
-    return value
 
 
 def rate_thresholds(scores: Tensor, classes: Tensor, minutes: float, rates: Tensor, *, floor: float) -> Tensor:

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from actionformer_nt.config import SemiSection, semi_section
-from actionformer_nt.methods import Method, get_method, needs_truth
+from actionformer_nt.methods import Method, Sizes, needs_truth
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from actionformer_nt.protocol.splits import Split, check_split, read_hidden, read_split, unlabeled_classes
 from actionformer_nt.pseudo_sections import MOVING
 from libs.core.device import select_device
-from libs.core.seeding import fix_random_seed
+from libs.core.seeding import derive_seed, fix_random_seed
 from libs.core.types import Config
 from libs.datasets import make_dataset
 from libs.datasets.annotations import Annotations
@@ -89,7 +89,7 @@ def set_up(config: Config, *, diagnostic: bool = False) -> SemiRun:
     stages = Stages(
         config,
         labeled=_dataset(config, annotations, split.labeled),
-        unlabeled=None if get_method(semi.method) is None else _dataset(config, annotations, split.unlabeled),
+        unlabeled=None if semi.make_method() is None else _dataset(config, annotations, split.unlabeled),
         every=_dataset(config, annotations, split.labeled + split.unlabeled) if _has_pretext(semi) else None,
     )
     check_events(stages.labeled, what="labeled")
@@ -98,13 +98,15 @@ def set_up(config: Config, *, diagnostic: bool = False) -> SemiRun:
 
     train_cfg["head_empty_cls"] = stages.labeled.get_attributes()["empty_label_ids"]
     first = stages.stages[0]
+    method = semi.make_method()
     updater, ema = build_updater(
-        config | {"opt": opt_of(config, first)}, device, lambda optimizer: schedule_of(config, optimizer, first)
-    )
+        config | {"opt": opt_of(config, first)}, device, lambda optimizer: schedule_of(config, optimizer, first),
+        extra=_modules(config, method),
+    )  # fmt: skip
     backwards = played_backwards(semi.reversed_classes, annotations.label_ids, config["dataset"]["num_classes"])
     return SemiRun(
         config=config, semi=semi, split=split, annotations=annotations, stages=stages, updater=updater, ema=ema,
-        teacher=_teacher(config, stages, ema, hidden, backwards), shown=hidden if semi.log_hidden else None,
+        teacher=_teacher(config, method, stages, ema, hidden, backwards), shown=hidden if semi.log_hidden else None,
         backwards=backwards,
     )  # fmt: skip
 
@@ -135,13 +137,24 @@ def played_backwards(pairs: Sequence[Sequence[str]], label_ids: dict[str, int], 
     return backwards
 
 
+def _modules(config: Config, method: Method | None) -> nn.Module | None:
+    """The modules of a method. Making them draws no random number that the network would get without them."""
+    if method is None or type(method).modules is Method.modules:
+        return None
+    width = self_training_of(config["model_name"]).feature_width(config)
+    channels = config["dataset"]["input_dim"]
+    sizes = Sizes(sum(channels) if isinstance(channels, list) else channels, width, config["dataset"]["num_classes"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(config["init_rand_seed"], "modules"))
+        return method.modules(sizes)
+
+
 def _teacher(
-    config: Config, stages: Stages, ema: ModelEma, hidden: HiddenLabels | None, backwards: Tensor
+    config: Config, method: Method | None, stages: Stages, ema: ModelEma, hidden: HiddenLabels | None, backwards: Tensor
 ) -> Teacher | None:
-    semi = semi_section(config)
-    method = get_method(semi.method)
     if method is None:
         return None
+    semi = semi_section(config)
     self_training: SelfTraining = self_training_of(config["model_name"])(config, stages.labeled)
     return Teacher(
         semi, self_training, method, ema=ema, seed=config["init_rand_seed"],
@@ -174,12 +187,8 @@ def check_config(config: Config, *, diagnostic: bool = False) -> None:
     check_parts(config["train_cfg"]["accumulate"], sizes | {"semi_cfg.unlabeled_batch_size": semi.unlabeled_batch_size})
     if needs_truth(semi.method) and not diagnostic:
         raise ValueError(f"method {semi.method} uses hidden labels and runs only as a diagnostic (study --diagnostic)")
-    method = get_method(semi.method)
-    if method is not None and type(method).teach is Method.teach:
-        raise ValueError(
-            f"semi_cfg.method: {semi.method}: class {type(method).__name__} has no method `teach`, which returns the "
-            "lesson of every video (docs/add-a-method.md)"
-        )
+    if (method := semi.make_method()) is not None:
+        _check_hooks(semi, method)
     _check_weak_view(semi)
     self_training = self_training_of(config["model_name"])
     self_training.check(config)
@@ -188,12 +197,31 @@ def check_config(config: Config, *, diagnostic: bool = False) -> None:
         raise ValueError(f"{key}: only model_name: SPOT has pretext tasks, not {config['model_name']}; leave it out")
 
 
+def _check_hooks(semi: SemiSection, method: Method) -> None:
+    """Raises ValueError if a method has nothing that trains, or views that nothing compares."""
+    own = [
+        name
+        for name in ("teach", "locate", "consistency", "auxiliary")
+        if getattr(type(method), name) != getattr(Method, name)
+    ]
+    if not own or not (method.has_lessons or method.compares):
+        raise ValueError(
+            f"semi_cfg.method: {semi.method}: class {type(method).__name__} has neither `teach`, which returns the "
+            "lesson of every video, nor `locate`, which changes lessons, nor `student_views` and `consistency`, which "
+            "compares student and teacher (docs/add-a-method.md)"
+        )
+    if bool(method.student_views) > ("consistency" in own):
+        raise ValueError(
+            f"semi_cfg.method: {semi.method}: class {type(method).__name__} has `student_views`, but no `consistency`"
+        )
+
+
 def _check_weak_view(semi: SemiSection) -> None:
     """Raises ValueError if hidden labels would be compared with pseudo labels of a weak view that moves events."""
     moving = [f"semi_cfg.weak.{name}" for name in MOVING if getattr(semi.weak, name)]
     seen = any(stage.learn == "pseudo" and stage.labels == "views" for stage in semi.plan())
     reads_hidden = semi.log_hidden or needs_truth(semi.method)
-    if moving and seen and reads_hidden and get_method(semi.method) is not None:
+    if moving and seen and reads_hidden and semi.make_method() is not None:
         reader = "semi_cfg.log_hidden: true" if semi.log_hidden else f"method {semi.method}"
         raise ValueError(
             f"{', '.join(moving)}: moves events in the weak view, but {reader} compares its pseudo labels with hidden "

@@ -8,6 +8,7 @@ import torch
 
 from libs.core.seeding import derive_seed
 from libs.modeling import make_meta_arch
+from libs.training.checkpoint import load_state
 from libs.training.optim import make_optimizer
 
 from .schedules import opt_of, schedule_of
@@ -35,7 +36,8 @@ def begin(run: SemiRun, stage: Stage, iteration: int, folder: Path) -> None:
         if stage.options.schedule == "own":
             restart_schedule(run, stage)
     if teacher is not None:
-        teacher.stored = stored_labels(run, stage, folder) if stage.options.labels == "stored" else None
+        stores = stage.options.labels == "stored" and teacher.method.has_lessons
+        teacher.stored = stored_labels(run, stage, folder) if stores else None
 
 
 def restart_schedule(run: SemiRun, stage: Stage) -> None:
@@ -49,6 +51,6 @@ def _renew_student(run: SemiRun, stage: Stage) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(run.seed, stage.number, "student"))
         new = make_meta_arch(run.config["model_name"], **run.config["model"])
-    run.model.load_state_dict(new.state_dict())
+    load_state(run.model, new.state_dict())  # modules of the method stay
     run.model.loss_normalizer = new.loss_normalizer
     run.ema.set(run.model)

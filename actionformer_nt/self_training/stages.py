@@ -123,7 +123,7 @@ class Stages:
         )
         unlabeled: Iterator[list[VideoItem]] | None = None
         for iteration in range(start, self.total):
-            epoch, position = divmod(iteration - self.pretrained, self._per_epoch)
+            epoch, position = divmod(iteration - self.pretrained, self.per_epoch)
             if position == 0:
                 seed_model(self.seed, epoch)
             if self.unlabeled is not None and iteration >= self.burn_in and unlabeled is None:
@@ -137,7 +137,7 @@ class Stages:
                 return
 
     @property
-    def _per_epoch(self) -> int:
+    def per_epoch(self) -> int:
         return max(len(self.labeled) // self.loader["batch_size"], 1)
 
     def _stream(

@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import NotRequired
 
 from actionformer_nt.config import SemiSection
-from actionformer_nt.methods import Evidence, Lesson, Method, Options
+from actionformer_nt.methods import Evidence, Lesson, Method, Options, Student
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from actionformer_nt.pseudo_sections import ViewSection
 from libs.core import distributed
@@ -101,13 +101,24 @@ class Teacher:
             self.frozen = ModelEma(self.ema.module)
         self.frozen.set(self.ema.module)
 
-    def teach(self, videos: list[VideoItem], iteration: int) -> UnlabeledBatch:
-        """Views, pseudo labels and lessons of a batch of unlabeled videos."""
+    def teach(self, videos: list[VideoItem], iteration: int, student: Any) -> UnlabeledBatch:
+        """Views, pseudo labels and lessons of a batch of unlabeled videos.
+
+        Args:
+            student: the network that is trained, for methods with `needs_student`.
+        """
         weak, pseudo = self._pseudo_labels(videos, iteration)
-        lessons = self._lessons(weak, pseudo, iteration)
+        strong = [view_of(video, "strong", self.semi.strong, self.seed, iteration) for video in weak]
+        evidence = [
+            self._evidence(video, labels, row, iteration)
+            for row, (video, labels) in enumerate(zip(weak, pseudo, strict=True))
+        ]
+        if self.method.needs_student:
+            says = self._student_says(student, strong, pseudo)
+            evidence = [replace(e, student=own) for e, own in zip(evidence, says, strict=True)]
+        lessons = self._lessons(evidence)
         pairs = [self.self_training.taught(*pair) for pair in zip(pseudo, lessons, strict=True)]
         taught, lessons = [labels for labels, _ in pairs], [lesson for _, lesson in pairs]
-        strong = [view_of(video, "strong", self.semi.strong, self.seed, iteration) for video in weak]
         for i, (_, geometry) in enumerate(strong):
             if geometry.reverses:
                 lessons[i] = self._swapped(lessons[i])
@@ -131,10 +142,24 @@ class Teacher:
         ]
 
     def _swapped(self, lesson: Lesson) -> Lesson:
-        """A lesson (N, K) about a view in which time runs backwards; a background column stays."""
-        background = torch.arange(len(self.backwards), lesson.y.shape[-1])
-        columns = torch.cat([self.backwards, background]).to(lesson.y.device)
-        return replace(lesson, y=lesson.y[..., columns], w=lesson.w[..., columns])
+        """A lesson about a view in which time runs backwards."""
+        return replace(lesson, y=self._backwards(lesson.y), w=self._backwards(lesson.w))
+
+    def _backwards(self, values: Tensor) -> Tensor:
+        """Values (N, K) of the classes that are played backwards; a background column stays."""
+        background = torch.arange(len(self.backwards), values.shape[-1])
+        return values[..., torch.cat([self.backwards, background]).to(values.device)]
+
+    def _student_says(self, student: Any, strong: list[View], pseudo: list[Any]) -> list[Student]:
+        """What the student says about the units of the pseudo labels, with the classes of the weak views."""
+        student.eval()
+        views, geometries = [view for view, _ in strong], [geometry for _, geometry in strong]
+        says = self.self_training.student_says(student, views, geometries, pseudo)
+        student.train()
+        return [
+            replace(own, probs=self._backwards(own.probs)) if geometry.reverses else own
+            for own, geometry in zip(says, geometries, strict=True)
+        ]
 
     def _pseudo_labels(self, videos: list[VideoItem], iteration: int) -> tuple[list[VideoItem], list[Any]]:
         """Weak views and their pseudo labels. Stored pseudo labels belong to the unperturbed videos."""
@@ -145,19 +170,15 @@ class Teacher:
         weak = [view_of(video, "weak", self.semi.weak, self.seed, iteration)[0] for video in videos]
         return weak, self.self_training.pseudo_labels(self.network, weak, self.further_views(weak, iteration))
 
-    def _lessons(self, videos: list[VideoItem], pseudo: list[Any], iteration: int) -> list[Lesson]:
+    def _lessons(self, evidence: list[Evidence]) -> list[Lesson]:
         """What the method teaches about the pseudo labels of weak views."""
-        evidence = [
-            self._evidence(video, labels, row, iteration)
-            for row, (video, labels) in enumerate(zip(videos, pseudo, strict=True))
-        ]
         if type(self.method).observe is not Method.observe:
             self.method.observe(distributed.gather_shares([e.shared() for e in evidence]))
         options = Options(
             form=self.self_training.form, lam=self.semi.lam, positive=self.semi.positive,
             positive_reduction=self.semi.positive_reduction,
         )  # fmt: skip
-        return self.method.teach(evidence, options)
+        return self.method.locate(evidence, self.method.teach(evidence, options), options)
 
     def _evidence(self, video: VideoItem, pseudo: Any, row: int, iteration: int) -> Evidence:
         position = row * distributed.world_size() + distributed.rank()  # position in the batch of all processes

@@ -67,13 +67,18 @@ def view_of(video: VideoItem, kind: str, options: ViewSection, seed: int, iterat
     Returns:
         The view, in which `clean` are the features before masking, dropout and noise.
     """
-    repeat = video.get("repeat", 0)
-    view_seed = derive_seed(seed, iteration, video["video_id"], kind, *([repeat] if repeat else []))
-    generator = torch.Generator().manual_seed(view_seed)
+    generator = generator_of(video, kind, seed, iteration)
     channels = len(video["feats"])
     both = torch.cat([video["feats"], video["clean"]]) if "clean" in video else video["feats"]
     moved, geometry = move(both, options, generator)
     return {**video, "feats": perturb(moved[:channels], options, generator), "clean": moved[-channels:]}, geometry
+
+
+def generator_of(video: VideoItem, kind: str, seed: int, iteration: int) -> torch.Generator:
+    """Random numbers of a video in an iteration; `kind` tells uses apart."""
+    repeat = video.get("repeat", 0)
+    own = derive_seed(seed, iteration, video["video_id"], kind, *([repeat] if repeat else []))
+    return torch.Generator().manual_seed(own)
 
 
 def labeled_view(video: VideoItem, options: ViewSection, seed: int, iteration: int, *, backwards: Tensor) -> VideoItem:
@@ -105,7 +110,8 @@ def move(feats: Tensor, options: ViewSection, generator: torch.Generator) -> tup
 
 
 def perturb(feats: Tensor, options: ViewSection, generator: torch.Generator) -> Tensor:
-    """The part of `make_view` that changes values: masks, dropout and noise."""
+    """The part of `make_view` that changes values: moved channels, masks, dropout and noise."""
+    feats = _shift_channels(feats, options.channel_shift, generator)
     feats = _mask_snippets(feats, options.snippet_mask, options.mask_length, generator)
     if options.channel_dropout:
         keep = 1.0 - options.channel_dropout
@@ -171,6 +177,19 @@ def _flip(feats: Tensor, probability: float, geometry: Geometry, generator: torc
         return feats
     geometry.steps.append(_linear(feats.shape[1] - 1.0, -1.0))
     return feats.flip(1)
+
+
+def _shift_channels(feats: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Moves channels by one step, as temporal shift modules do; the gap is filled with zeros."""
+    count = int(share * len(feats))
+    if not count:
+        return feats
+    chosen = torch.randperm(len(feats), generator=generator)[: 2 * count]
+    past, future = chosen[:count], chosen[count:]
+    moved = feats.clone()
+    moved[past] = F.pad(feats[past, 1:], (0, 1))
+    moved[future] = F.pad(feats[future, :-1], (1, 0))
+    return moved
 
 
 def _mask_snippets(feats: Tensor, probability: float, length: int, generator: torch.Generator) -> Tensor:

@@ -22,10 +22,16 @@ from .targets import quantise
 class SpotPseudo(NamedTuple):
     """Pseudo labels of B windows, without gradient."""
 
-    probs: Tensor  # (B, T, C + 1) class distributions, background last
+    probs: Tensor  # (B, T, C + 1) class distributions, background last; zero at padded snippets
     confident: Tensor  # (B, T) bool: snippets with a class loss
     masks: Tensor  # (B, T, T) 0 or 1, row = query
     mask_rows: Tensor  # (B, T) bool: rows with a mask loss
+    sharpness: Tensor  # (B, T) mean of |2 m - 1| over the mask probabilities m of the row; 0 at padded snippets
+
+    @property
+    def valid(self) -> Tensor:
+        """(B, T) bool, False at padded snippets."""
+        return self.probs.sum(dim=-1) > 0
 
 
 @torch.no_grad()
@@ -43,13 +49,15 @@ def teacher_labels(output: SpotOutput, options: PseudoSection) -> SpotPseudo:
     sure_action = (action >= options.threshold) & (action > background) & output.mask
     sure_background = (background >= options.threshold) & (background >= action) & output.mask
     valid = output.mask[:, :, None] & output.mask[:, None, :]
-    masks = ((output.masks.float().sigmoid() >= options.mask_threshold) & valid).float()
+    soft = output.masks.float().sigmoid()
+    masks = ((soft >= options.mask_threshold) & valid).float()
+    sharpness = ((2 * soft - 1).abs() * valid).sum(dim=2) / valid.sum(dim=2).clamp(min=1)
     contains_query = masks.diagonal(dim1=1, dim2=2) > 0
     rows = sure_action & contains_query
     if options.background_rows:
         masks = masks * ~sure_background[:, :, None]
         rows = rows | sure_background
-    return SpotPseudo(probs, sure_action | sure_background, masks, rows)
+    return SpotPseudo(probs * output.mask[..., None], sure_action | sure_background, masks, rows, sharpness)
 
 
 class BackgroundAlignment:
@@ -145,6 +153,7 @@ def to_view(pseudo: SpotPseudo, index: Tensor) -> SpotPseudo:
         pseudo.confident.gather(1, source) & known,
         masks * known[:, :, None] * known[:, None, :],
         pseudo.mask_rows.gather(1, source) & known,
+        pseudo.sharpness.gather(1, source) * known,
     )
 
 

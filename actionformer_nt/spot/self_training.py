@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actionformer_nt.config import semi_section
-from actionformer_nt.methods import Evidence, Lesson, get_method
-from actionformer_nt.methods.base import State
+from actionformer_nt.methods import Evidence, Lesson, Matched, Student
+from actionformer_nt.methods.evidence import State
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
-from actionformer_nt.pseudo_sections import PseudoSection
 from actionformer_nt.self_training.criterion import normalizer_of
 from actionformer_nt.self_training.interface import SelfTraining, View, inputs_of
 from actionformer_nt.self_training.pseudo_segments import PseudoSegments
@@ -27,6 +25,8 @@ from libs.modeling.class_form import ClassForm
 from libs.modeling.decode import Candidates
 
 from .average import average
+from .checks import check_spot
+from .matching import compare_windows
 from .meta_arch import SpotBatch
 from .network import SpotOutput
 from .pseudo_events import FLOOR, FoundVideo, choose, events_of
@@ -66,31 +66,7 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
 
     @staticmethod
     def check(config: Config) -> None:
-        semi = semi_section(config)
-        method = get_method(semi.method)
-        if semi.stores_labels and (semi.teacher_views or (method is not None and method.teacher_views)):
-            raise ValueError("semi_cfg.teacher_views: SPOT averages over views of windows; use labels: views in stages")
-        if semi.stores_labels and config["model"]["pseudo"]["align"]:
-            raise ValueError(
-                "model.pseudo.align: true: the alignment follows the student from iteration to iteration; with stages "
-                "that have labels: stored, set it to false"
-            )
-        views = any(stage.learn == "pseudo" and stage.labels == "views" for stage in semi.plan())
-        if config["model"]["pseudo"]["unit"] == "events" and views:
-            raise ValueError(
-                "model.pseudo.unit: events: detections are chosen in whole videos; use labels: stored in all stages "
-                "with learn: pseudo"
-            )
-        fields = type(semi).model_fields
-        if other := [name for name in ("reg_weight", "positive") if getattr(semi, name) != fields[name].default]:
-            raise ValueError(f"semi_cfg.{', semi_cfg.'.join(other)}: without effect for model_name: SPOT; leave out")
-        given = semi.pseudo.model_dump()
-        expected = PseudoSection(source=given["source"], refresh_every=given["refresh_every"]).model_dump()
-        if unused := [name for name, value in expected.items() if given[name] != value]:
-            raise ValueError(
-                f"semi_cfg.pseudo.{', semi_cfg.pseudo.'.join(unused)}: without effect for model_name: SPOT, whose "
-                "pseudo labels are set in model.pseudo"
-            )
+        check_spot(config)
 
     @torch.no_grad()
     def pseudo_labels(
@@ -145,8 +121,44 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
     def evidence(self, pseudo: SpotPseudo) -> Evidence:
         """Units are all T snippets. Those that are not confident teach nothing, unless the lesson keeps them."""
         probs = pseudo.probs.flatten(0, 1)
-        scores = probs[:, :-1].amax(dim=-1)
-        return Evidence(probs=probs, scores=scores, selected=torch.ones_like(scores, dtype=torch.bool))
+        return Evidence(
+            probs=probs,
+            scores=probs[:, :-1].amax(dim=-1),
+            selected=pseudo.valid.flatten(),
+            unit="snippet",
+            class_scores=probs[:, :-1], stability=pseudo.sharpness.flatten(),
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def student_says(
+        self, student: Any, views: list[VideoItem], geometries: list[Geometry], pseudo: list[SpotPseudo]
+    ) -> list[Student]:
+        says: list[Student] = []
+        for batch in student.batches(views):  # one window a view
+            output = student.network(batch.feats, batch.mask)
+            probs = (output.logits.float() / student.options.pseudo.temperature).softmax(dim=-1)
+            for i, own in zip(batch.index, probs, strict=True):
+                length, inverse = int(pseudo[i].valid.sum()), geometries[i].inverse
+                index = view_index(
+                    inverse, views[i]["feats"].shape[1], view_length=length, num_steps=self.num_steps
+                ).to(own.device)
+                says.append(Student(probs=own[index.clamp(min=0)], seen=index >= 0))
+        return says
+
+    def compare(
+        self, student: Any, teacher: Any, videos: list[VideoItem], views: list[VideoItem], geometries: list[Geometry]
+    ) -> list[Matched]:
+        return compare_windows(student, teacher, videos, views, geometries)
+
+    @staticmethod
+    def feature_width(config: Config) -> int:
+        channels = config["dataset"]["input_dim"]
+        return config["model"]["embd_dim"] or (sum(channels) if isinstance(channels, list) else channels)
+
+    def features(self, model: Any, videos: list[VideoItem]) -> list[Tensor]:
+        (batch,) = model.batches(videos)
+        embedding = model.network(batch.feats, batch.mask).embedding
+        return [embedding[row, batch.mask[row, 0]] for row in range(len(videos))]
 
     def taught(self, pseudo: SpotPseudo, lesson: Lesson) -> tuple[SpotPseudo, Lesson]:
         """`Lesson.keep` replaces the confident snippets; it can take rows of masks away, but not add any."""

@@ -18,6 +18,7 @@ class WholeVideo(NamedTuple):
     confident: Tensor  # (1, L) bool
     masks: Tensor  # (L, T) bool: mask of each snippet over the snippets of its window
     mask_rows: Tensor  # (1, L) bool
+    sharpness: Tensor  # (1, L)
     starts: Tensor  # (L,) long: first snippet of each snippet's window
 
 
@@ -32,11 +33,11 @@ def compose(windows: list[Window], labels: list[SpotPseudo]) -> WholeVideo:
     chosen = inside.argmax(dim=0)  # (L,): the window whose nearest end is the farthest; of several, the first
     starts = torch.tensor([start for start, _ in windows])[chosen]
     row = step - starts
-    probs, confident, masks, mask_rows = (
+    probs, confident, masks, mask_rows, sharpness = (
         torch.cat(columns)[chosen, row]
         for columns in zip(*labels, strict=True)  # (windows, T, ...) -> (L, ...)
     )
-    return WholeVideo(probs[None], confident[None], masks > 0, mask_rows[None], starts)
+    return WholeVideo(probs[None], confident[None], masks > 0, mask_rows[None], sharpness[None], starts)
 
 
 def cut(whole: WholeVideo, start: int, length: int, *, num_steps: int) -> SpotPseudo:
@@ -51,4 +52,5 @@ def cut(whole: WholeVideo, start: int, length: int, *, num_steps: int) -> SpotPs
         torch.nn.functional.pad(whole.confident[:, rows], (0, pad)),
         torch.nn.functional.pad(masks[None].float(), (0, pad, 0, pad)),
         torch.nn.functional.pad(whole.mask_rows[:, rows], (0, pad)),
+        torch.nn.functional.pad(whole.sharpness[:, rows], (0, pad)),
     )

@@ -28,10 +28,10 @@ RawConfig: TypeAlias = dict[str, Any]  # a configuration as YAML has it: not che
 
 # Keys that change nothing before self-training: their values may share a burn-in.
 AFTER_BURN_IN = (
-    "semi_cfg.lam", "semi_cfg.alpha", "semi_cfg.ramp_up", "semi_cfg.reg_weight", "semi_cfg.positive",
-    "semi_cfg.positive_reduction", "semi_cfg.pseudo", "semi_cfg.weak", "semi_cfg.teacher_views", "semi_cfg.samples",
-    "semi_cfg.watch", "semi_cfg.on_collapse", "semi_cfg.log_hidden", "semi_cfg.log_every", "semi_cfg.ckpt_every",
-    "model.pseudo",
+    "semi_cfg.method_options", "semi_cfg.lam", "semi_cfg.alpha", "semi_cfg.ramp_up", "semi_cfg.reg_weight",
+    "semi_cfg.positive", "semi_cfg.positive_reduction", "semi_cfg.pseudo", "semi_cfg.weak", "semi_cfg.teacher_views",
+    "semi_cfg.samples", "semi_cfg.watch", "semi_cfg.on_collapse", "semi_cfg.log_hidden", "semi_cfg.log_every",
+    "semi_cfg.ckpt_every", "model.pseudo",
 )  # fmt: skip
 # Keys that change the labeled loss, but are part of what a method is: they may be a method's own (`per_method`). All
 # methods start from the burn-in with the value of `labeled_only`; their own value counts from self-training on.

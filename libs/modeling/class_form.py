@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .losses import sigmoid_class_loss, sigmoid_focal_loss, softmax_class_loss, with_background
+from .losses import BALANCE, sigmoid_class_loss, sigmoid_focal_loss, softmax_class_loss, with_background
 
 
 class ClassForm(str, Enum):
@@ -75,6 +75,12 @@ class ClassForm(str, Enum):
         """W (..., K) for plain self-training on class targets Y (..., K): Y itself in the softmax form (cross-entropy),
         1 in the sigmoid form."""
         return target.clone() if self is ClassForm.SOFTMAX else torch.ones_like(target)
+
+    def unbalanced_weight(self, target: Tensor) -> Tensor:
+        """W with which the loss on class targets Y has no class balance: (quality) focal loss in the sigmoid form."""
+        if self is ClassForm.SOFTMAX:
+            return torch.ones_like(target)
+        return 1 / (BALANCE * target + (1 - BALANCE) * (1 - target))
 
     def loss(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         """Class loss (...,) from logits, targets Y and weights W, each (..., K)."""

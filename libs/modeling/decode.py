@@ -81,6 +81,12 @@ def offsets_to_segments(points: Tensor, offsets: Tensor) -> Tensor:
     return torch.stack([time - offsets[:, 0] * stride, time + offsets[:, 1] * stride], dim=1)
 
 
+def segments_to_offsets(points: Tensor, segments: Tensor) -> Tensor:
+    """Segments (N, 2) in grid steps -> offsets (N, 2), in units of the stride, at pyramid points (N, 4)."""
+    time, stride = points[:, 0], points[:, 3]
+    return torch.stack([time - segments[:, 0], segments[:, 1] - time], dim=1) / stride[:, None]
+
+
 def postprocess(candidates: list[Candidates], videos: list[VideoItem], test_cfg: TestConfig) -> list[VideoDetections]:
     """Applies NMS to all videos in one call and converts the segments to seconds.
 

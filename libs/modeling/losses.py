@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+BALANCE = 0.25  # alpha of the focal loss: weight of positive against negative targets
+
 
 def _reduce(loss: Tensor, reduction: str) -> Tensor:
     if reduction == "sum":
@@ -16,7 +18,7 @@ def _reduce(loss: Tensor, reduction: str) -> Tensor:
 
 
 def sigmoid_focal_loss(
-    inputs: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "none"
+    inputs: Tensor, targets: Tensor, alpha: float = BALANCE, gamma: float = 2.0, reduction: str = "none"
 ) -> Tensor:
     """Focal loss (Lin et al., 2017) on logits; targets have the same shape, in [0, 1]. alpha < 0: no class balance."""
     probability = torch.sigmoid(inputs)
@@ -44,7 +46,7 @@ def log_one_minus_softmax(logits: Tensor) -> Tensor:
 
 
 def sigmoid_class_loss(
-    logits: Tensor, target: Tensor, weight: Tensor, *, alpha: float = 0.25, gamma: float = 2.0
+    logits: Tensor, target: Tensor, weight: Tensor, *, alpha: float = BALANCE, gamma: float = 2.0
 ) -> Tensor:
     """sum_c W_c (alpha Y + (1 - alpha)(1 - Y)) |Y_c - s_c|^gamma BCE(s_c, Y_c) with s = sigmoid; (...,).
 

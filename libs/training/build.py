@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from libs.core.device import compile_network
 from libs.core.types import Config
@@ -17,18 +18,26 @@ from .update import Updater
 
 
 def build_updater(
-    config: Config, device: torch.device, schedule: Callable[[torch.optim.Optimizer], Any]
+    config: Config,
+    device: torch.device,
+    schedule: Callable[[torch.optim.Optimizer], Any],
+    *,
+    extra: nn.Module | None = None,
 ) -> tuple[Updater, ModelEma]:
     """Builds the network of a resolved configuration, and all that updates it.
 
     Args:
         schedule: makes the learning-rate schedule of an optimizer.
+        extra: modules that only training uses; trained and averaged with the network, which gets them as `extra`.
 
     Returns:
         The updater, which has the network, and the averaged weights.
     """
     train_cfg = config["train_cfg"]
-    model = make_meta_arch(config["model_name"], **config["model"]).to(device)
+    model = make_meta_arch(config["model_name"], **config["model"])
+    if extra is not None:
+        model.extra = extra
+    model.to(device)
     optimizer = make_optimizer(model, config["opt"])
     ema = ModelEma(model, train_cfg["ema_decay"], ramp=train_cfg["ema_ramp"])
     updater = Updater(

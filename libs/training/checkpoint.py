@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Required
 
+EXTRA = "extra."  # start of the names of weights that only training uses (`build.build_updater`)
 PREFIX = "module."  # what `nn.DataParallel` puts before every name; ActionFormer's files have it
 
 
@@ -116,7 +117,8 @@ def find_checkpoint(path: str | os.PathLike, epoch: int = -1) -> Path:
 
 
 def load_state(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str = "checkpoint") -> None:
-    """Loads weights into a model. Model and file may each have the prefix of `nn.DataParallel` or not.
+    """Loads weights into a model. Model and file may each have the prefix of `nn.DataParallel` or not, and weights that
+    only training uses; without them in the file, the model keeps its own.
 
     Args:
         source: names the file in error messages.
@@ -128,6 +130,10 @@ def load_state(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: st
     wants_prefix = bool(model_state) and all(name.startswith(PREFIX) for name in model_state)
     given = {name.removeprefix(PREFIX): value for name, value in state_dict.items()}
     expected = {name.removeprefix(PREFIX) if wants_prefix else name: value for name, value in model_state.items()}
+    if not any(name.startswith(EXTRA) for name in expected):
+        given = {name: value for name, value in given.items() if not name.startswith(EXTRA)}
+    if not any(name.startswith(EXTRA) for name in given):
+        given |= {name: value for name, value in expected.items() if name.startswith(EXTRA)}
     problems = [
         f"{name}: shape {tuple(given[name].shape)} in the file, {tuple(expected[name].shape)} in the model"
         for name in given.keys() & expected.keys()

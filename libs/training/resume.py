@@ -49,11 +49,14 @@ def only_weights(state: Checkpoint) -> Checkpoint:
     }
 
 
-def restore(path: Path, updater: Updater, ema: ModelEma, *, iters_per_epoch: int) -> tuple[int, PartOfEpoch | None]:
+def restore(
+    path: Path, updater: Updater, ema: ModelEma, *, iters_per_epoch: int, with_optimizer: bool = True
+) -> tuple[int, PartOfEpoch | None]:
     """Loads a checkpoint, ours or ActionFormer's, into model, optimizer, schedule and averaged weights.
 
     Args:
         iters_per_epoch: iterations of an epoch now.
+        with_optimizer: False: optimizer and schedule stay as they are.
 
     Returns:
         The number of completed epochs, and the progress within the next one if training was stopped there.
@@ -61,7 +64,7 @@ def restore(path: Path, updater: Updater, ema: ModelEma, *, iters_per_epoch: int
     Raises:
         ValueError: keys are missing, or weights or optimizer belong to another configuration.
     """
-    model, optimizer = updater.model, updater.optimizer
+    model = updater.model
     checkpoint = load_checkpoint(path)
     missing = [key for key in ("epoch", "state_dict_ema", "optimizer", "scheduler") if key not in checkpoint]
     if missing:
@@ -71,13 +74,8 @@ def restore(path: Path, updater: Updater, ema: ModelEma, *, iters_per_epoch: int
         )
     load_state(model, checkpoint["state_dict"], source=str(path))
     load_state(ema.module, checkpoint["state_dict_ema"], source=str(path))
-    present, stored = (
-        {key for group in o["param_groups"] for key in group} for o in (optimizer.state_dict(), checkpoint["optimizer"])
-    )
-    if {"betas", "momentum"} & present != {"betas", "momentum"} & stored:
-        raise ValueError(f"{path}: its optimizer is of another kind than opt.type: '{type(optimizer).__name__}'")
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    updater.scheduler.load_state_dict(checkpoint["scheduler"])
+    if with_optimizer:
+        _restore_optimizer(path, updater, checkpoint)
     if checkpoint.get("scaler"):
         updater.scaler.load_state_dict(checkpoint["scaler"])
     epoch = int(checkpoint["epoch"])
@@ -95,6 +93,17 @@ def restore(path: Path, updater: Updater, ema: ModelEma, *, iters_per_epoch: int
         )  # fmt: skip
         part = None
     return epoch, part
+
+
+def _restore_optimizer(path: Path, updater: Updater, checkpoint: Checkpoint) -> None:
+    optimizer = updater.optimizer
+    present, stored = (
+        {key for group in o["param_groups"] for key in group} for o in (optimizer.state_dict(), checkpoint["optimizer"])
+    )
+    if {"betas", "momentum"} & present != {"betas", "momentum"} & stored:
+        raise ValueError(f"{path}: its optimizer is of another kind than opt.type: '{type(optimizer).__name__}'")
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    updater.scheduler.load_state_dict(checkpoint["scheduler"])
 
 
 def load_model(config: Config, path: str | Path, *, weights: str = "ema", checkpoint: Checkpoint | None = None) -> Any:

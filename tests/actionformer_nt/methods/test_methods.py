@@ -141,8 +141,11 @@ def test_a_module_may_define_a_method(make_module):
     for text, found in ((head, "found neither"), (head + "class A(Method): pass\nclass B(A): pass\n", "found A, B")):
         with pytest.raises(ValueError, match=found):
             get_method(make_module(text))
-    with pytest.raises(NotImplementedError, match="Mine has no `teach`"):
-        first.teach([], Options())
+    e = Evidence(probs=torch.rand(4, 3), scores=torch.rand(4), selected=torch.tensor([True, False, True, True]))
+    for form in ("sigmoid", "softmax"):  # without `teach` of its own it teaches like `target`
+        (own,), (target,) = (m.teach([e], Options(form=form)) for m in (first, get_method("target")))
+        assert torch.equal(own.y[e.selected], target.y[e.selected]) and own.keep is None
+        assert torch.equal(own.w[e.selected], target.w[e.selected])
 
 
 def test_what_a_method_says_of_itself():
@@ -174,7 +177,7 @@ def test_soft_scored_is_soft_times_the_score_of_a_segment(form):
     probs, scores = torch.rand(4, 3).softmax(-1), torch.tensor([0.9, 0.5, 0.3, 0.1])
     selected = torch.tensor([True, True, True, False])
     at_segments = Evidence(probs=probs, scores=scores, selected=selected, segments=torch.rand(4, 2))
-    at_points = Evidence(probs=probs, scores=scores, selected=selected)
+    at_points = Evidence(probs=probs, scores=scores, selected=selected, unit="point")
     both, options = [at_segments, at_points], Options(form=form)
     soft, scored = (get_method(name).teach(both, options) for name in ("soft", "soft_scored"))
     factor = scores[:, None]
@@ -195,6 +198,7 @@ def test_the_documented_method_with_lessons(tmp_path, monkeypatch):
         segments=torch.tensor([[0.0, 10.0], [0.0, 10.0], [0.0, 100.0]]),
         spread=torch.tensor([[0.5, 0.5], [1.0, 2.0], [1.0, 2.0]]),
     )  # fmt: skip
-    (lesson,) = method.teach([e], Options())
+    (lesson,) = method.locate([e], method.teach([e], Options()), Options())
     assert lesson.ignore.tolist() == [False, True, False] and torch.equal(lesson.y, torch.eye(3))
     assert len(method.teacher_views) == 2
+    assert get_method("nt+documented.stable", {"documented.stable": {"largest": 0.4}}).spares

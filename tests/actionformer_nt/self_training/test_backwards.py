@@ -45,7 +45,7 @@ def test_a_teacher_that_sees_a_class_teaches_its_reverse_on_a_flipped_view(make_
     run = set_up(load_config(path))
     given = [Lesson(y=torch.tensor([[0.9, 0.1]]), w=torch.tensor([[1.0, 0.5]])) for _ in range(2)]
     run.teacher.method = Told(given)
-    lesson = run.teacher.teach([run.stages.unlabeled[0], run.stages.unlabeled[1]], run.stages.burn_in)
+    lesson = run.teacher.teach([run.stages.unlabeled[0], run.stages.unlabeled[1]], run.stages.burn_in, run.model)
     for targets in lesson.lessons:
         assert torch.equal(targets.y, torch.tensor([[0.1, 0.9]]))
         assert torch.equal(targets.w, torch.tensor([[0.5, 1.0]]))

@@ -81,6 +81,16 @@ def test_a_method_with_state_resumes_exactly(make_semi, tmp_path, interrupted, c
     assert same(whole, again)
 
 
+@pytest.mark.parametrize("arch", ["LocPointTransformer", "SPOT"])
+def test_a_composed_method_with_state_resumes_exactly(make_semi, tmp_path, interrupted, counting, arch):
+    options = {"fixmatch": {"threshold": 0.35 if arch == "SPOT" else 0.51}}
+    config = load_config(make_semi(arch=arch, method=[counting, "fixmatch"], method_options=options))
+    assert config["semi_cfg"]["method"] == f"{counting}+fixmatch"
+    whole = semi_run.train(config, tmp_path / "whole", progress=False)
+    assert same(whole, stopped_and_resumed(config, tmp_path / "half", interrupted(6)))
+    assert load_checkpoint(whole / "last.pth.tar")["method"][f"{counting}/count"] > 0
+
+
 @pytest.mark.parametrize("at", [5, 7])
 def test_every_setting_of_pseudo_labels_resumes_exactly(make_semi, tmp_path, interrupted, at):
     views = [{"shift": 3}, {"crop": 0.2}]
@@ -102,7 +112,7 @@ def test_a_method_that_reads_hidden_labels_is_a_diagnostic(make_semi, tmp_path, 
         set_up(config)
     run = set_up(config, diagnostic=True)
     videos = [run.stages.unlabeled[0], run.stages.unlabeled[1]]
-    batch = run.teacher.teach(videos, run.stages.burn_in)
+    batch = run.teacher.teach(videos, run.stages.burn_in, run.model)
     for video, lesson, pseudo in zip(batch.weak, batch.lessons, batch.pseudo, strict=True):
         truth = run.teacher.hidden.true_class(video, pseudo.segments.segments)
         expected = torch.nn.functional.one_hot(truth.clamp(min=0), 2) * (truth >= 0)[:, None]
@@ -128,10 +138,10 @@ def test_a_method_may_not_flip_the_teacher_s_views(make_semi, tmp_path, monkeypa
         set_up(load_config(make_semi(method="own_methods.flipping")))
 
 
-def test_a_method_without_lessons_is_refused_at_the_start(make_semi, tmp_path, monkeypatch):
+def test_a_method_that_does_nothing_is_refused_at_the_start(make_semi, tmp_path, monkeypatch):
     (tmp_path / "own_methods").mkdir()
     text = "from actionformer_nt.methods import Method\nclass Silent(Method):\n    pass\n"
     (tmp_path / "own_methods" / "silent.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match=r"own_methods\.silent: class Silent has no method `teach`"):
+    with pytest.raises(ValueError, match=r"own_methods\.silent: class Silent has neither `teach`, which returns"):
         semi_run.train(load_config(make_semi(method="own_methods.silent")), tmp_path / "run", progress=False)

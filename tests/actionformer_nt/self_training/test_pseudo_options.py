@@ -240,9 +240,19 @@ def test_dense_lessons_are_about_points(output_for, adapter, taught):
     teacher = {"v": output_for([((3.0, 9.0), SURE)])}
     seen = []
     taught(own, teacher, lesson=lambda e: seen.append(e) or everything(e))
-    assert seen[0].probs.shape == (48, 3) and seen[0].selected.all() and seen[0].segments is None
+    assert seen[0].probs.shape == (48, 3) and seen[0].selected.all() and seen[0].unit == "point"
+    every = taught(own, teacher, lesson=everything).logits["v"]
+    half = torch.arange(48) % 2 == 0
+    kept = taught(own, teacher, lesson=lambda e: everything(e, keep=half, normalizer=48.0)).logits["v"]
+    left = taught(own, teacher, lesson=lambda e: everything(e, ignore=~half, normalizer=48.0)).logits["v"]
+    assert torch.equal(kept, left) and not kept[~half].any() and (kept[half] != 0).all() and (every != 0).all()
+    plain, moved = (
+        taught(own, teacher, lesson=lambda e, by=by: everything(e, segments=e.segments + by, v=2.0 * half)).offsets["v"]
+        for by in (0.0, 1.0)
+    )
+    assert not plain[~half].any() and moved[half].any(dim=1).all() and not torch.equal(plain, moved)
     with pytest.raises(ValueError, match="dense: a lesson about points"):
-        taught(own, teacher, lesson=lambda e: everything(e, keep=e.selected))
+        taught(own, teacher, lesson=lambda e: everything(e, segments=e.segments))
 
 
 def test_second_classes_are_spared_in_a_view_that_runs_backwards(make_semi):
@@ -252,7 +262,7 @@ def test_second_classes_are_spared_in_a_view_that_runs_backwards(make_semi):
         strong={"flip": 1.0, "snippet_mask": 0.0, "channel_dropout": 0.0},
     )  # fmt: skip
     run = set_up(load_config(path))
-    batch = run.teacher.teach([run.stages.unlabeled[0]], run.stages.burn_in)
+    batch = run.teacher.teach([run.stages.unlabeled[0]], run.stages.burn_in, run.model)
     (labels,), (lesson,) = batch.pseudo, batch.lessons
     assert batch.geometries[0].reverses and labels.selected.any()
     likely, y, w = (column[labels.selected] for column in (labels.likely, lesson.y, lesson.w))

@@ -7,13 +7,14 @@ from actionformer_nt.pseudo_sections import PseudoSection
 from actionformer_nt.self_training.point_targets import (
     VideoTargets,
     assign_pseudo_labels,
+    at_points,
     background_targets,
-    point_probs,
     spare_likely,
 )
 from actionformer_nt.self_training.pseudo_segments import PseudoSegments, candidates, propose
 from actionformer_nt.self_training.selection import Selector
 from libs.modeling.assignment import assign_labels, pyramid_points
+from libs.modeling.class_form import ClassForm
 from libs.modeling.meta_archs import PyramidOutput
 
 OPTIONS = PseudoSection()
@@ -129,10 +130,12 @@ def test_points_keep_the_order_of_levels_and_leave_out_padding():
     output.masks[0][0, 20:] = False
     output.masks[1][0, 10:] = False
     options = PseudoSection(background_logit=-0.85, temperature=2.0)
-    found = point_probs(output, 0, options)
+    found, scores, segments = at_points(output, 0, options, form=ClassForm.SIGMOID)
     rows = [torch.tensor([*row.tolist(), -0.85]) for row in (*output.logits[0][0, :20], *output.logits[1][0, :10])]
     torch.testing.assert_close(found, torch.stack([(row / 2).softmax(0) for row in rows]))
     assert found[5].argmax() == 0 and found[0].argmax() == 3
+    torch.testing.assert_close(scores, torch.cat([output.logits[0][0, :20], output.logits[1][0, :10]]).sigmoid())
+    assert segments.shape == (30, 2) and torch.allclose(segments[5], torch.tensor([3.0, 9.0]))
 
 
 @pytest.mark.parametrize("form", ["sigmoid", "softmax"])
@@ -162,10 +165,27 @@ def test_dense_targets_stay_at_their_points():
     output = output_for([], [])
     output.masks[1][0, 10:] = False
     valid = torch.cat(output.masks, 1)[0]
-    at_points = ClassTargets(torch.rand(int(valid.sum()), 3), torch.rand(int(valid.sum()), 3))
-    video = VideoTargets(torch.tensor([[3.0, 9.0]]), None, at_points, torch.ones(1), torch.zeros(0, 2))
+    targets = ClassTargets(torch.rand(int(valid.sum()), 3), torch.rand(int(valid.sum()), 3))
+    video = VideoTargets(torch.tensor([[3.0, 9.0]]), None, targets, torch.ones(1), torch.zeros(0, 2))
     found, _ = assign_pseudo_labels(output, [video], center_sample="radius", center_sample_radius=1.5)
-    assert torch.equal(found.cls[0, valid], at_points.target) and torch.equal(
-        found.cls_weight[0, valid], at_points.weight
-    )
+    assert torch.equal(found.cls[0, valid], targets.target)
+    assert torch.equal(found.cls_weight[0, valid], targets.weight)
     assert (found.cls_weight[0, ~valid] == 0).all() and found.offset_weight.sum() == 3
+
+
+def test_points_may_have_boundaries_of_their_own():
+    output = output_for([(3.0, 9.0)], [[2.0, 1.0, -3.0]])
+    output.masks[0][0, 20:] = False
+    valid = torch.cat(output.masks, 1)[0]
+    said = at_points(output, 0, PseudoSection(background_logit=-0.85), form=ClassForm.SIGMOID)
+    targets = ClassTargets(*(torch.ones(len(said.probs), 3) for _ in range(2)))
+    v = torch.rand(len(said.probs)) * (torch.rand(len(said.probs)) > 0.5)
+    own = (said.segments + 1.0, v)
+    video = VideoTargets(torch.tensor([[3.0, 9.0]]), None, targets, torch.ones(1), torch.zeros(0, 2), own)
+    found, owned = assign_pseudo_labels(output, [video], center_sample="radius", center_sample_radius=1.5)
+    assert torch.equal(found.offset_weight[0, valid], v) and not found.offset_weight[0, ~valid].any()
+    assert torch.equal(owned[0, valid], v > 0)
+    points = torch.cat(output.points)[valid]
+    for point, segment, offsets in zip(points, said.segments + 1.0, found.offsets[0, valid], strict=True):
+        expected = torch.stack([point[0] - segment[0], segment[1] - point[0]]) / point[3]
+        torch.testing.assert_close(offsets, expected)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from actionformer_nt import run as semi_run
 from actionformer_nt.config import SemiSection
-from actionformer_nt.self_training.criterion import ramp
+from actionformer_nt.methods.evidence import ramp
 from actionformer_nt.self_training.setup import set_up
 from actionformer_nt.self_training.stage_start import begin
 from actionformer_nt.self_training.stages import place
@@ -326,7 +326,7 @@ class TestStoredLabels:
             SpotPseudo(
                 torch.rand(1, num_steps, 3, generator=generator), torch.rand(1, num_steps, generator=generator) > 0.5,
                 (torch.rand(1, num_steps, num_steps, generator=generator) > 0.5).float(),
-                torch.rand(1, num_steps, generator=generator) > 0.5,
+                torch.rand(1, num_steps, generator=generator) > 0.5, torch.rand(1, num_steps, generator=generator),
             )
             for _ in parts
         ]  # fmt: skip
@@ -341,6 +341,7 @@ class TestStoredLabels:
             assert torch.equal(found.probs[0, i], labels[best].probs[0, row])
             assert found.confident[0, i] == labels[best].confident[0, row]
             assert found.mask_rows[0, i] == labels[best].mask_rows[0, row]
+            assert found.sharpness[0, i] == labels[best].sharpness[0, row]
             for j in range(size):
                 column = start + j - parts[best].start
                 inside = 0 <= column < num_steps

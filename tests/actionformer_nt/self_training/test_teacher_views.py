@@ -161,7 +161,7 @@ def test_the_teacher_sees_the_further_views(make_semi, monkeypatch, arch):
     monkeypatch.setattr(
         self_training, "pseudo_labels", lambda *args: seen.append(args) or pseudo_labels(*args)
     )  # fmt: skip
-    batch = run.teacher.teach([run.stages.unlabeled[0], run.stages.unlabeled[1]], run.stages.burn_in)
+    batch = run.teacher.teach([run.stages.unlabeled[0], run.stages.unlabeled[1]], run.stages.burn_in, run.model)
     ((_, weak, further),) = seen
     assert len(further) == 3 and [len(views) for views in further] == [2, 2, 2]
     for views in further:

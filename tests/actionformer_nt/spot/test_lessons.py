@@ -12,7 +12,7 @@ from libs.core import load_config
 def batch(make_semi):
     """An adapter, a student and two unlabeled videos with pseudo labels."""
     run = set_up(load_config(make_semi(arch="SPOT", method="target")))
-    taught = run.teacher.teach([run.stages.unlabeled[0], run.stages.unlabeled[1]], run.stages.burn_in)
+    taught = run.teacher.teach([run.stages.unlabeled[0], run.stages.unlabeled[1]], run.stages.burn_in, run.model)
     return run, taught
 
 

@@ -1,0 +1,137 @@
+"""Schemas of the methods' own settings, `semi_cfg.method_options`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field, NonNegativeInt, ValidationError
+
+from libs.core.schema import Count, Fraction, NonNegative, Section
+
+from .pseudo_sections import ViewSection
+
+
+class FixMatchSection(Section):
+    """Settings of `fixmatch`."""
+
+    threshold: Fraction = 0.95
+    """Smallest probability of the most probable class with which a pseudo segment, point or snippet teaches."""
+
+
+class DenseTeacherSection(Section):
+    """Settings of `dense_teacher`."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Share of the points or snippets of a video, the best ones, that learn the teacher's scores and boundaries."""
+    class_weight: NonNegative = 4.0
+    """Weight of the class loss."""
+    boundary_weight: NonNegative = 1.0
+    """Weight of the regression loss."""
+
+
+class FullMatchSection(Section):
+    """Settings of `fullmatch`."""
+
+    threshold: Fraction = 0.95
+    """Smallest probability of the most probable class with which a point or snippet learns that class."""
+    agreement: Fraction = 0.99
+    """Share of the points of a batch whose most probable class, for the teacher, must be among the k most probable ones
+    of the student; k is the smallest number from 2 on for which it is. Classes of a lower rank are negatives."""
+    negative_weight: NonNegative = 1.0
+    """Weight of the negatives."""
+    entropy_weight: NonNegative = 1.0
+    """Weight of the loss that makes the other likely classes of a confident point equally probable."""
+
+
+class NplSection(Section):
+    """Settings of `npl`."""
+
+    views: list[ViewSection] = [ViewSection(shift=2), ViewSection(crop=0.1)]
+    """Further views for the teacher, which tell how stable its boundaries are; with SPOT not for stored pseudo
+    labels."""
+    filtered: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """Share of the pseudo labels of each class that are filtered: those of the lowest quality."""
+    window: Count = 100
+    """Number of unlabeled videos, the last ones seen, whose pseudo labels the filter compares."""
+
+
+class SspSection(Section):
+    """Settings of `ssp`."""
+
+    view: ViewSection = ViewSection(warp=0.3, snippet_mask=0.2)
+    """View of the student: time warping and masked snippets."""
+    class_weight: NonNegative = 6.0
+    """Weight of the squared difference of class probabilities."""
+    boundary_weight: NonNegative = 1.0
+    """Weight of the squared difference of boundaries, or of mask probabilities."""
+    ramp_up: NonNegativeInt = 300
+    """Iterations of self-training over which the weights rise from 0."""
+
+
+class SstapSection(Section):
+    """Settings of `sstap`."""
+
+    view: ViewSection = ViewSection(channel_shift=1 / 64, channel_dropout=0.2)
+    """View of the student: moved channels, then channel dropout."""
+    flip_view: ViewSection = ViewSection(flip=1.0, channel_dropout=0.1)
+    """Flipped view of the student."""
+    weight: NonNegative = 6.0
+    """Largest weight omega of the consistency."""
+    ramp_epochs: NonNegative = 5.0
+    """Passes over the labeled videos over which omega rises from 6 exp(-5)."""
+    flip_weight: NonNegative = 0.1
+    """Factor of omega for the flipped view."""
+    boundary_weight: NonNegative = 1.0
+    """Factor of the squared difference of boundaries, or of mask probabilities, beside that of class probabilities."""
+    gate: Fraction = 0.6
+    """An unlabeled video counts only if the teacher's best score is above."""
+    sharpen_high: Fraction = 0.9
+    """Scores of the teacher from here on become 1 on unlabeled videos."""
+    sharpen_low: Fraction = 0.1
+    """Scores of the teacher up to here become 0 on unlabeled videos."""
+    reconstruction_weight: NonNegative = 5e-4
+    """Weight of the reconstruction of snippets that were set to zero."""
+    reconstruction_mask: Fraction = 0.2
+    """Probability that a snippet is set to zero for it."""
+    order_weight: NonNegative = 0.01
+    """Weight of telling whether the halves of a video were swapped."""
+
+
+SECTIONS: Mapping[str, type[Section]] = {  # of built-in methods
+    "dense_teacher": DenseTeacherSection,
+    "fixmatch": FixMatchSection,
+    "fullmatch": FullMatchSection,
+    "npl": NplSection,
+    "ssp": SspSection,
+    "sstap": SstapSection,
+}
+
+
+def complete(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The settings of methods, those of built-in ones checked and with their defaults.
+
+    Raises:
+        ValueError: settings of a method that is not among `names`, or without settings; a wrong key or value.
+    """
+    if unused := [name for name in options if name not in names]:
+        raise ValueError(f"method_options: {', '.join(unused)}: without effect for method {'+'.join(names)}; leave out")
+    found = {}
+    for name in names:
+        given = options.get(name, {})
+        if name in SECTIONS:
+            found[name] = validated(name, SECTIONS[name], given).model_dump()
+        elif given and "." not in name:
+            raise ValueError(f"method_options: {name}: {dict(given)}: the method {name} has no settings; leave out")
+        elif given:  # of a user's module, which checks them when a run is set up
+            found[name] = dict(given)
+    return found
+
+
+def validated(name: str, section: type[Section], given: Mapping[str, Any]) -> Section:
+    """A method's settings as an object. Raises ValueError, which names the key and the method."""
+    try:
+        return section.model_validate(dict(given))
+    except ValidationError as error:
+        lines = [": ".join([*map(str, e["loc"]), e["msg"].removeprefix("Value error, ")]) for e in error.errors()]
+        raise ValueError(f"method_options: {name}: {'; '.join(lines)}") from None

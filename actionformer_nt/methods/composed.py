@@ -1,0 +1,96 @@
+"""Composition of methods: the class side of one, the location side of others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from libs.datasets.video import VideoItem
+
+from .base import Method
+from .evidence import Evidence, Lesson, Matched, Options, Progress, Sizes, State, Trunk
+
+
+class Composed(Method):
+    """Several methods as one: the `teach` of the one that has its own, or else that of `target`; then the `locate` of
+    each in order. Views for the teacher and statistics are those of all of them.
+
+    Args:
+        parts: at least two methods by name, with their settings.
+
+    Raises:
+        ValueError: more than one of them has its own `teach`, or one is about points and another about segments.
+    """
+
+    def __init__(self, parts: Mapping[str, Method]) -> None:
+        self.parts = parts
+        teaching = [name for name, part in parts.items() if type(part).teach is not Method.teach]
+        if len(teaching) > 1:
+            raise ValueError(
+                f"method '{'+'.join(parts)}': {' and '.join(teaching)} both say what is taught about the classes; "
+                "expected at most one such method"
+            )
+        self.teaching = parts[teaching[0]] if teaching else Method()
+        methods = list(parts.values())
+        self.spares = any(part.spares for part in methods)
+        self.needs_truth = any(part.needs_truth for part in methods)
+        self.needs_student = any(part.needs_student for part in methods)
+        units = {part.at_points for part in methods} - {None}
+        if len(units) > 1:
+            raise ValueError(f"method '{'+'.join(parts)}': one of them is about points, another about segments")
+        self.at_points = units.pop() if units else None
+        self.teacher_views = [view for part in methods for view in part.teacher_views]
+        self.student_views = [view for part in methods for view in part.student_views]
+        self.has_lessons = any(part.has_lessons for part in methods)
+        self.sigmoid_notice = "; ".join(part.sigmoid_notice for part in methods if part.sigmoid_notice) or None
+
+    @property
+    def compares(self) -> bool:
+        return any(part.compares for part in self.parts.values())
+
+    def observe(self, evidence: list[Evidence]) -> None:
+        for part in self.parts.values():
+            part.observe(evidence)
+
+    def teach(self, evidence: list[Evidence], options: Options) -> list[Lesson]:
+        return self.teaching.teach(evidence, options)
+
+    def locate(self, evidence: list[Evidence], lessons: list[Lesson], options: Options) -> list[Lesson]:
+        for part in self.parts.values():
+            lessons = part.locate(evidence, lessons, options)
+        return lessons
+
+    def consistency(self, pairs: list[list[Matched]], *, labeled: bool, progress: Progress) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
+        rest = list(pairs)
+        for name, part in self.parts.items():
+            own, rest = rest[: len(part.student_views)], rest[len(part.student_views) :]
+            if own:
+                found = part.consistency(own, labeled=labeled, progress=progress)
+                losses |= {f"{name}_{key}": loss for key, loss in found.items()}
+        return losses
+
+    def modules(self, sizes: Sizes) -> nn.Module | None:
+        found = {name: part.modules(sizes) for name, part in self.parts.items()}
+        own = {name.replace(".", "_"): module for name, module in found.items() if module is not None}
+        return nn.ModuleDict(own) if own else None
+
+    def auxiliary(
+        self, videos: list[VideoItem], trunk: Trunk, *, labeled: bool, progress: Progress
+    ) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
+        for name, part in self.parts.items():
+            own, key = trunk.modules, name.replace(".", "_")
+            module = own[key] if isinstance(own, nn.ModuleDict) and key in own else None
+            found = part.auxiliary(videos, trunk._replace(modules=module), labeled=labeled, progress=progress)
+            losses |= {f"{name}_{key}": loss for key, loss in found.items()}
+        return losses
+
+    def state(self) -> State:
+        return {f"{name}/{key}": value for name, part in self.parts.items() for key, value in part.state().items()}
+
+    def load_state(self, state: State) -> None:
+        for name, part in self.parts.items():
+            start = f"{name}/"
+            part.load_state({key.removeprefix(start): value for key, value in state.items() if key.startswith(start)})

@@ -1,0 +1,55 @@
+"""Losses of methods that compare the student with the teacher on views of labeled and unlabeled videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from actionformer_nt.methods import Matched, Progress, Trunk
+from actionformer_nt.pseudo_sections import ViewSection
+from libs.core import distributed
+from libs.datasets.video import VideoItem
+
+from .setup import SemiRun
+from .views import generator_of, view_of
+
+
+def consistency_losses(
+    run: SemiRun, iteration: int, labeled: Sequence[VideoItem], unlabeled: Sequence[VideoItem]
+) -> dict[str, Tensor]:
+    """Losses of `Method.consistency` and `Method.auxiliary`, with `labeled_` or `unlabeled_` before their names. The
+    teacher sees weak views."""
+    assert run.teacher is not None
+    self_training = run.teacher.self_training
+    method, since = run.teacher.method, iteration - run.stages.burn_in
+    progress = Progress(since, since / run.stages.per_epoch)
+    losses: dict[str, Tensor] = {}
+    for name, videos in (("labeled", labeled), ("unlabeled", unlabeled)):
+        weak = [view_of(video, "weak", run.semi.weak, run.seed, iteration)[0] for video in videos]
+        pairs = [
+            compared(run, f"student {k}", ViewSection.model_validate(view), weak, iteration)
+            for k, view in enumerate(method.student_views)
+        ]
+        found = method.consistency(pairs, labeled=name == "labeled", progress=progress) if pairs else {}
+        trunk = Trunk(
+            lambda given: self_training.features(run.model, given), getattr(run.model, "extra", None),
+            [generator_of(video, "auxiliary", run.seed, iteration) for video in videos],
+        )  # fmt: skip
+        found |= method.auxiliary(weak, trunk, labeled=name == "labeled", progress=progress)
+        losses |= {f"{name}_{key}": loss for key, loss in found.items()}
+    return distributed.parts_of_mean(losses)
+
+
+def compared(run: SemiRun, kind: str, options: ViewSection, weak: list[VideoItem], iteration: int) -> list[Matched]:
+    """Outputs of teacher and student for a view of each weak view, with the classes of the weak view."""
+    assert run.teacher is not None
+    views = [view_of(video, kind, options, run.seed, iteration) for video in weak]
+    geometries = [geometry for _, geometry in views]
+    pairs = run.teacher.self_training.compare(
+        run.model, run.teacher.network, weak, [view for view, _ in views], geometries
+    )
+    return [
+        pair._replace(scores=pair.scores[:, run.backwards.to(pair.scores.device)]) if geometry.reverses else pair
+        for pair, geometry in zip(pairs, geometries, strict=True)
+    ]
