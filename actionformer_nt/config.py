@@ -158,9 +158,6 @@ class SemiSection(Section):
             raise ValueError(f"{', '.join(given)}: without effect beside stages; leave them out")
         if self.pseudo.source != "online":
             raise ValueError("pseudo.source: without effect beside stages, which have teacher; leave it out")
-        labels = {stage.labels for stage in self.stages if stage.learn == "pseudo"}
-        if labels == {"stored"} and self.weak != ViewSection():
-            raise ValueError("weak: without effect, since all pseudo labels are stored; leave it out, or labels: views")
         if self.pseudo.refresh_every != PseudoSection.model_fields["refresh_every"].default:
             raise ValueError("pseudo.refresh_every: without effect beside stages, which have their own; leave it out")
         order = [LEARN.index(stage.learn) for stage in self.stages]

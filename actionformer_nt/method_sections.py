@@ -114,7 +114,13 @@ def complete(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> 
     Raises:
         ValueError: settings of a method that is not among `names`, or without settings; a wrong key or value.
     """
-    if unused := [name for name in options if name not in names]:
+    unused = [name for name in options if name not in names]
+    if parts := [name for name in names if name.split(".")[0] in unused]:
+        raise ValueError(
+            f"method_options: {unused[0]}: the name of a module has dots, so give its settings as a mapping: "
+            f"method_options={{{parts[0]}: {{...}}}}"
+        )
+    if unused:
         raise ValueError(f"method_options: {', '.join(unused)}: without effect for method {'+'.join(names)}; leave out")
     found = {}
     for name in names:

@@ -57,7 +57,16 @@ class Method:
     @property
     def compares(self) -> bool:
         """Whether the method has losses beside those of its lessons."""
-        return bool(self.student_views) or type(self).auxiliary is not Method.auxiliary
+        return bool(self.student_views) or any(type(m).auxiliary is not Method.auxiliary for m in self.each())
+
+    @property
+    def has_modules(self) -> bool:
+        """Whether the method has modules of its own."""
+        return any(type(m).modules is not Method.modules for m in self.each())
+
+    def each(self) -> list[Method]:
+        """The methods that are composed; else this one alone."""
+        return [self]
 
     def observe(self, evidence: list[Evidence]) -> None:
         """Updates running statistics, before `teach`.
@@ -78,6 +87,9 @@ class Method:
 
     def locate(self, evidence: list[Evidence], lessons: list[Lesson], options: Options) -> list[Lesson]:
         """The lessons of `teach` with `keep`, `ignore`, `v`, `segments`, `normalizer` or weights changed.
+
+        Several methods may do so one after another: what a lesson has already, such as `ignore` and `v`, is added to
+        (`Lesson.ignoring`, `Lesson.weighing`), not replaced.
 
         Args:
             evidence: as for `teach`; lessons: one per video.

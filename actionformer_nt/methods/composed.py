@@ -20,7 +20,7 @@ class Composed(Method):
         parts: at least two methods by name, with their settings.
 
     Raises:
-        ValueError: more than one of them has its own `teach`, or one is about points and another about segments.
+        ValueError: more than one of them has its own `teach`.
     """
 
     def __init__(self, parts: Mapping[str, Method]) -> None:
@@ -36,18 +36,13 @@ class Composed(Method):
         self.spares = any(part.spares for part in methods)
         self.needs_truth = any(part.needs_truth for part in methods)
         self.needs_student = any(part.needs_student for part in methods)
-        units = {part.at_points for part in methods} - {None}
-        if len(units) > 1:
-            raise ValueError(f"method '{'+'.join(parts)}': one of them is about points, another about segments")
-        self.at_points = units.pop() if units else None
         self.teacher_views = [view for part in methods for view in part.teacher_views]
         self.student_views = [view for part in methods for view in part.student_views]
         self.has_lessons = any(part.has_lessons for part in methods)
         self.sigmoid_notice = "; ".join(part.sigmoid_notice for part in methods if part.sigmoid_notice) or None
 
-    @property
-    def compares(self) -> bool:
-        return any(part.compares for part in self.parts.values())
+    def each(self) -> list[Method]:
+        return list(self.parts.values())
 
     def observe(self, evidence: list[Evidence]) -> None:
         for part in self.parts.values():

@@ -33,7 +33,7 @@ class DenseTeacher(Method):
     def _lesson(self, e: Evidence, options: Options) -> Lesson:
         assert e.class_scores is not None
         best = e.class_scores.amax(dim=-1)  # (N,)
-        chosen = best_share(best, e.selected, self.settings.share)
+        chosen = best_share(best, e.existing, self.settings.share)
         if options.form.background_columns:
             background = F.one_hot(torch.tensor(e.probs.shape[-1] - 1), e.probs.shape[-1]).to(e.probs)
             y, w = torch.ones_like(e.probs), torch.where(chosen[:, None], e.probs, background)
@@ -43,6 +43,7 @@ class DenseTeacher(Method):
         return Lesson(
             y=y,
             w=self.settings.class_weight * w,
+            keep=e.existing,
             v=None if e.segments is None else self.settings.boundary_weight * chosen.float(),
             normalizer=float(best[chosen].sum()),
         )

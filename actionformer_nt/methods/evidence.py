@@ -80,7 +80,8 @@ class Evidence:
         probs: (N, K) class distributions. At points and snippets the background is the last class.
         scores: (N,) confidence of the head in a segment; at points and snippets, probability of the best action.
         selected: (N,) bool: units that teach unless the method says otherwise (`Lesson.keep`): the segments that
-            `pseudo.select` selects; all points and valid snippets.
+            `pseudo.select` selects; all points; the confident snippets of `model.pseudo`.
+        valid: (N,) bool, False at padded snippets; None: all units are.
         unit: what a unit is.
         class_scores: (N, C) scores of the head for the actions, the sigmoid of each logit in the sigmoid form.
         segments: (N, 2) in grid steps of the teacher's view, at points those that the head predicts there; None at
@@ -97,6 +98,7 @@ class Evidence:
     probs: Tensor
     scores: Tensor
     selected: Tensor
+    valid: Tensor | None = None
     unit: Literal["segment", "point", "snippet"] = "segment"
     class_scores: Tensor | None = None
     segments: Tensor | None = None
@@ -105,6 +107,11 @@ class Evidence:
     student: Student | None = None
     generator: torch.Generator | None = None
     truth: Tensor | None = None
+
+    @property
+    def existing(self) -> Tensor:
+        """(N,) bool: all units but padded snippets."""
+        return torch.ones_like(self.selected) if self.valid is None else self.valid
 
     def shared(self) -> Evidence:
         """On the CPU and without the generator, for other processes."""
@@ -143,6 +150,7 @@ class Trunk(NamedTuple):
     """The network up to its heads, for losses of a method's own modules."""
 
     features: Callable[[list[VideoItem]], list[Tensor]]  # per video (S, W), with gradient: points of the finest level
+    stride: int  # snippets from one point to the next; point k is at snippet k * stride
     modules: nn.Module | None  # of the method, as they are trained
     generators: list[torch.Generator]  # random numbers of each video
 
@@ -177,3 +185,16 @@ class Lesson:
     v: Tensor | None = None
     segments: Tensor | None = None
     normalizer: float | None = None
+
+    def kept(self, e: Evidence) -> Tensor:
+        """(N,) bool: the units that teach so far."""
+        kept = e.selected if self.keep is None else self.keep
+        return kept if self.ignore is None else kept & ~self.ignore
+
+    def ignoring(self, units: Tensor) -> Lesson:
+        """This lesson without the units (N,) bool, which teach nothing."""
+        return replace(self, ignore=units if self.ignore is None else units | self.ignore)
+
+    def weighing(self, v: Tensor) -> Lesson:
+        """This lesson with boundary weights multiplied by v (N,)."""
+        return replace(self, v=v if self.v is None else v * self.v)

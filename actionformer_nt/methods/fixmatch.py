@@ -6,8 +6,6 @@ is that of the class, given the segment; which segments there are is left to `se
 the background is a class like the others.
 """
 
-from dataclasses import replace
-
 from actionformer_nt.method_sections import FixMatchSection
 
 from .base import Method
@@ -24,5 +22,4 @@ class FixMatch(Method):
         return [self._sure(*pair) for pair in zip(evidence, lessons, strict=True)]
 
     def _sure(self, e: Evidence, lesson: Lesson) -> Lesson:
-        unsure = e.selected & (e.probs.amax(dim=-1) < self.settings.threshold)
-        return replace(lesson, ignore=unsure if lesson.ignore is None else unsure | lesson.ignore)
+        return lesson.ignoring(lesson.kept(e) & (e.probs.amax(dim=-1) < self.settings.threshold))

@@ -64,7 +64,7 @@ class FullMatch(Method):
         w = o.negative_weight * negative.to(e.probs)
         w = w + o.entropy_weight * between / between.sum(dim=-1, keepdim=True).clamp(min=1)
         w = torch.where(is_target & confident, 1.0, w)
-        return Lesson(y=y, w=w * e.student.seen[:, None], ignore=~e.student.seen)
+        return Lesson(y=y, w=w * e.student.seen[:, None], keep=e.existing & e.student.seen)
 
 
 def ranks(probs: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def ranks(probs: Tensor) -> Tensor:
 def rank_of_target(e: Evidence) -> Tensor:
     """(n,) rank for the student of the teacher's most probable class, at the units that both see."""
     assert e.student is not None
-    both = e.selected & e.student.seen
+    both = e.existing & e.student.seen
     return ranks(e.student.probs).gather(-1, e.probs.argmax(dim=-1, keepdim=True))[both, 0]
 
 

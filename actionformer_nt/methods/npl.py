@@ -64,14 +64,11 @@ class Npl(Method):
 
     def _located(self, e: Evidence, lesson: Lesson, thresholds: Tensor) -> Lesson:
         q, action = quality(e), is_action(e)
-        noisy = e.selected & action & (q < thresholds.to(q)[e.probs.argmax(dim=-1)])
-        weight = torch.where(action, q, 1.0)[:, None]
-        return replace(
-            lesson,
-            w=lesson.w * weight,
-            ignore=noisy if lesson.ignore is None else noisy | lesson.ignore,
-            v=agreement(e) if e.unit == "segment" else None,
-        )
+        noisy = lesson.kept(e) & action & (q < thresholds.to(q)[e.probs.argmax(dim=-1)])
+        lesson = lesson.ignoring(noisy)
+        if e.unit == "segment":
+            lesson = lesson.weighing(agreement(e))
+        return replace(lesson, w=lesson.w * torch.where(action, q, 1.0)[:, None])
 
     def state(self) -> State:
         empty = torch.zeros(0, 2)

@@ -78,7 +78,7 @@ class Sstap(Method):
         feats, generators = [video["feats"] for video in videos], trunk.generators
         masked = [masked_snippets(x, o.reconstruction_mask, g) for x, g in zip(feats, generators, strict=True)]
         rebuilt = [
-            F.mse_loss(decoder(own), rows_at(x, len(own)).to(own))
+            F.mse_loss(decoder(own), rows_at(x, len(own), trunk.stride).to(own))
             for own, x in zip(trunk.features(with_feats(videos, masked)), feats, strict=True)
         ]
         swapped = torch.stack([torch.rand((), generator=g) < 0.5 for g in generators])
@@ -113,8 +113,6 @@ def swapped_halves(feats: Tensor) -> Tensor:
     return torch.cat([feats[:, middle:], feats[:, :middle]], dim=1)
 
 
-def rows_at(feats: Tensor, count: int) -> Tensor:
-    """Features (D, T) at `count` evenly spaced points from the first snippet on, (count, D)."""
-    steps = feats.shape[1]
-    index = (torch.arange(count) * -(-steps // max(count, 1))).clamp(max=steps - 1)
-    return feats[:, index].T
+def rows_at(feats: Tensor, count: int, stride: int) -> Tensor:
+    """Features (D, T) at the points 0, stride, ..., (count, D)."""
+    return feats[:, ::stride][:, :count].T

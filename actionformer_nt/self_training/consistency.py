@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor
 
@@ -33,12 +34,22 @@ def consistency_losses(
         ]
         found = method.consistency(pairs, labeled=name == "labeled", progress=progress) if pairs else {}
         trunk = Trunk(
-            lambda given: self_training.features(run.model, given), getattr(run.model, "extra", None),
-            [generator_of(video, "auxiliary", run.seed, iteration) for video in videos],
-        )  # fmt: skip
-        found |= method.auxiliary(weak, trunk, labeled=name == "labeled", progress=progress)
+            features=partial(self_training.features, run.model),
+            stride=self_training.feature_stride,
+            modules=getattr(run.model, "method_modules", None),
+            generators=[generator_of(video, "auxiliary", run.seed, iteration) for video in videos],
+        )
+        further = method.auxiliary(without_labels(weak), trunk, labeled=name == "labeled", progress=progress)
+        if both := found.keys() & further.keys():
+            raise ValueError(f"method {run.semi.method}: {sorted(both)} are names of two losses")
+        found |= further
         losses |= {f"{name}_{key}": loss for key, loss in found.items()}
     return distributed.parts_of_mean(losses)
+
+
+def without_labels(videos: list[VideoItem]) -> list[VideoItem]:
+    """The same videos without events, which a view may have moved."""
+    return [{**video, "segments": None, "labels": None} for video in videos]
 
 
 def compared(run: SemiRun, kind: str, options: ViewSection, weak: list[VideoItem], iteration: int) -> list[Matched]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from actionformer_nt.methods import Lesson
@@ -71,7 +73,7 @@ class UnlabeledCriterion:
 
 
 def normalizer_of(lessons: list[Lesson]) -> float | None:
-    """Sum of `Lesson.normalizer` over the videos of all processes, at least 1; None if the lessons have none.
+    """Sum of `Lesson.normalizer` over the videos of all processes; None if the lessons have none.
 
     Raises:
         ValueError: some lessons have one and others do not.
@@ -80,4 +82,14 @@ def normalizer_of(lessons: list[Lesson]) -> float | None:
     if given and len(given) < len(lessons):
         raise ValueError("the method gave a normalizer for some videos of a batch only")
     sums = distributed.total({"given": sum(given), "lessons": float(len(given))})
-    return max(sums["given"], 1.0) if sums["lessons"] else None
+    return sums["given"] if sums["lessons"] else None
+
+
+def level_normalizers(lessons: list[Lesson]) -> list[Lesson]:
+    """The lessons of a whole batch with the same normalizer each, whose sum over all processes is the given sum, but at
+    least 1. So every part of the batch is divided by its share of the same number."""
+    total = normalizer_of(lessons)
+    if total is None:
+        return lessons
+    share = max(total, 1.0) / (len(lessons) * distributed.world_size())
+    return [replace(lesson, normalizer=share) for lesson in lessons]

@@ -114,6 +114,8 @@ class SelfTraining(ABC, Generic[Pseudo]):
         """Channels of `features`, for methods with modules."""
         raise ValueError(f"model_name: {config['model_name']}: no features for modules of a method")
 
+    feature_stride: int = 1  # snippets from one point of `features` to the next
+
     def features(self, model: Any, videos: list[VideoItem]) -> list[Tensor]:
         """The network's features before its heads, (S, W) per video, with gradient: at the valid points of the finest
         level, or at the snippets of a window."""

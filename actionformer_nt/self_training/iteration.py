@@ -40,6 +40,8 @@ class Iteration:
         run, parts = self.run, self.run.config["train_cfg"]["accumulate"]
         if self.videos.pretext:
             return self._pretext(self.videos.pretext[k::parts], k)
+        if k == 0 and self.videos.unlabeled and run.teacher is not None:
+            run.teacher.advance(self.number)
         losses = run.model(self.labeled[k::parts])
         total, named = losses["final_loss"], with_prefix("labeled", losses)
         if self.videos.unlabeled and run.teacher is not None and run.teacher.method.has_lessons:

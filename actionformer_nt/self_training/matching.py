@@ -42,6 +42,10 @@ def said_of(
     proposals: PseudoSegments, found: Candidates, view: VideoItem, geometry: Geometry, options: PseudoSection
 ) -> Student:
     """What the student's candidates on a strong view say about the teacher's proposals."""
+    device = proposals.segments.device  # stored pseudo labels are on the CPU
+    found = found._replace(
+        segments=found.segments.to(device), scores=found.scores.to(device), logits=found.logits.to(device)
+    )
     moved = mapped_back(found, geometry, view["feats"].shape[1])
     return Student(**supported(proposals.segments, moved, options)._asdict())
 

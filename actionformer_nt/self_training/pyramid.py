@@ -49,7 +49,7 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         self.options, self.train_cfg = semi.pseudo, config["train_cfg"]
         self.lam, self.num_classes = semi.lam, config["dataset"]["num_classes"]
         self.sample_length = config["dataset"]["max_seq_len"]
-        self.finest_stride = config["model"]["scale_factor"] ** config["model"]["fpn_start_level"]
+        self.feature_stride = config["model"]["scale_factor"] ** config["model"]["fpn_start_level"]
         self.dense = self.options.partition == "dense"
         method = semi.make_method()
         spares = method is not None and method.spares
@@ -207,7 +207,7 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         segments = pseudo.segments.segments
         if pseudo.points is None or not self.dense:
             return list(range(len(segments)))
-        middle = (segments.mean(dim=1) / self.finest_stride).round().long()
+        middle = (segments.mean(dim=1) / self.feature_stride).round().long()
         return middle.clamp(0, len(pseudo.points.probs) - 1).tolist()  # the points of the finest level come first
 
     def true_class(self, hidden: HiddenLabels, video: VideoItem, pseudo: PyramidPseudo) -> Tensor:
@@ -254,10 +254,10 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         ignored, _ = geometry.project(pseudo.proposals.segments[pseudo.ignored].cpu(), steps)
         kept = kept.to(lesson.y.device)
         v = segments.new_ones(len(segments))
-        if lesson.v is not None and not self.dense:
-            v = lesson.v[chosen][kept].to(segments)
-        elif self.options.boundary_weight == "spread":
+        if self.options.boundary_weight == "spread":
             v = own.boundary_weight[kept].to(segments)
+        if lesson.v is not None and not self.dense:
+            v = v * lesson.v[chosen][kept].to(segments)
         at_segments, elsewhere, own_boundaries = None, self._background(pseudo), None
         if self.dense:
             columns = self.num_classes + self.form.background_columns
@@ -269,7 +269,7 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
             y, w = lesson.y[chosen][kept], lesson.w[chosen][kept]
             # on a segment the background has weight 0
             at_segments = ClassTargets(self.form.pad_targets(y), self.form.pad_targets(w))
-        if self.options.without_segments == "skip" and not chosen.any():
+        if self.options.without_segments == "skip" and not chosen.any() and own_boundaries is None:
             elsewhere = elsewhere._replace(weight=torch.zeros_like(elsewhere.weight))
         return VideoTargets(segments, at_segments, elsewhere, v, ignored, own_boundaries)
 

@@ -13,8 +13,11 @@ def check_pyramid(config: Config) -> None:
     semi = semi_section(config)
     pseudo, at_points = semi.pseudo, semi.pseudo.at_points
     method = semi.make_method()
-    if method is not None and method.at_points not in (None, pseudo.partition == "dense"):
-        needed = "dense" if method.at_points else "segments"
+    needs = {part.at_points for part in method.each()} - {None} if method is not None else set()
+    if len(needs) > 1:
+        raise ValueError(f"method {semi.method}: one of them is about points, another about segments")
+    if needs and needs != {pseudo.partition == "dense"}:
+        needed = "dense" if True in needs else "segments"
         raise ValueError(f"semi_cfg.pseudo.partition: {pseudo.partition}: method {semi.method} needs {needed}")
     if pseudo.partition == "dense" and needs_truth(semi.method):
         raise ValueError(f"method {semi.method} needs pseudo.partition: segments, found dense")

@@ -68,9 +68,7 @@ def restore(path: Path, run: SemiRun, records: Records, *, burn_in: bool = False
         raise ValueError(f"{path}: not a checkpoint of semi-supervised training")
     check_made_with(path, state, run.split, run.semi, burn_in=burn_in)
     restart_schedule(run, run.stages.at(max(state["iteration"] - 1, 0)))
-    resume.restore(
-        path, run.updater, run.ema, iters_per_epoch=1, with_optimizer=not (burn_in and _begins_anew(path, run))
-    )
+    resume.restore(path, run.updater, run.ema, iters_per_epoch=1, with_optimizer=not (burn_in and _begins_anew(run)))
     records.restore(state.get("record_sums", []))
     if records.watch is not None and (watch_state := state.get("watch")):
         records.watch.load_state(watch_state)
@@ -83,16 +81,7 @@ def restore(path: Path, run: SemiRun, records: Records, *, burn_in: bool = False
     return state["iteration"]
 
 
-def _begins_anew(path: Path, run: SemiRun) -> bool:
-    """Whether self-training begins with a new optimizer.
-
-    Raises:
-        ValueError: it goes on with that of the burn-in, which does not know the modules of the method.
-    """
-    own = run.stages.at(run.stages.burn_in).options.schedule == "own"
-    if not own and getattr(run.model, "extra", None) is not None:
-        raise ValueError(
-            f"{path}: the burn-in's optimizer does not know the modules of method {run.semi.method}; give the first "
-            "stage with learn: pseudo schedule: own"
-        )
-    return own
+def _begins_anew(run: SemiRun) -> bool:
+    """Whether self-training begins with a new optimizer."""
+    first, total = run.stages.burn_in, run.stages.total
+    return first < total and run.stages.at(first).options.schedule == "own"

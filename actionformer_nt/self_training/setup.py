@@ -15,7 +15,7 @@ from actionformer_nt.config import SemiSection, semi_section
 from actionformer_nt.methods import Method, Sizes, needs_truth
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from actionformer_nt.protocol.splits import Split, check_split, read_hidden, read_split, unlabeled_classes
-from actionformer_nt.pseudo_sections import MOVING
+from actionformer_nt.pseudo_sections import MOVING, ViewSection
 from libs.core.device import select_device
 from libs.core.seeding import derive_seed, fix_random_seed
 from libs.core.types import Config
@@ -139,7 +139,7 @@ def played_backwards(pairs: Sequence[Sequence[str]], label_ids: dict[str, int], 
 
 def _modules(config: Config, method: Method | None) -> nn.Module | None:
     """The modules of a method. Making them draws no random number that the network would get without them."""
-    if method is None or type(method).modules is Method.modules:
+    if method is None or not method.has_modules:
         return None
     width = self_training_of(config["model_name"]).feature_width(config)
     channels = config["dataset"]["input_dim"]
@@ -198,12 +198,34 @@ def check_config(config: Config, *, diagnostic: bool = False) -> None:
 
 
 def _check_hooks(semi: SemiSection, method: Method) -> None:
-    """Raises ValueError if a method has nothing that trains, or views that nothing compares."""
-    own = [
-        name
-        for name in ("teach", "locate", "consistency", "auxiliary")
-        if getattr(type(method), name) != getattr(Method, name)
-    ]
+    """Raises ValueError if a method has nothing that trains, or does not fit the stages."""
+    for part in method.each():
+        _check_part(semi, part)
+    modules = method.has_modules and semi.burn_in_checkpoint is not None
+    first = next((stage for stage in semi.plan() if stage.learn == "pseudo"), None)
+    if modules and first is not None and first.schedule == "continued":
+        raise ValueError(
+            f"semi_cfg.burn_in_checkpoint: its optimizer does not know the modules of method {semi.method}; give the "
+            "first stage with learn: pseudo schedule: own"
+        )
+    if not method.has_lessons:
+        if semi.on_collapse == "stop":
+            raise ValueError(f"semi_cfg.on_collapse: stop: method {semi.method} has no pseudo labels to watch")
+        if first is not None and first.teacher == "frozen":
+            logger.warning(
+                "method %s compares the student with its average, but the teacher is frozen; stages have teacher: "
+                "online for that", semi.method,
+            )  # fmt: skip
+    stored = {stage.labels for stage in semi.plan() if stage.learn == "pseudo"} == {"stored"}
+    if stored and semi.weak != ViewSection() and not method.compares:
+        raise ValueError(
+            "semi_cfg.weak: without effect, since all pseudo labels are stored; leave it out, or labels: views"
+        )
+
+
+def _check_part(semi: SemiSection, method: Method) -> None:
+    hooks = ("teach", "locate", "consistency", "auxiliary")
+    own = [name for name in hooks if getattr(type(method), name) is not getattr(Method, name)]
     if not own or not (method.has_lessons or method.compares):
         raise ValueError(
             f"semi_cfg.method: {semi.method}: class {type(method).__name__} has neither `teach`, which returns the "

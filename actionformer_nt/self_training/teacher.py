@@ -19,6 +19,7 @@ from libs.datasets.video import VideoItem
 from libs.modeling.class_form import ClassForm
 from libs.training.ema import ModelEma
 
+from .criterion import level_normalizers
 from .interface import SelfTraining, State, View
 from .stages import Stage
 from .views import Geometry, view_of
@@ -96,6 +97,11 @@ class Teacher:
         elif iteration == stage.start:
             self._freeze()
 
+    def advance(self, iteration: int) -> None:
+        """Takes the student's present average if the stage asks for it, before an iteration of self-training."""
+        if self.stage is not None and self.stage.refreshes(iteration):
+            self._freeze()
+
     def _freeze(self) -> None:
         if self.frozen is None:
             self.frozen = ModelEma(self.ema.module)
@@ -116,7 +122,7 @@ class Teacher:
         if self.method.needs_student:
             says = self._student_says(student, strong, pseudo)
             evidence = [replace(e, student=own) for e, own in zip(evidence, says, strict=True)]
-        lessons = self._lessons(evidence)
+        lessons = level_normalizers(self._lessons(evidence))
         pairs = [self.self_training.taught(*pair) for pair in zip(pseudo, lessons, strict=True)]
         taught, lessons = [labels for labels, _ in pairs], [lesson for _, lesson in pairs]
         for i, (_, geometry) in enumerate(strong):
@@ -165,8 +171,6 @@ class Teacher:
         """Weak views and their pseudo labels. Stored pseudo labels belong to the unperturbed videos."""
         if self.stored is not None:
             return videos, [self.self_training.cut(self.stored[video["video_id"]], video) for video in videos]
-        if self.stage is not None and self.stage.refreshes(iteration):
-            self._freeze()
         weak = [view_of(video, "weak", self.semi.weak, self.seed, iteration)[0] for video in videos]
         return weak, self.self_training.pseudo_labels(self.network, weak, self.further_views(weak, iteration))
 

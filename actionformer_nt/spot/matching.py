@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from actionformer_nt.methods import Matched
 from actionformer_nt.self_training.views import Geometry
@@ -18,12 +19,16 @@ def compare_windows(
 ) -> list[Matched]:
     """Outputs of the teacher on videos and, with gradient, of the student on views of them. Places are the mask
     probabilities of the matched snippets, over the matched snippets."""
-    (batch,), (view_batch,) = teacher.batches(videos), student.batches(views)  # one window a video
+    said: dict[int, tuple[Tensor, Tensor]] = {}  # logits (T, C + 1) and mask logits (T, T) of each video
     with torch.no_grad():
-        said = teacher.network(batch.feats, batch.mask)
+        for batch in teacher.batches(videos):  # one window a video
+            output = teacher.network(batch.feats, batch.mask)
+            said |= {i: (output.logits[row], output.masks[row]) for row, i in enumerate(batch.index)}
+    (view_batch,) = student.batches(views)
     own = student.network(view_batch.feats, view_batch.mask)
     pairs = []
     for i, geometry in enumerate(geometries):
+        logits, masks = said[i]
         lengths = [videos[i]["feats"].shape[1], views[i]["feats"].shape[1]]
         index = view_index(geometry, lengths[0], view_length=lengths[1], num_steps=student.num_steps)
         at = (index >= 0).nonzero()[:, 0].to(own.logits.device)  # snippets of the view
@@ -31,9 +36,9 @@ def compare_windows(
         pairs.append(
             Matched(
                 own.logits[i, at].float().softmax(dim=-1)[:, :-1],
-                said.logits[i, source].float().softmax(dim=-1)[:, :-1],
+                logits[source].float().softmax(dim=-1)[:, :-1],
                 own.masks[i][at][:, at].float().sigmoid(),
-                said.masks[i][source][:, source].float().sigmoid(),
+                masks[source][:, source].float().sigmoid(),
             )
         )
     return pairs

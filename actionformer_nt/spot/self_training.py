@@ -124,7 +124,7 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
         return Evidence(
             probs=probs,
             scores=probs[:, :-1].amax(dim=-1),
-            selected=pseudo.valid.flatten(),
+            selected=pseudo.confident.flatten(), valid=pseudo.valid.flatten(),
             unit="snippet",
             class_scores=probs[:, :-1], stability=pseudo.sharpness.flatten(),
         )  # fmt: skip
@@ -142,7 +142,8 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
                 index = view_index(
                     inverse, views[i]["feats"].shape[1], view_length=length, num_steps=self.num_steps
                 ).to(own.device)
-                says.append(Student(probs=own[index.clamp(min=0)], seen=index >= 0))
+                device = pseudo[i].probs.device  # stored pseudo labels are on the CPU
+                says.append(Student(probs=own[index.clamp(min=0)].to(device), seen=(index >= 0).to(device)))
         return says
 
     def compare(

@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import Field, ValidationError, model_validator
 
 from actionformer_nt.config import semi_section
-from actionformer_nt.methods import LABELED_ONLY, check_method
+from actionformer_nt.methods import LABELED_ONLY, check_method, parts_of
 from libs.core import read_yaml, resolve_config, set_key, set_keys
 from libs.core.files import load_json
 from libs.core.schema import Count, Section
@@ -160,9 +160,17 @@ class Study:
             set_key(raw, f"semi_cfg.{key}", value)
         if run.value is not None and self.file.parameter is not None:
             set_key(raw, self.file.parameter.name, copy.deepcopy(run.value))
+        self._keep_own_options(raw, run.method)
         if run.method != LABELED_ONLY:
             set_key(raw, "semi_cfg.burn_in_checkpoint", str(self.burn_in(run)))
         return raw
+
+    def _keep_own_options(self, raw: RawConfig, method: str) -> None:
+        """Takes away the settings of the study's other methods."""
+        others = {part for name in self.file.methods for part in parts_of(name)} - set(parts_of(method))
+        options = raw["semi_cfg"].get("method_options")
+        if isinstance(options, dict):
+            raw["semi_cfg"]["method_options"] = {k: v for k, v in options.items() if k not in others}
 
     @property
     def shares_burn_in(self) -> bool:

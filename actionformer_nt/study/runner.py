@@ -54,6 +54,7 @@ def run_missing(
     """
     if not diagnostic and (names := [name for name in study.file.methods if needs_truth(name)]):
         raise ValueError(f"method {names[0]} uses hidden labels: run the study with --diagnostic")
+    _check_methods(study)
     _check_splits(study)
     missing = _runs_to_execute(study, _chosen(study, methods, folds))
     logger.info("study %s: %d of %d runs are to be made", study.path, len(missing), len(study.runs()))
@@ -62,6 +63,18 @@ def run_missing(
     with locked(study.output, "study.lock"), stop_requests() as stop:
         (study.output / "results").mkdir(exist_ok=True)
         _run_all(study, missing, Slots(study, processes), stop, diagnostic=diagnostic, progress=progress)
+
+
+def _check_methods(study: Study) -> None:
+    """Raises ValueError if the configuration does not fit a method, before any run."""
+    from actionformer_nt.self_training.setup import check_config
+
+    for run in {(run.method, str(run.value)): run for run in study.runs()}.values():
+        source = f"{study.path}, run {run.name}"
+        try:
+            check_config(resolve_config(study.config(run), source=source), diagnostic=True)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
 
 
 def _check_splits(study: Study) -> None:

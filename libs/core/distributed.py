@@ -125,10 +125,13 @@ def in_any(flag: bool) -> bool:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replaces every gradient by its sum over the processes; a missing gradient counts as zero."""
+    """Replaces every gradient by its sum over the processes; one that some process has not counts as zero there."""
     if world_size() == 1:
         return
     used = [p for p in parameters if p.requires_grad]
+    present = torch.tensor([p.grad is not None for p in used], dtype=torch.uint8, device=used[0].device)
+    dist.all_reduce(present, op=dist.ReduceOp.MAX)
+    used = [p for p, some in zip(used, present.tolist(), strict=True) if some]
     flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in used])
     dist.all_reduce(flat)
     for p, grad in zip(used, flat.split([p.numel() for p in used]), strict=True):

@@ -28,7 +28,8 @@ def build_updater(
 
     Args:
         schedule: makes the learning-rate schedule of an optimizer.
-        extra: modules that only training uses; trained and averaged with the network, which gets them as `extra`.
+        extra: modules that only training uses, trained and averaged with the network, which has them as
+            `method_modules`.
 
     Returns:
         The updater, which has the network, and the averaged weights.
@@ -36,7 +37,7 @@ def build_updater(
     train_cfg = config["train_cfg"]
     model = make_meta_arch(config["model_name"], **config["model"])
     if extra is not None:
-        model.extra = extra
+        model.method_modules = extra
     model.to(device)
     optimizer = make_optimizer(model, config["opt"])
     ema = ModelEma(model, train_cfg["ema_decay"], ramp=train_cfg["ema_ramp"])

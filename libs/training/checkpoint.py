@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Required
 
-EXTRA = "extra."  # start of the names of weights that only training uses (`build.build_updater`)
+EXTRA = "method_modules."  # start of the names of weights that only training uses (`build.build_updater`)
 PREFIX = "module."  # what `nn.DataParallel` puts before every name; ActionFormer's files have it
 
 

@@ -52,6 +52,22 @@ def test_trains_as_on_the_cpu(staged, tmp_path, arch):
         assert b == pytest.approx(a, rel=1e-2, abs=1e-4)
 
 
+@pytest.mark.parametrize(("method", "arch"), [
+    ("nt+npl", None), ("nt+npl", "SPOT"), ("fullmatch", "SPOT"), ("sstap", None), ("sstap", "SPOT"),
+])  # fmt: skip
+def test_methods_with_more_than_class_targets(make_semi, tmp_path, method, arch):
+    """Stored pseudo labels are on the CPU, what the student says is not."""
+    options = {"npl": {"views": []}} if "npl" in method and arch == "SPOT" else {}
+    path = make_semi(arch=arch, stages=STAGES, burn_in=0, iterations=0, method=method, method_options=options)
+    raw = yaml.safe_load(path.read_text())
+    if arch == "SPOT":
+        raw["model"]["pseudo"] |= {"align": False}
+    path.write_text(yaml.safe_dump(raw))
+    config = load_config(path, overrides=["devices=['cuda:0']"])
+    folder = semi_run.train(config, tmp_path / "run", progress=False)
+    assert len(losses(folder)) == 7 and all(e.result for e in semi_run.evaluate(config, folder).values())
+
+
 @pytest.mark.parametrize("arch", [None, "SPOT"])
 def test_resumes_and_evaluates(staged, tmp_path, interrupted, arch):
     config = staged(arch, "cuda:0")

@@ -122,6 +122,8 @@ def always(line):
                 "without_segments": "skip",
             },
         },
+        {"method": "nt+npl", "method_options": {"npl": {"window": 5}}, "pseudo": {"threshold": 0.012}},
+        {"method": "target+sstap", "method_options": {"sstap": {"gate": 0.01}}, "pseudo": {"threshold": 0.012}},
     ],
 )
 def test_two_processes_train_semi_supervised_as_one_does(make_semi, tmp_path, semi):

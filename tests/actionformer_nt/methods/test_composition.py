@@ -97,6 +97,7 @@ def test_settings_are_in_the_configuration():
     wrong = {
         "nt: .*the method nt has no settings": ("nt", {"nt": {"threshold": 1}}),
         "fixmatch: without effect for method nt": ("nt", {"fixmatch": {}}),
+        "json: the name of a module has dots.*json.decoder: {...}": ("json.decoder", {"json": {"decoder": {"a": 1}}}),
         "fixmatch: treshold: Extra inputs": ("fixmatch", {"fixmatch": {"treshold": 0.5}}),
         "fixmatch: threshold: .*less than or equal": ("fixmatch", {"fixmatch": {"threshold": 2}}),
     }
@@ -127,3 +128,19 @@ def test_a_module_may_have_settings(tmp_path, monkeypatch):
     for given, message in (({}, "weight: Field required"), ({"weight": 1, "w": 1}, "w: Extra inputs")):
         with pytest.raises(ValueError, match=f"method_options: {name}: {message}"):
             semi(method=name, method_options={name: given}).make_method()
+
+
+def test_parts_add_to_what_a_lesson_has():
+    """In both orders the units that one ignores stay ignored, and boundary weights are multiplied."""
+    first, second = torch.tensor([True, False, False, False]), torch.tensor([False, False, True, False])
+    lesson = Lesson(y=torch.zeros(4, 2), w=torch.ones(4, 2), v=torch.tensor([0.0, 1.0, 1.0, 0.5]))
+    for a, b in ((first, second), (second, first)):
+        assert lesson.ignoring(a).ignoring(b).ignore.tolist() == [True, False, True, False]
+    assert lesson.weighing(torch.tensor([0.5, 0.5, 1.0, 1.0])).v.tolist() == [0.0, 0.5, 1.0, 0.5]
+    e = evidence()
+    assert lesson.kept(e).tolist() == [True, True, False, True]
+    kept = replace(lesson, keep=torch.ones(4, dtype=torch.bool)).ignoring(first)
+    assert kept.kept(e).tolist() == [False, True, True, True]
+    method = get_method("fixmatch", {"fixmatch": {"threshold": 0.6}})
+    (found,) = method.locate([e], [kept], Options())  # units that `keep` adds are looked at too
+    assert found.ignore.tolist() == [True, True, False, True]

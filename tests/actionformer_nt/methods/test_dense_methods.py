@@ -19,7 +19,8 @@ def points(n=40, classes=3, seed=0, unit="point", valid=None):
     start = torch.rand(n, 1, generator=generator) * 20
     selected = torch.ones(n, dtype=torch.bool) if valid is None else torch.arange(n) < valid
     return Evidence(
-        probs=logits.softmax(-1), scores=logits.softmax(-1)[:, :-1].amax(-1), selected=selected, unit=unit,
+        probs=logits.softmax(-1), scores=logits.softmax(-1)[:, :-1].amax(-1), unit=unit,
+        selected=torch.rand(n, generator=generator) > 0.5, valid=selected,
         class_scores=logits[:, :-1].sigmoid(),
         segments=torch.cat([start, start + 3], dim=1) if unit == "point" else None,
     )  # fmt: skip
@@ -41,7 +42,7 @@ def test_dense_teacher_on_a_sigmoid_head_is_the_quality_focal_loss():
             y = float(e.class_scores[i, c]) if i in chosen else 0.0
             expected -= 4 * (y - s) ** 2 * (y * math.log(s) + (1 - y) * math.log(1 - s))
     assert float(found) == pytest.approx(expected, rel=1e-5)
-    assert lesson.v.nonzero()[:, 0].tolist() == sorted(chosen) and lesson.v.max() == 1
+    assert lesson.keep.all() and lesson.v.nonzero()[:, 0].tolist() == sorted(chosen) and lesson.v.max() == 1
     assert lesson.normalizer == pytest.approx(sum(best[i] for i in chosen))
 
 
@@ -51,7 +52,7 @@ def test_dense_teacher_in_the_softmax_form_is_the_cross_entropy(unit):
     (lesson,) = get_method("dense_teacher", {"dense_teacher": {"share": 0.1, "class_weight": 2}}).teach(
         [e], Options(form=form)
     )
-    chosen = best_share(e.class_scores.amax(-1), e.selected, 0.1)
+    chosen = best_share(e.class_scores.amax(-1), e.valid, 0.1)
     assert chosen.sum() == 3 and not chosen[30:].any()
     student = torch.randn(40, 4, dtype=torch.float64)
     target = torch.where(chosen[:, None], e.probs, torch.tensor([0.0, 0, 0, 1], dtype=torch.float64))
@@ -104,7 +105,7 @@ def test_fullmatch_in_the_softmax_form_is_the_published_loss(k):
     p = torch.randn(60, 6, dtype=torch.float64)
     found = ClassForm.SOFTMAX.loss(p, lesson.y, lesson.w)
     sure = e.probs.amax(-1) >= 0.8
-    assert sure.any() and not sure.all() and torch.equal(lesson.ignore, ~e.student.seen)
+    assert sure.any() and not sure.all() and torch.equal(lesson.keep, e.student.seen)
     for i in range(60):
         if e.student.seen[i]:
             rows = (e.probs[i].tolist(), e.student.probs[i].tolist(), p[i].softmax(-1).tolist())

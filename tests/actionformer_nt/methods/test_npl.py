@@ -92,6 +92,4 @@ def test_the_background_of_snippets_is_neither_filtered_nor_weighed():
 def test_its_views_are_the_teachers():
     options = {"npl": {"views": [{"shift": 3}]}}
     method = SemiSection(split={"file": "s.json"}, burn_in=1, method="nt+npl", method_options=options).make_method()
-    assert [view["shift"] for view in method.teacher_views] == [3] and method.at_points is False
-    with pytest.raises(ValueError, match="one of them is about points, another about segments"):
-        get_method("dense_teacher+npl")
+    assert [view["shift"] for view in method.teacher_views] == [3]

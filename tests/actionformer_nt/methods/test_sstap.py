@@ -80,7 +80,7 @@ def test_channels_are_moved_one_step_each_way():
 def linear_trunk(weight, modules, count):
     """A network whose features are a linear map of every second snippet."""
     generators = [torch.Generator().manual_seed(k) for k in range(count)]
-    return Trunk(lambda videos: [(weight @ video["feats"])[:, ::2].T for video in videos], modules, generators)
+    return Trunk(lambda videos: [(weight @ video["feats"])[:, ::2].T for video in videos], 2, modules, generators)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -136,6 +136,7 @@ def test_its_gradients_against_finite_differences():
 def test_helpers():
     feats = torch.arange(14.0).view(2, 7)
     assert swapped_halves(feats)[0].tolist() == [3, 4, 5, 6, 0, 1, 2]
-    assert rows_at(feats, 4)[:, 0].tolist() == [0, 2, 4, 6] and rows_at(feats, 7).shape == (7, 2)
+    assert rows_at(feats, 4, 2)[:, 0].tolist() == [0, 2, 4, 6] and rows_at(feats, 7, 1).shape == (7, 2)
+    assert rows_at(torch.arange(100.0)[None], 7, 16)[:, 0].tolist() == [0, 16, 32, 48, 64, 80, 96]
     masked = masked_snippets(torch.ones(3, 1000), 0.2, torch.Generator().manual_seed(0))
     assert torch.equal(masked[0], masked[1]) and 150 < (masked[0] == 0).sum() < 250

@@ -12,6 +12,7 @@ from actionformer_nt.pseudo_sections import ViewSection
 from actionformer_nt.self_training.consistency import compared, consistency_losses
 from actionformer_nt.self_training.matching import match_pyramids
 from actionformer_nt.self_training.setup import set_up
+from actionformer_nt.self_training.teacher import Teacher
 from actionformer_nt.self_training.views import Geometry
 from libs.core import load_config
 from libs.modeling.assignment import pyramid_points
@@ -176,12 +177,12 @@ def test_modules_of_a_method_learn_in_self_training_alone_and_are_left_out_of_pr
     config = load_config(make_semi(method="sstap", **keys))
     folder = semi_run.train(config, tmp_path / "run", progress=False)
     before, after, other = weights(folder, "burn_in"), weights(folder), weights(plain, "burn_in")
-    own = {name for name in before if name.startswith("extra.")}
-    assert own == {f"extra.{layer}.{part}" for layer in ("decoder", "order") for part in ("weight", "bias")}
+    own = {name for name in before if name.startswith("method_modules.")}
+    assert own == {f"method_modules.{layer}.{part}" for layer in ("decoder", "order") for part in ("weight", "bias")}
     assert all(torch.equal(before[name], other[name]) for name in other) and other.keys() == before.keys() - own
     assert not any(torch.equal(before[name], after[name]) for name in own)
     model = load_model(config, folder / "last.pth.tar", weights="raw")
-    assert not hasattr(model, "extra") and not own & model.state_dict().keys()
+    assert not hasattr(model, "method_modules") and not own & model.state_dict().keys()
     # from the burn-in of another method
     there = load_config(
         make_semi(method="sstap", **keys), overrides=[f"semi_cfg.burn_in_checkpoint={plain / 'burn_in.pth.tar'}"]
@@ -197,3 +198,38 @@ def test_an_optimizer_that_does_not_know_the_modules_is_refused(make_semi, tmp_p
     with pytest.raises(ValueError, match=r"does not know the modules of method sstap; give .* schedule: own"):
         semi_run.train(load_config(make_semi(method="sstap", **keys)), tmp_path / "run", progress=False)
     semi_run.train(load_config(make_semi(method="ssp", **keys)), tmp_path / "run", progress=False)
+
+
+def test_a_refreshed_teacher_is_refreshed_without_pseudo_labels_too(make_semi, tmp_path, monkeypatch):
+    frozen = []
+    freeze = Teacher._freeze
+    monkeypatch.setattr(Teacher, "_freeze", lambda self: frozen.append(self) or freeze(self))
+    stages = [STAGES[0], {"learn": "pseudo", "iterations": 6, "teacher": "refreshed", "refresh_every": 2}]
+    for method, number in (("ssp", 3), ("target", 3), ("target+ssp", 3)):
+        frozen.clear()
+        config = load_config(make_semi(method=method, stages=stages, burn_in=0, iterations=0))
+        semi_run.train(config, tmp_path / method, progress=False)
+        assert len(frozen) == number, method
+
+
+def test_windows_that_the_teacher_sees_in_several_batches(make_semi):
+    run, videos = run_of(make_semi, arch="SPOT")
+    run.model.eval()
+    one = compared(run, "student 0", ViewSection(), videos, 4)
+    run.teacher.network.options.window_batch = 1
+    run.model.train()
+    two = compared(run, "student 0", ViewSection(), videos, 4)
+    for a, b in zip(one, two, strict=True):
+        torch.testing.assert_close(a.teacher_scores, b.teacher_scores)
+        torch.testing.assert_close(a.teacher_places, b.teacher_places)
+
+
+def test_what_does_not_go_with_a_method_without_pseudo_labels(make_semi, caplog):
+    with pytest.raises(ValueError, match="on_collapse: stop: method ssp has no pseudo labels to watch"):
+        set_up(load_config(make_semi(method="ssp", on_collapse="stop")))
+    frozen = [STAGES[0], {"learn": "pseudo", "iterations": 3}]
+    set_up(load_config(make_semi(method="sstap", stages=frozen, burn_in=0, iterations=0, weak={"shift": 1})))
+    assert "method sstap compares the student with its average, but the teacher is frozen" in caplog.text
+    caplog.clear()
+    set_up(load_config(make_semi(method="nt+ssp", stages=frozen, burn_in=0, iterations=0)))
+    assert "frozen" not in caplog.text

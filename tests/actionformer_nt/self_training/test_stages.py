@@ -127,7 +127,7 @@ class TestPlan:
 
     def test_weak_views_beside_stored_labels_are_refused(self, staged):
         with pytest.raises(ValueError, match="weak: without effect, since all pseudo labels are stored"):
-            load_config(staged(LABELED, STORED, weak={"shift": 1}))
+            set_up(load_config(staged(LABELED, STORED, weak={"shift": 1})))
 
     def test_a_warm_up_longer_than_its_schedule_is_refused(self, staged, tmp_path):
         with pytest.raises(ValueError, match="stage 2: 5 iterations of warm-up, but its schedule has 3"):

@@ -317,15 +317,23 @@ def test_the_log_tells_each_stage_in_one_line(make_semi, tmp_path, caplog):
     )
 
 
+AT_SEGMENTS = {"method": "complementary", "strong": {"flip": 0.5}}
+AT_POINTS = {"method": "dense_teacher", "strong": {"noise": 0.1}}
+
+
 @pytest.mark.two_paths
-@pytest.mark.parametrize("arch", [None, "softmax"])
-def test_accumulated_gradients_are_those_of_the_whole_batch(in_64_bits, make_semi, tmp_path, monkeypatch, arch):
+@pytest.mark.parametrize(("arch", "semi", "pseudo"), [
+    (None, AT_SEGMENTS, {}), ("softmax", AT_SEGMENTS, {}), (None, AT_POINTS, DENSE),
+])  # fmt: skip
+def test_accumulated_gradients_are_those_of_the_whole_batch(
+    in_64_bits, make_semi, tmp_path, monkeypatch, arch, semi, pseudo
+):
     """With normalisers that stay. A part has half the normaliser of the batch; the teacher sees the whole batch."""
     monkeypatch.setattr(Criterion, "MOMENTUM", 1.0)
     monkeypatch.setattr(UnlabeledCriterion, "MOMENTUM", 1.0)
     path = make_semi(
-        arch=arch, ratio=0.5, method="complementary", unlabeled_batch_size=4, labeled_view="strong",
-        strong={"flip": 0.5}, pseudo={"select": "per_class", "threshold": 0.012},
+        arch=arch, ratio=0.5, unlabeled_batch_size=4, labeled_view="strong", **semi,
+        pseudo={"select": "per_class", "threshold": 0.012} | pseudo,
     )  # fmt: skip
     folders = []
     for parts in (1, 2):

@@ -53,3 +53,18 @@ def test_a_lesson_s_normalizer_divides_the_class_loss(batch):
     whole, _ = class_loss(run, taught, lessons(taught))
     divided, _ = class_loss(run, taught, lessons(taught, normalizer=50.0))
     assert divided * 100 == pytest.approx(whole * valid, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["dense_teacher", "fullmatch"])
+def test_methods_about_points_teach_all_valid_snippets(make_semi, method):
+    """With a threshold that hardly any snippet reaches."""
+    run = set_up(load_config(make_semi(arch="SPOT", method=method), overrides=["model.pseudo.threshold=0.4"]))
+    taught = run.teacher.teach([run.stages.unlabeled[0], run.stages.unlabeled[1]], run.stages.burn_in, run.model)
+    for labels, lesson, view in zip(taught.pseudo, taught.lessons, taught.weak, strict=True):
+        e = run.teacher.self_training.evidence(labels)
+        assert e.valid.sum() == view["feats"].shape[1] and torch.equal(e.existing, e.valid)
+        assert torch.equal(labels.confident[0], e.valid) and torch.equal(lesson.keep, e.valid)  # all that exist teach
+    plain = set_up(load_config(make_semi(arch="SPOT", method="target"), overrides=["model.pseudo.threshold=0.4"]))
+    found = plain.teacher.pseudo_labels_of([plain.stages.unlabeled[0]], plain.stages.burn_in)[0]
+    selected = plain.teacher.self_training.evidence(found).selected
+    assert torch.equal(selected, found.confident[0]) and 0 < selected.sum() < found.valid.sum()

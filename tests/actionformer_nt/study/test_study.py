@@ -9,6 +9,7 @@ import yaml
 
 from actionformer_nt.commands.main import main
 from actionformer_nt.study import plan as study
+from actionformer_nt.study import runner
 from actionformer_nt.study import table as study_table
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -134,6 +135,29 @@ def test_a_method_may_have_keys_of_its_own(study_file):
         study.load_study(study_file(methods=["target"], per_method={"soft": {"semi_cfg.alpha": 0.5}}))
     with pytest.raises(ValueError, match=r"'semi_cfg\.method' cannot be overridden"):
         study.load_study(study_file(methods=["target"], per_method={"target": {"semi_cfg.method": "nt"}}))
+
+
+def test_settings_of_a_method_are_those_of_its_runs(study_file):
+    """Given for all runs, or varied, they are left out where another method runs."""
+    name, methods = "semi_cfg.method_options.fixmatch.threshold", ["target", "fixmatch", "nt+fixmatch"]
+    for changes in ({"set": {name: 0.6}}, {"parameter": {"name": name, "values": [0.6]}}):
+        plan = study.load_study(study_file(methods=methods, **changes))
+        found = {run.method: plan.config(run)["semi_cfg"].get("method_options", {}) for run in plan.runs()}
+        given = {"fixmatch": {"threshold": 0.6}}
+        assert found == {"labeled_only": {}, "target": {}, "fixmatch": given, "nt+fixmatch": given}
+    with pytest.raises(ValueError, match="method_options: soft: without effect"):
+        study.load_study(study_file(methods=methods, set={"semi_cfg.method_options.soft.a": 1}))
+
+
+def test_methods_that_cannot_run_are_refused_before_any_run(study_file, tmp_path):
+    for method, message in (
+        ("nt+soft", "nt and soft both say"), ("dense_teacher", "partition: segments: method dense_teacher needs dense"),
+        ("sstap", "does not know the modules of method sstap"),
+    ):  # fmt: skip
+        plan = study.load_study(study_file(methods=["target", method]))
+        with pytest.raises(ValueError, match=rf"run .*{re.escape(method)}.*{message}"):
+            runner.run_missing(plan, progress=False)
+    assert not (tmp_path / "out" / "runs").exists()
 
 
 LABELED, FROZEN = {"learn": "labeled", "iterations": 2}, {"learn": "pseudo", "iterations": 1, "teacher": "frozen"}
