@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, ValidationError
 
+from libs.core.config import explained
 from libs.core.schema import Count, Fraction, NonNegative, Section
 
 from .pseudo_sections import ViewSection
@@ -139,5 +140,4 @@ def validated(name: str, section: type[Section], given: Mapping[str, Any]) -> Se
     try:
         return section.model_validate(dict(given))
     except ValidationError as error:
-        lines = [": ".join([*map(str, e["loc"]), e["msg"].removeprefix("Value error, ")]) for e in error.errors()]
-        raise ValueError(f"method_options: {name}: {'; '.join(lines)}") from None
+        raise ValueError(explained(error, section, f"method_options.{name}")) from None

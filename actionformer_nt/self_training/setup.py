@@ -86,10 +86,11 @@ def set_up(config: Config, *, diagnostic: bool = False) -> SemiRun:
     check_split(config, annotations, split)
     if names := unlabeled_classes(annotations, split):
         logger.warning("split %s: no labeled video of %d classes: %s", split.source, len(names), ", ".join(names))
+    method = semi.make_method()
     stages = Stages(
         config,
         labeled=_dataset(config, annotations, split.labeled),
-        unlabeled=None if semi.make_method() is None else _dataset(config, annotations, split.unlabeled),
+        unlabeled=None if method is None else _dataset(config, annotations, split.unlabeled),
         every=_dataset(config, annotations, split.labeled + split.unlabeled) if _has_pretext(semi) else None,
     )
     check_events(stages.labeled, what="labeled")
@@ -98,7 +99,6 @@ def set_up(config: Config, *, diagnostic: bool = False) -> SemiRun:
 
     train_cfg["head_empty_cls"] = stages.labeled.get_attributes()["empty_label_ids"]
     first = stages.stages[0]
-    method = semi.make_method()
     updater, ema = build_updater(
         config | {"opt": opt_of(config, first)}, device, lambda optimizer: schedule_of(config, optimizer, first),
         extra=_modules(config, method),

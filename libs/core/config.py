@@ -210,8 +210,16 @@ def _validate(schema: type[Section], value: Any, source: str, prefix: str, known
     try:
         return _plain(schema.model_validate(value).model_dump())
     except ValidationError as error:
-        lines = list(dict.fromkeys(_explain(item, schema, prefix, known) for item in error.errors()))
-        raise ValueError(f"{source}: " + "\n  ".join(lines)) from None
+        raise ValueError(f"{source}: {explained(error, schema, prefix, known)}") from None
+
+
+def explained(error: ValidationError, schema: type[Section], prefix: str, known: Sequence[str] = ()) -> str:
+    """What is wrong with the keys of a section, a line each, in the words of a configuration file.
+
+    Args:
+        prefix: dotted key of the section; known: further keys to suggest for an unknown one.
+    """
+    return "\n  ".join(dict.fromkeys(_explain(item, schema, prefix, known) for item in error.errors()))
 
 
 def _explain(item: Mapping[str, Any], schema: type[Section], prefix: str, known: Sequence[str]) -> str:

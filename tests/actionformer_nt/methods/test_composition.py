@@ -95,14 +95,17 @@ def test_settings_are_in_the_configuration():
     assert given.make_method().settings.threshold == 0.7
     assert semi(method="nt").method_options == {} and semi(method="labeled_only").make_method() is None
     wrong = {
-        "nt: .*the method nt has no settings": ("nt", {"nt": {"threshold": 1}}),
-        "fixmatch: without effect for method nt": ("nt", {"fixmatch": {}}),
-        "json: the name of a module has dots.*json.decoder: {...}": ("json.decoder", {"json": {"decoder": {"a": 1}}}),
-        "fixmatch: treshold: Extra inputs": ("fixmatch", {"fixmatch": {"treshold": 0.5}}),
-        "fixmatch: threshold: .*less than or equal": ("fixmatch", {"fixmatch": {"threshold": 2}}),
+        ": nt: .*the method nt has no settings": ("nt", {"nt": {"threshold": 1}}),
+        ": fixmatch: without effect for method nt": ("nt", {"fixmatch": {}}),
+        ": json: the name of a module has dots.*json.decoder: {...}": ("json.decoder", {"json": {"decoder": {"a": 1}}}),
+        r"\.fixmatch\.treshold' \(value 0\.5\); did you mean 'threshold'": (
+            "fixmatch",
+            {"fixmatch": {"treshold": 0.5}},
+        ),
+        r"\.fixmatch\.threshold: 2: .*less than or equal": ("fixmatch", {"fixmatch": {"threshold": 2}}),
     }
     for message, (method, options) in wrong.items():
-        with pytest.raises(ValueError, match=f"method_options: {message}"):
+        with pytest.raises(ValueError, match=f"method_options{message}"):
             semi(method=method, method_options=options)
 
 
@@ -125,8 +128,8 @@ def test_a_module_may_have_settings(tmp_path, monkeypatch):
     config = semi(method=name, method_options={name: {"weight": 2}})
     assert "with_settings.bold" not in sys.modules  # not imported to read a configuration
     assert config.make_method().settings.weight == 2.0 and not needs_truth(name)
-    for given, message in (({}, "weight: Field required"), ({"weight": 1, "w": 1}, "w: Extra inputs")):
-        with pytest.raises(ValueError, match=f"method_options: {name}: {message}"):
+    for given, message in (({}, "weight' is required"), ({"weight": 1, "w": 1}, "w' .value 1.")):
+        with pytest.raises(ValueError, match=f"method_options.{name}.{message}"):
             semi(method=name, method_options={name: given}).make_method()
 
 
