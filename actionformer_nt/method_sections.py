@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, NonNegativeInt, ValidationError
 
 from libs.core.config import explained
-from libs.core.schema import Count, Fraction, NonNegative, Section
+from libs.core.schema import Count, Fraction, NonNegative, Positive, Section
 
 from .pseudo_sections import ViewSection
 
@@ -57,6 +57,66 @@ class NplSection(Section):
     """Number of unlabeled videos, the last ones seen, whose pseudo labels the filter compares."""
 
 
+class AplQualitySection(Section):
+    """Settings of `apl_quality`."""
+
+    factor: NonNegative = 0.8
+    """Threshold of the joint score of a class, divided by the class's mean joint score among the pseudo labels of the
+    last `window` videos."""
+    window: Count = 100
+    """Number of unlabeled videos, the last ones seen, that give the thresholds."""
+
+
+class AplSection(AplQualitySection):
+    """Settings of `apl`."""
+
+    width: Count = 64
+    """Width of the discriminator's embedding."""
+    temperature: Positive = 0.1
+    """Temperature of the discriminator's and the pretext task's similarities."""
+    discriminator_weight: NonNegative = 0.1
+    """Weight of the loss of the discriminator, which learns from labeled videos."""
+    discriminator_after: NonNegativeInt = 100
+    """Iterations of self-training before the discriminator drops and mines pseudo labels."""
+    drop: Fraction = 0.1
+    """A pseudo label is dropped if the discriminator gives its class a lower probability."""
+    mine: Fraction = 0.9
+    """A pseudo label that was not selected teaches if the discriminator gives its class at least this probability."""
+    pretext_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Channel dropout of the two views of a video that the pretext task compares."""
+    pretext_noise: NonNegative = 0.1
+    """Noise of these views, divided by the standard deviation of the features."""
+    pretext_points: Count = 32
+    """Largest number of points of a video and level that it compares."""
+    pretext_action: Annotated[float, Field(gt=0, le=0.5)] = 0.3
+    """Share of a video's points that count as action, those that differ most from its mean, and share of those that
+    count as background, which differ least."""
+    fine_weight: NonNegative = 1.0
+    """Weight of telling the same moment in two views from other moments."""
+    coarse_weight: NonNegative = 1.0
+    """Weight of telling action from background."""
+
+
+class PlrSection(Section):
+    """Settings of `plr`."""
+
+    views: list[ViewSection] = [ViewSection(shift=2), ViewSection(crop=0.1)]
+    """Further views for the teacher, whose boundaries are averaged; with SPOT not for stored pseudo labels."""
+    sharpness: NonNegative = 2.0
+    """Pseudo labels of stability s weigh s^(`sharpness` (1 - t)) at the share t of `ramp_up`."""
+    ramp_up: NonNegativeInt = 900
+    """Iterations of self-training from which on all pseudo labels weigh the same."""
+    bins: Count = 4
+    """Samples of the features in each of the regions around the start, inside, and around the end of a segment."""
+    width: Count = 64
+    """Width of the hidden layer of the refinement."""
+    jitter: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
+    """Largest displacement of a labeled event's boundaries that the refinement learns to undo, divided by its length;
+    a pseudo segment's boundaries move at most as far."""
+    refinement_weight: NonNegative = 1.0
+    """Weight of the loss of the refinement, which learns from labeled videos."""
+
+
 class SspSection(Section):
     """Settings of `ssp`."""
 
@@ -100,10 +160,13 @@ class SstapSection(Section):
 
 
 SECTIONS: Mapping[str, type[Section]] = {  # of built-in methods
+    "apl": AplSection,
+    "apl_quality": AplQualitySection,
     "dense_teacher": DenseTeacherSection,
     "fixmatch": FixMatchSection,
     "fullmatch": FullMatchSection,
     "npl": NplSection,
+    "plr": PlrSection,
     "ssp": SspSection,
     "sstap": SstapSection,
 }

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from libs.core.schema import Count, Fraction, LocPointTransformerSection, Number, RootSection, Section
+from libs.core.actionformer_section import LocPointTransformerSection
+from libs.core.schema import Count, Fraction, Number, RootSection, Section
 
 ROOT = Path(__file__).parents[1]
 TOOL = runpy.run_path(str(ROOT / "tools" / "key_tables.py"))

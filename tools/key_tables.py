@@ -20,9 +20,10 @@ from actionformer_nt.config import SemiSection
 from actionformer_nt.method_sections import SECTIONS
 from actionformer_nt.spot.schema import SpotSection
 from actionformer_nt.study.plan import StudyFile
+from libs.core.actionformer_section import LocPointTransformerSection
 from libs.core.config import section_in
 from libs.core.markdown import markdown_table
-from libs.core.schema import LocPointTransformerSection, RootSection, Section
+from libs.core.schema import RootSection, Section
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = re.compile(r"(<!-- keys: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .base import FromClassTargets, Method
-    from .evidence import ClassTargets, Evidence, Lesson, Matched, Options, Progress, Sizes, Student, Trunk
+    from .evidence import Averaged, ClassTargets, Evidence, Lesson, Matched, Options, Progress, Sizes, Student, Trunk
 
 __all__ = [
     "LABELED_ONLY",
     "METHODS",
+    "Averaged",
     "ClassTargets",
     "Evidence",
     "FromClassTargets",
@@ -40,12 +41,13 @@ __all__ = [
 ]
 
 LAZY = {"FromClassTargets": ".base", "Method": ".base"} | dict.fromkeys(
-    ("ClassTargets", "Evidence", "Lesson", "Matched", "Options", "Progress", "Sizes", "Student", "Trunk"), ".evidence"
+    ("Averaged", "ClassTargets", "Evidence", "Lesson", "Matched", "Options", "Progress", "Sizes", "Student", "Trunk"),
+    ".evidence",
 )  # name -> module that has it; imported at its first use
 LABELED_ONLY = "labeled_only"  # baseline without pseudo labels
 METHODS = (
     LABELED_ONLY, "target", "nt_negative", "nt", "soft", "soft_scored", "complementary", "fixmatch", "dense_teacher",
-    "fullmatch", "npl", "ssp", "sstap", "oracle_class",
+    "fullmatch", "npl", "apl", "apl_quality", "plr", "ssp", "sstap", "oracle_class",
 )  # fmt: skip
 
 

@@ -33,6 +33,9 @@ class Method:
             softmax form the actions are negatives there, and `pseudo.background: partition` spares likely actions.
         needs_truth: the method reads hidden labels (`Evidence.truth`) and is a diagnostic.
         needs_student: `Evidence.student` is made, with one more pass of the student over the strong views.
+        needs_features: `Evidence.averaged` is made, with one more pass of the averaged network over the weak views.
+        needs_quality: the method needs a quality head whose factor is in the scores (`model.quality`,
+            `test_cfg.quality_score`).
         at_points: with ActionFormer, the method needs `pseudo.partition: dense` (True) or `segments` (False); None: it
             takes both.
         teacher_views: further weak views for the teacher, as keys of the section `semi_cfg.weak`, in addition to those
@@ -48,6 +51,8 @@ class Method:
     spares: bool = False
     needs_truth: bool = False
     needs_student: bool = False
+    needs_features: bool = False
+    needs_quality: bool = False
     at_points: bool | None = None
     teacher_views: Sequence[Mapping[str, Any]] = ()
     student_views: Sequence[Mapping[str, Any]] = ()
@@ -58,6 +63,11 @@ class Method:
     def compares(self) -> bool:
         """Whether the method has losses beside those of its lessons."""
         return bool(self.student_views) or any(type(m).auxiliary is not Method.auxiliary for m in self.each())
+
+    @property
+    def has_pretext(self) -> bool:
+        """Whether the method has losses for the stage `learn: pretext`."""
+        return any(type(m).pretext is not Method.pretext for m in self.each())
 
     @property
     def has_modules(self) -> bool:
@@ -107,7 +117,8 @@ class Method:
         raise NotImplementedError(f"{type(self).__name__} has `student_views`, but no `consistency`")
 
     def modules(self, sizes: Sizes) -> nn.Module | None:
-        """Modules that are trained and averaged with the network during self-training. Predictions do without them."""
+        """Modules that are trained and averaged with the network, where a loss reaches them. Predictions do without
+        them."""
         return None
 
     def auxiliary(
@@ -116,8 +127,14 @@ class Method:
         """Further weighted scalar losses by name, as `consistency`, from features and `modules`.
 
         Args:
-            videos: weak views, labeled or unlabeled.
+            videos: weak views, labeled or unlabeled; `segments` and `labels` are the events of labeled ones, in grid
+                steps, and None of unlabeled ones.
         """
+        return {}
+
+    def pretext(self, videos: list[VideoItem], trunk: Trunk) -> dict[str, Tensor]:
+        """Weighted scalar losses by name in the stage `learn: pretext`, before the burn-in, on labeled and unlabeled
+        videos without their events. With SPOT they are added to those of its pretext tasks."""
         return {}
 
     def state(self) -> State:

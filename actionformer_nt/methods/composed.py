@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -36,6 +37,8 @@ class Composed(Method):
         self.spares = any(part.spares for part in methods)
         self.needs_truth = any(part.needs_truth for part in methods)
         self.needs_student = any(part.needs_student for part in methods)
+        self.needs_features = any(part.needs_features for part in methods)
+        self.needs_quality = any(part.needs_quality for part in methods)
         self.teacher_views = [view for part in methods for view in part.teacher_views]
         self.student_views = [view for part in methods for view in part.student_views]
         self.has_lessons = any(part.has_lessons for part in methods)
@@ -49,11 +52,12 @@ class Composed(Method):
             part.observe(evidence)
 
     def teach(self, evidence: list[Evidence], options: Options) -> list[Lesson]:
-        return self.teaching.teach(evidence, options)
+        name = next((name for name, part in self.parts.items() if part is self.teaching), "")
+        return self.teaching.teach(_with_modules_of(name, evidence), options)
 
     def locate(self, evidence: list[Evidence], lessons: list[Lesson], options: Options) -> list[Lesson]:
-        for part in self.parts.values():
-            lessons = part.locate(evidence, lessons, options)
+        for name, part in self.parts.items():
+            lessons = part.locate(_with_modules_of(name, evidence), lessons, options)
         return lessons
 
     def consistency(self, pairs: list[list[Matched]], *, labeled: bool, progress: Progress) -> dict[str, Tensor]:
@@ -68,7 +72,7 @@ class Composed(Method):
 
     def modules(self, sizes: Sizes) -> nn.Module | None:
         found = {name: part.modules(sizes) for name, part in self.parts.items()}
-        own = {name.replace(".", "_"): module for name, module in found.items() if module is not None}
+        own = {_key(name): module for name, module in found.items() if module is not None}
         return nn.ModuleDict(own) if own else None
 
     def auxiliary(
@@ -76,9 +80,15 @@ class Composed(Method):
     ) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
         for name, part in self.parts.items():
-            own, key = trunk.modules, name.replace(".", "_")
-            module = own[key] if isinstance(own, nn.ModuleDict) and key in own else None
-            found = part.auxiliary(videos, trunk._replace(modules=module), labeled=labeled, progress=progress)
+            own = trunk._replace(modules=_module_of(name, trunk.modules))
+            found = part.auxiliary(videos, own, labeled=labeled, progress=progress)
+            losses |= {f"{name}_{key}": loss for key, loss in found.items()}
+        return losses
+
+    def pretext(self, videos: list[VideoItem], trunk: Trunk) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
+        for name, part in self.parts.items():
+            found = part.pretext(videos, trunk._replace(modules=_module_of(name, trunk.modules)))
             losses |= {f"{name}_{key}": loss for key, loss in found.items()}
         return losses
 
@@ -89,3 +99,23 @@ class Composed(Method):
         for name, part in self.parts.items():
             start = f"{name}/"
             part.load_state({key.removeprefix(start): value for key, value in state.items() if key.startswith(start)})
+
+
+def _key(name: str) -> str:
+    """Key of a method's modules; those of a module have dots."""
+    return name.replace(".", "_")
+
+
+def _module_of(name: str, modules: nn.Module | None) -> nn.Module | None:
+    """The modules of one of the methods; None if it has none."""
+    return modules[_key(name)] if isinstance(modules, nn.ModuleDict) and _key(name) in modules else None
+
+
+def _with_modules_of(name: str, evidence: list[Evidence]) -> list[Evidence]:
+    """Evidence whose averaged modules are those of one of the methods."""
+    return [
+        e
+        if e.averaged is None
+        else replace(e, averaged=e.averaged._replace(modules=_module_of(name, e.averaged.modules)))
+        for e in evidence
+    ]

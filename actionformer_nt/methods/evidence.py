@@ -71,6 +71,15 @@ class Student:
     segments: Tensor | None = None
 
 
+class Averaged(NamedTuple):
+    """The averaged network up to its heads on the teacher's weak view of a video, in evaluation mode, without
+    gradient."""
+
+    features: Tensor  # (S, W) at points of the finest level, or snippets
+    stride: int  # snippets from one point to the next; point k is at snippet k * stride
+    modules: nn.Module | None  # of the method, averaged
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What the teacher says about one unlabeled video, per unit. The head decides what a unit is: a proposed segment
@@ -90,7 +99,10 @@ class Evidence:
             None at points and snippets.
         stability: (N,) how sure the teacher is of the place, 0 .. 1: at segments 1 - mean spread / length; at snippets
             the mean of |2 m - 1| over the probabilities m of its mask; None at points.
+        quality: (N,) clip(tIoU - centre distance, 0, 1), as the quality head predicts it for the place: at segments the
+            mean over the supporting candidates; None without `model.quality`.
         student: what the student says about the same units; None unless `Method.needs_student`.
+        averaged: features of the same view; None unless `Method.needs_features`, and in `Method.observe`.
         generator: random numbers of this video; None in `Method.observe`.
         truth: (N,) hidden classes, -1 for a segment that matches no event; None unless `Method.needs_truth`.
     """
@@ -104,7 +116,9 @@ class Evidence:
     segments: Tensor | None = None
     spread: Tensor | None = None
     stability: Tensor | None = None
+    quality: Tensor | None = None
     student: Student | None = None
+    averaged: Averaged | None = None
     generator: torch.Generator | None = None
     truth: Tensor | None = None
 
@@ -114,9 +128,9 @@ class Evidence:
         return torch.ones_like(self.selected) if self.valid is None else self.valid
 
     def shared(self) -> Evidence:
-        """On the CPU and without the generator, for other processes."""
+        """On the CPU, without generator and features, for other processes."""
         student = None if self.student is None else replace(self.student, **_on_cpu(self.student))
-        return replace(self, generator=None, **_on_cpu(self) | {"student": student})
+        return replace(self, generator=None, averaged=None, **_on_cpu(self) | {"student": student})
 
 
 def _on_cpu(item: Evidence | Student) -> dict[str, Any]:
@@ -149,10 +163,14 @@ class Sizes(NamedTuple):
 class Trunk(NamedTuple):
     """The network up to its heads, for losses of a method's own modules."""
 
-    features: Callable[[list[VideoItem]], list[Tensor]]  # per video (S, W), with gradient: points of the finest level
-    stride: int  # snippets from one point to the next; point k is at snippet k * stride
+    levels: Callable[[list[VideoItem]], list[list[Tensor]]]  # per video and level (S, W), with gradient, finest first
+    stride: int  # snippets from one point of the finest level to the next; point k is at snippet k * stride
     modules: nn.Module | None  # of the method, as they are trained
     generators: list[torch.Generator]  # random numbers of each video
+
+    def features(self, videos: list[VideoItem]) -> list[Tensor]:
+        """Per video (S, W), with gradient: points of the finest level, or snippets."""
+        return [levels[0] for levels in self.levels(videos)]
 
 
 class Progress(NamedTuple):

@@ -26,7 +26,8 @@ from torch import Tensor
 from actionformer_nt.method_sections import NplSection
 
 from .base import Method
-from .evidence import Evidence, Lesson, Options, State, tensor_of
+from .evidence import Evidence, Lesson, Options, State
+from .recent import Recent, is_action
 
 
 class Npl(Method):
@@ -38,25 +39,19 @@ class Npl(Method):
     needs_student = True
 
     def __init__(self) -> None:
-        self.recent: list[Tensor] = []  # per video (n, 2): class and quality of its pseudo labels
+        self.recent = Recent()
 
     @property
     def teacher_views(self) -> Sequence[Mapping[str, Any]]:  # type: ignore[override]
         return [view.model_dump() for view in self.settings.views]
 
     def observe(self, evidence: list[Evidence]) -> None:
-        for e in evidence:
-            column = torch.stack([e.probs.argmax(dim=-1).to(e.scores), quality(e)], dim=1)
-            self.recent.append(column[e.selected & is_action(e)])
-        self.recent = self.recent[-self.settings.window :]
+        self.recent.add(evidence, [quality(e) for e in evidence], window=self.settings.window)
 
     def thresholds(self, num_classes: int) -> Tensor:
         """(C,) quality below which pseudo labels of a class are filtered; 0 for a class without any."""
-        classes, qualities = torch.cat(self.recent).unbind(dim=1)
-        found = torch.zeros(num_classes, dtype=qualities.dtype)
-        for c in classes.long().unique().tolist():
-            found[c] = qualities[classes == c].quantile(self.settings.filtered)
-        return found
+        found = self.recent.by_class(num_classes)
+        return torch.stack([q.quantile(self.settings.filtered) if len(q) else torch.zeros(()) for q in found])
 
     def locate(self, evidence: list[Evidence], lessons: list[Lesson], options: Options) -> list[Lesson]:
         thresholds = self.thresholds(evidence[0].probs.shape[-1])
@@ -71,22 +66,10 @@ class Npl(Method):
         return replace(lesson, w=lesson.w * torch.where(action, q, 1.0)[:, None])
 
     def state(self) -> State:
-        empty = torch.zeros(0, 2)
-        return {
-            "recent": torch.cat([empty, *self.recent]),
-            "recent_sizes": torch.tensor([len(video) for video in self.recent], dtype=torch.long),
-        }
+        return self.recent.state()
 
     def load_state(self, state: State) -> None:
-        sizes = tensor_of(state, "recent_sizes").tolist()
-        self.recent = list(tensor_of(state, "recent").split(sizes)) if sizes else []
-
-
-def is_action(e: Evidence) -> Tensor:
-    """(N,) bool: units whose most probable class is not the background."""
-    if e.unit == "segment":
-        return torch.ones_like(e.selected)
-    return e.probs.argmax(dim=-1) < e.probs.shape[-1] - 1
+        self.recent.load_state(state)
 
 
 def quality(e: Evidence) -> Tensor:

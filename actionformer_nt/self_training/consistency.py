@@ -7,13 +7,14 @@ from functools import partial
 
 from torch import Tensor
 
-from actionformer_nt.methods import Matched, Progress, Trunk
+from actionformer_nt.methods import Matched, Method, Progress, Trunk
 from actionformer_nt.pseudo_sections import ViewSection
 from libs.core import distributed
 from libs.datasets.video import VideoItem
 
+from .interface import SelfTraining
 from .setup import SemiRun
-from .views import generator_of, view_of
+from .views import generator_of, labeled_view, view_of
 
 
 def consistency_losses(
@@ -33,13 +34,14 @@ def consistency_losses(
             for k, view in enumerate(method.student_views)
         ]
         found = method.consistency(pairs, labeled=name == "labeled", progress=progress) if pairs else {}
-        trunk = Trunk(
-            features=partial(self_training.features, run.model),
-            stride=self_training.feature_stride,
-            modules=getattr(run.model, "method_modules", None),
-            generators=[generator_of(video, "auxiliary", run.seed, iteration) for video in videos],
-        )
-        further = method.auxiliary(without_labels(weak), trunk, labeled=name == "labeled", progress=progress)
+        trunk = trunk_of(run, self_training, videos, "auxiliary", iteration)
+        seen = without_labels(weak)
+        if name == "labeled":
+            seen = [
+                labeled_view(video, "weak", run.semi.weak, run.seed, iteration, backwards=run.backwards)
+                for video in videos
+            ]
+        further = method.auxiliary(seen, trunk, labeled=name == "labeled", progress=progress)
         if both := found.keys() & further.keys():
             raise ValueError(f"method {run.semi.method}: {sorted(both)} are names of two losses")
         found |= further
@@ -47,8 +49,25 @@ def consistency_losses(
     return distributed.parts_of_mean(losses)
 
 
-def without_labels(videos: list[VideoItem]) -> list[VideoItem]:
-    """The same videos without events, which a view may have moved."""
+def pretext_losses(run: SemiRun, method: Method, iteration: int, videos: list[VideoItem]) -> dict[str, Tensor]:
+    """Losses of `Method.pretext`."""
+    assert run.teacher is not None
+    trunk = trunk_of(run, run.teacher.self_training, videos, "pretext", iteration)
+    return distributed.parts_of_mean(method.pretext(without_labels(videos), trunk))
+
+
+def trunk_of(run: SemiRun, self_training: SelfTraining, videos: Sequence[VideoItem], use: str, iteration: int) -> Trunk:
+    """The student's network up to its heads; `use` tells random numbers apart."""
+    return Trunk(
+        levels=partial(self_training.features, run.model),
+        stride=self_training.feature_stride,
+        modules=getattr(run.model, "method_modules", None),
+        generators=[generator_of(video, use, run.seed, iteration) for video in videos],
+    )
+
+
+def without_labels(videos: Sequence[VideoItem]) -> list[VideoItem]:
+    """The same videos without events."""
     return [{**video, "segments": None, "labels": None} for video in videos]
 
 

@@ -111,14 +111,14 @@ class SelfTraining(ABC, Generic[Pseudo]):
 
     @staticmethod
     def feature_width(config: Config) -> int:
-        """Channels of `features`, for methods with modules."""
+        """Channels of `features`."""
         raise ValueError(f"model_name: {config['model_name']}: no features for modules of a method")
 
-    feature_stride: int = 1  # snippets from one point of `features` to the next
+    feature_stride: int = 1  # snippets from one point of the finest of `features` to the next
 
-    def features(self, model: Any, videos: list[VideoItem]) -> list[Tensor]:
-        """The network's features before its heads, (S, W) per video, with gradient: at the valid points of the finest
-        level, or at the snippets of a window."""
+    def features(self, model: Any, videos: list[VideoItem]) -> list[list[Tensor]]:
+        """The network's features before its heads, (S, W) per video and level, with gradient: at the valid points of
+        all levels, finest first, or at the snippets of a window."""
         raise ValueError(f"{type(self).__name__} has no features for modules of a method")
 
     @abstractmethod

@@ -9,7 +9,7 @@ from actionformer_nt.methods.evidence import ramp
 from libs.core.seeding import derive_seed, seed_model
 from libs.datasets.video import VideoItem
 
-from .consistency import consistency_losses
+from .consistency import consistency_losses, pretext_losses
 from .curves import with_prefix
 from .interface import self_training_of
 from .setup import SemiRun
@@ -62,10 +62,17 @@ class Iteration:
         return named | {"final_loss": total}
 
     def _pretext(self, videos: list[VideoItem], k: int) -> dict[str, Tensor]:
-        """Losses of the pretext tasks on labeled and unlabeled videos, without labels."""
+        """Losses of the pretext tasks, of the architecture and of the method, on all videos without labels."""
         run = self.run
         seed = derive_seed(run.seed, self.number, "pretext", *([k] if k else []))
         seed_model(seed)
         self_training = self_training_of(run.config["model_name"])
-        losses = self_training.pretext_losses(run.model, videos, torch.Generator().manual_seed(seed))
-        return with_prefix("pretext", losses) | {"final_loss": losses["final_loss"]}
+        losses: dict[str, Tensor] = {}
+        if self_training.has_pretext:
+            losses = self_training.pretext_losses(run.model, videos, torch.Generator().manual_seed(seed))
+        total = losses.get("final_loss", 0.0)
+        if run.teacher is not None and run.teacher.method.has_pretext:
+            own = pretext_losses(run, run.teacher.method, self.number, videos)
+            losses, total = losses | own, total + sum(own.values())
+        assert isinstance(total, Tensor)
+        return with_prefix("pretext", losses) | {"final_loss": total}

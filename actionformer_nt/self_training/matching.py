@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from libs.modeling.class_form import ClassForm
 from libs.modeling.decode import offsets_to_segments
 from libs.modeling.meta_archs import PyramidOutput
 
+from .interface import inputs_of
 from .pseudo_segments import Candidates, PointPseudo, PseudoSegments, mapped_back, supported
 from .views import Geometry
 
@@ -50,13 +52,24 @@ def said_of(
     return Student(**supported(proposals.segments, moved, options)._asdict())
 
 
-def finest_features(model: Any, videos: list[VideoItem]) -> list[Tensor]:
-    """Features of the pyramid's finest level at the valid points of each video, (S, W)."""
-    found: dict[int, Tensor] = {}
+@torch.no_grad()
+def finest_class_features(model: Any, video: VideoItem) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs of the last layer of the class head at the valid points of the finest level, (S, W), and their times."""
+    (batch,) = model.batches([video])
+    with inputs_of(model.cls_head.cls_head) as head_inputs:
+        output = model.network(batch.feats, batch.mask, batch.lengths)
+    valid = output.masks[0][0].cpu()
+    finest = head_inputs[0][0, :, : len(valid)].T  # the packed sequence begins with the finest level
+    return finest[valid].numpy(), output.points[0][:, 0].cpu()[valid].numpy()
+
+
+def pyramid_features(model: Any, videos: list[VideoItem]) -> list[list[Tensor]]:
+    """Features of the pyramid's levels at the valid points of each video, (S, W) per level, finest first."""
+    found: dict[int, list[Tensor]] = {}
     for batch in model.batches(videos):
         feats, masks = model.neck(*model.backbone(batch.feats, batch.mask, batch.lengths))
         for row, i in enumerate(batch.index):
-            found[i] = feats[0][row][:, masks[0][row, 0]].T.float()
+            found[i] = [x[row][:, m[row, 0]].T.float() for x, m in zip(feats, masks, strict=True)]
     return [found[i] for i in range(len(videos))]
 
 

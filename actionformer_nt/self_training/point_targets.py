@@ -14,7 +14,8 @@ from actionformer_nt.methods.label_space import partition
 from actionformer_nt.pseudo_sections import PseudoSection
 from libs.modeling.assignment import Targets, match_points
 from libs.modeling.class_form import ClassForm
-from libs.modeling.decode import offsets_to_segments, segments_to_offsets
+from libs.modeling.decode import segments_to_offsets
+from libs.modeling.location_quality import predicted_factor
 from libs.modeling.losses import with_background
 from libs.modeling.meta_archs import PyramidOutput
 
@@ -23,13 +24,9 @@ from .pseudo_segments import PointPseudo, PyramidPseudo
 
 def at_points(output: PyramidOutput, row: int, options: PseudoSection, *, form: ClassForm) -> PointPseudo:
     """What the output says at the valid points of the video in `row` of the batch, level by level."""
-    valid = torch.cat([mask[row] for mask in output.masks])
-    logits, offsets = (
-        torch.cat([level[row] for level in levels])[valid].float() for levels in (output.logits, output.offsets)
-    )
+    logits, segments, quality = output.of_video(row)
     probs = (with_background(logits, options.background_logit or 0.0) / options.temperature).softmax(dim=-1)
-    segments = offsets_to_segments(torch.cat(list(output.points))[valid], offsets)
-    return PointPseudo(probs, form.scores(logits), segments)
+    return PointPseudo(probs, form.scores(logits), segments, None if quality is None else predicted_factor(quality))
 
 
 def background_targets(num_classes: int, options: PseudoSection, *, form: str, partitioning: bool) -> ClassTargets:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from actionformer_nt.pseudo_sections import PseudoSection
 from libs.modeling.class_form import ClassForm
-from libs.modeling.decode import offsets_to_segments
+from libs.modeling.location_quality import predicted_factor
 from libs.modeling.losses import iou_matrix
 from libs.modeling.meta_archs import PyramidOutput
 from libs.nms.suppress import nms_videos
@@ -26,6 +26,7 @@ class PseudoSegments(NamedTuple):
     scores: Tensor  # (N,)
     logits: Tensor  # (N, C) score-weighted mean logits of the supporting candidates, divided by the temperature
     spread: Tensor | None = None  # (N, 2) standard deviations of start and end over the supporting candidates, in steps
+    quality: Tensor | None = None  # (N,) mean factor of the quality head over the supporting candidates
 
     def select(self, keep: Tensor) -> PseudoSegments:
         """Segments selected by a boolean mask (N,) or by indices (K,)."""
@@ -33,8 +34,7 @@ class PseudoSegments(NamedTuple):
 
     def cpu(self) -> PseudoSegments:
         """The same on the CPU."""
-        spread = None if self.spread is None else self.spread.cpu()
-        return PseudoSegments(self.segments.cpu(), self.scores.cpu(), self.logits.cpu(), spread)
+        return PseudoSegments(*(None if column is None else column.cpu() for column in self))  # type: ignore[arg-type]
 
     @property
     def probs(self) -> Tensor:
@@ -64,6 +64,7 @@ class PointPseudo(NamedTuple):
     probs: Tensor  # (P, C + 1) class distributions, background last
     scores: Tensor  # (P, C) scores of the actions
     segments: Tensor  # (P, 2) in grid steps of the teacher's view
+    quality: Tensor | None = None  # (P,) factors of the quality head
 
 
 class PyramidPseudo(NamedTuple):
@@ -87,6 +88,7 @@ class Candidates(NamedTuple):
     segments: Tensor  # (M, 2)
     scores: Tensor  # (M,) of the best class
     logits: Tensor  # (M, C)
+    quality: Tensor | None = None  # (M,) factors of the quality head, which are in the scores
     geometry: Geometry | None = None  # from the weak view to this view; None: the weak view itself
     steps: int = 0  # length of this view, if it is not the weak view
 
@@ -99,24 +101,30 @@ class Candidates(NamedTuple):
 
 @torch.no_grad()
 def candidates(
-    output: PyramidOutput, row: int, *, class_form: str = "sigmoid", pre_nms_topk: int = 2000, scale: float = 1.0
+    output: PyramidOutput,
+    row: int,
+    *,
+    class_form: str = "sigmoid",
+    pre_nms_topk: int = 2000,
+    scale: float = 1.0,
+    quality_score: bool = True,
 ) -> Candidates:
     """The candidates of a teacher's output: at most `pre_nms_topk * scale`, one per point, with the best class of the
     point.
 
     Args:
         row: row of the video in the batch.
+        quality_score: scores are multiplied by the factors of the quality head, if there is one.
     """
-    parts: list[tuple[Tensor, Tensor]] = []  # logits and segments of each level
-    for z, distance, mask, point in zip(output.logits, output.offsets, output.masks, output.points, strict=True):
-        valid = int(mask[row].sum())
-        parts.append((z[row, :valid].float(), offsets_to_segments(point[:valid], distance[row, :valid].float())))
-    logits, segments = (torch.cat(column) for column in zip(*parts, strict=True))
+    logits, segments, quality = output.of_video(row)
+    factor = None if quality is None else predicted_factor(quality)
     scores = ClassForm(class_form).scores(logits).max(dim=-1).values
+    if factor is not None and quality_score:
+        scores = scores * factor
     order = scores.argsort(descending=True, stable=True)
     order = order[(segments[order, 1] - segments[order, 0] > 0.05) & (scores[order] > 0.01)]
     order = order[: math.ceil(pre_nms_topk * scale)]
-    return Candidates(segments[order], scores[order], logits[order])
+    return Candidates(segments[order], scores[order], logits[order], None if factor is None else factor[order])
 
 
 def mapped_back(found: Candidates, geometry: Geometry, steps: int) -> Candidates:
@@ -148,8 +156,10 @@ def propose(
         scale: at most `options.max_segments * scale` segments remain after NMS.
     """
     segments, scores, logits = (torch.cat(columns) for columns in list(zip(*views, strict=True))[:3])
+    factors = [v.quality for v in views if v.quality is not None]
+    quality = torch.cat(factors) if factors else None
     if not len(scores):
-        return PseudoSegments(segments, scores, logits, torch.zeros_like(segments))
+        return PseudoSegments(segments, scores, logits, torch.zeros_like(segments), quality)
     view = torch.cat([torch.full_like(v.scores, k, dtype=torch.long) for k, v in enumerate(views)])
     ((kept, kept_scores, index),) = nms_videos(
         [(segments, scores, torch.arange(len(scores), device=scores.device))],
@@ -165,7 +175,10 @@ def propose(
     shift, spread = _mean_shift(kept, segments, weight)
     if len(views) > 1:
         kept_scores = _mean_over_views(views, kept, view, support)
-    found = PseudoSegments(kept + shift, kept_scores, weight @ logits / options.temperature, spread)
+    found = PseudoSegments(
+        kept + shift, kept_scores, weight @ logits / options.temperature, spread,
+        None if quality is None else weight @ quality,
+    )  # fmt: skip
     if len(views) > 1:
         found = found.select(found.scores.argsort(descending=True, stable=True))
     return found.select(disjoint(found.segments, most_overlap)) if most_overlap < 1 else found

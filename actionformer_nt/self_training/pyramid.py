@@ -20,8 +20,8 @@ from libs.datasets.video import VideoItem
 from libs.modeling.class_form import ClassForm
 
 from .criterion import UnlabeledCriterion, normalizer_of
-from .interface import SelfTraining, View, inputs_of
-from .matching import compare_pyramids, finest_features, said_at, said_of
+from .interface import SelfTraining, View
+from .matching import compare_pyramids, finest_class_features, pyramid_features, said_at, said_of
 from .point_targets import VideoTargets, about_points, assign_pseudo_labels, at_points, background_targets, spare_likely
 from .pseudo_segments import (
     Candidates,
@@ -48,7 +48,7 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         self.form = ClassForm(config["model"]["class_form"])
         self.options, self.train_cfg = semi.pseudo, config["train_cfg"]
         self.lam, self.num_classes = semi.lam, config["dataset"]["num_classes"]
-        self.sample_length = config["dataset"]["max_seq_len"]
+        self.sample_length, self.quality_score = config["dataset"]["max_seq_len"], config["test_cfg"]["quality_score"]
         self.feature_stride = config["model"]["scale_factor"] ** config["model"]["fpn_start_level"]
         self.dense = self.options.partition == "dense"
         method = semi.make_method()
@@ -119,7 +119,9 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         for batch in teacher.batches(videos):
             output = teacher.infer(batch)
             for row, i in enumerate(batch.index):
-                found[i] = candidates(output, row, class_form=self.form, scale=scales[i])
+                found[i] = candidates(
+                    output, row, class_form=self.form, scale=scales[i], quality_score=self.quality_score
+                )
                 if self.dense or self.spares:
                     points[i] = at_points(output, row, self.options, form=self.form)
         return [found[i] for i in range(len(videos))], [points.get(i) for i in range(len(videos))]
@@ -148,13 +150,14 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
                 probs=proposals.probs, scores=proposals.scores, selected=pseudo.selected,
                 class_scores=self.form.scores(proposals.logits * self.options.temperature),
                 segments=proposals.segments, spread=proposals.spread, stability=proposals.stability,
+                quality=proposals.quality,
             )  # fmt: skip
         assert pseudo.points is not None
-        probs, class_scores, segments = pseudo.points
+        probs, class_scores, segments, quality = pseudo.points
         scores = probs[:, :-1].amax(dim=-1)
         return Evidence(
             probs=probs, scores=scores, selected=torch.ones_like(scores, dtype=torch.bool), unit="point",
-            class_scores=class_scores, segments=segments,
+            class_scores=class_scores, segments=segments, quality=quality,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -177,8 +180,8 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
     def feature_width(config: Config) -> int:
         return int(config["model"]["fpn_dim"])
 
-    def features(self, model: Any, videos: list[VideoItem]) -> list[Tensor]:
-        return finest_features(model, videos)
+    def features(self, model: Any, videos: list[VideoItem]) -> list[list[Tensor]]:
+        return pyramid_features(model, videos)
 
     def taught(self, pseudo: PyramidPseudo, lesson: Lesson) -> tuple[PyramidPseudo, Lesson]:
         if self.dense:
@@ -280,15 +283,9 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         return spare_likely(self.background, pseudo.points.probs, lam=self.lam)
 
     @staticmethod
-    @torch.no_grad()
     def class_features(model: Any, video: VideoItem) -> tuple[np.ndarray, np.ndarray]:
         """Features at the points of the finest level, see `SelfTraining.class_features`."""
-        (batch,) = model.batches([video])
-        with inputs_of(model.cls_head.cls_head) as head_inputs:
-            output = model.network(batch.feats, batch.mask, batch.lengths)
-        valid = output.masks[0][0].cpu()
-        finest = head_inputs[0][0, :, : len(valid)].T  # the packed sequence begins with the finest level
-        return finest[valid].numpy(), output.points[0][:, 0].cpu()[valid].numpy()
+        return finest_class_features(model, video)
 
     def state(self) -> State:
         return {"normalizer": self.criterion.normalizer, **self.selector.state()}

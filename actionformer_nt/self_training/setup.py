@@ -192,9 +192,16 @@ def check_config(config: Config, *, diagnostic: bool = False) -> None:
     _check_weak_view(semi)
     self_training = self_training_of(config["model_name"])
     self_training.check(config)
-    if _has_pretext(semi) and not self_training.has_pretext:
+    if _has_pretext(semi) and not self_training.has_pretext and not (method is not None and method.has_pretext):
         key = f"semi_cfg.pretrain: {semi.pretrain}" if semi.stages is None else "semi_cfg.stages: learn: pretext"
-        raise ValueError(f"{key}: only model_name: SPOT has pretext tasks, not {config['model_name']}; leave it out")
+        raise ValueError(
+            f"{key}: neither model_name: {config['model_name']} nor method {semi.method} has pretext tasks; leave it "
+            "out"
+        )
+    if method is not None and method.needs_quality:
+        for section, key in (("model", "quality"), ("test_cfg", "quality_score")):
+            if not config[section].get(key):  # type: ignore[literal-required]
+                raise ValueError(f"{section}.{key}: method {semi.method} ranks by the quality head; set it to true")
 
 
 def _check_hooks(semi: SemiSection, method: Method) -> None:

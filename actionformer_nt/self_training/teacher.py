@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import NotRequired
 
 from actionformer_nt.config import SemiSection
-from actionformer_nt.methods import Evidence, Lesson, Method, Options, Student
+from actionformer_nt.methods import Averaged, Evidence, Lesson, Method, Options, Student
 from actionformer_nt.protocol.hidden_labels import HiddenLabels
 from actionformer_nt.pseudo_sections import ViewSection
 from libs.core import distributed
@@ -122,6 +122,8 @@ class Teacher:
         if self.method.needs_student:
             says = self._student_says(student, strong, pseudo)
             evidence = [replace(e, student=own) for e, own in zip(evidence, says, strict=True)]
+        if self.method.needs_features:
+            evidence = [replace(e, averaged=own) for e, own in zip(evidence, self._averaged(weak), strict=True)]
         lessons = level_normalizers(self._lessons(evidence))
         pairs = [self.self_training.taught(*pair) for pair in zip(pseudo, lessons, strict=True)]
         taught, lessons = [labels for labels, _ in pairs], [lesson for _, lesson in pairs]
@@ -166,6 +168,15 @@ class Teacher:
             replace(own, probs=self._backwards(own.probs)) if geometry.reverses else own
             for own, geometry in zip(says, geometries, strict=True)
         ]
+
+    @torch.no_grad()
+    def _averaged(self, weak: list[VideoItem]) -> list[Averaged]:
+        """Features of the weak views. They are those of the present average, also with a frozen teacher, since the
+        method's modules begin to learn with self-training."""
+        network = self.ema.module
+        features = self.self_training.features(network, weak)
+        stride, modules = self.self_training.feature_stride, getattr(network, "method_modules", None)
+        return [Averaged(levels[0], stride, modules) for levels in features]
 
     def _pseudo_labels(self, videos: list[VideoItem], iteration: int) -> tuple[list[VideoItem], list[Any]]:
         """Weak views and their pseudo labels. Stored pseudo labels belong to the unperturbed videos."""

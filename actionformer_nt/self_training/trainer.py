@@ -101,7 +101,7 @@ class SemiTrainer:
         labeled = videos.labeled
         if run.semi.labeled_view == "strong":
             labeled = [
-                labeled_view(video, run.semi.strong, run.seed, self.iteration, backwards=run.backwards)
+                labeled_view(video, "strong", run.semi.strong, run.seed, self.iteration, backwards=run.backwards)
                 for video in labeled
             ]
         learner = Iteration(run, self.iteration, labeled, videos)

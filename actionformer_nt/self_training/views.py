@@ -81,13 +81,15 @@ def generator_of(video: VideoItem, kind: str, seed: int, iteration: int) -> torc
     return torch.Generator().manual_seed(own)
 
 
-def labeled_view(video: VideoItem, options: ViewSection, seed: int, iteration: int, *, backwards: Tensor) -> VideoItem:
-    """Strong view of a labeled video, with its events mapped into the view (`Geometry.project`).
+def labeled_view(
+    video: VideoItem, kind: str, options: ViewSection, seed: int, iteration: int, *, backwards: Tensor
+) -> VideoItem:
+    """A view of a labeled video (`view_of`), with its events mapped into the view (`Geometry.project`).
 
     Args:
         backwards: (C,) class that each class is when it is played backwards.
     """
-    view, geometry = view_of(video, "strong", options, seed, iteration)
+    view, geometry = view_of(video, kind, options, seed, iteration)
     assert video["segments"] is not None and video["labels"] is not None
     segments, kept = geometry.project(video["segments"], view["feats"].shape[1])
     labels = video["labels"][kept]

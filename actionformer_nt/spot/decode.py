@@ -5,7 +5,8 @@ A run is a maximal range of snippets above a threshold. There are two kinds of c
 * the runs of every row of the mask, with the classes that the snippet of that row proposes;
 * the runs of every class, with the mask rows of the snippets in the run.
 
-The score of a candidate is its class probability times its mask score:
+The score of a candidate is its class probability times its mask score, times the factor of a quality head if there is
+one: that of the row's snippet, or the mean over the run of a class.
 
 * class probability: mean over the run; with `class_score: query` and a run of a mask, the proposing snippet's;
 * mask score: mean of the mask over the run (`mean`), or sum_in m / (|run| + sum_out m) over the mask inside and outside
@@ -43,6 +44,7 @@ def decode(
     min_score: float = 0.0,
     max_candidates: int | None = None,
     min_length: float = 0.0,
+    factor: Tensor | None = None,
 ) -> Candidates:
     """Candidates of a window of L valid snippets, by falling score. Duplicates keep their best score.
 
@@ -52,11 +54,13 @@ def decode(
         min_score: candidates have a higher score.
         max_candidates: number of candidates to keep; None: all.
         min_length: candidates are longer, in snippets.
+        factor: (L,) factors of the scores.
 
     Returns:
         Segments in grid steps of the window; the range of snippets [a, b) becomes (a - 1/2, b - 1/2).
     """
-    parts = [_mask_runs(probs, masks, options), _class_runs(probs, masks, options)]
+    factor = probs.new_ones(len(probs)) if factor is None else factor
+    parts = [_mask_runs(probs, masks, factor, options), _class_runs(probs, masks, factor, options)]
     ranges, scores, labels = (torch.cat(columns) for columns in zip(*parts, strict=True))
     keep = (scores > min_score) & (ranges[:, 1] - ranges[:, 0] > min_length)
     ranges, scores, labels = _best_of_equal(ranges[keep], scores[keep], labels[keep], len(probs))
@@ -65,7 +69,7 @@ def decode(
     return Candidates(to_segments(ranges), scores, labels)
 
 
-def _mask_runs(probs: Tensor, masks: Tensor, options: DecodeSection) -> tuple[Tensor, Tensor, Tensor]:
+def _mask_runs(probs: Tensor, masks: Tensor, factor: Tensor, options: DecodeSection) -> tuple[Tensor, Tensor, Tensor]:
     """Ranges (N, 2), scores (N,) and labels (N,) of the runs of mask rows."""
     best, classes = probs[:, :-1].topk(min(options.classes_per_snippet, probs.shape[1] - 1), dim=1)  # (L, K)
     proposed = best > options.snippet_threshold
@@ -87,10 +91,10 @@ def _mask_runs(probs: Tensor, masks: Tensor, options: DecodeSection) -> tuple[Te
         confidence = best[query[row[run]], rank]
     else:
         confidence = _class_means(probs, label, ranges[run])
-    return ranges[run], confidence * mean[run].to(probs.dtype), label
+    return ranges[run], confidence * mean[run].to(probs.dtype) * factor[query[row[run]]], label
 
 
-def _class_runs(probs: Tensor, masks: Tensor, options: DecodeSection) -> tuple[Tensor, Tensor, Tensor]:
+def _class_runs(probs: Tensor, masks: Tensor, factor: Tensor, options: DecodeSection) -> tuple[Tensor, Tensor, Tensor]:
     """Ranges (N, 2), scores (N,) and labels (N,) of the runs of classes."""
     action = probs[:, :-1].T  # (C, L)
     thresholds = probs.new_tensor(options.class_thresholds)
@@ -106,7 +110,8 @@ def _class_runs(probs: Tensor, masks: Tensor, options: DecodeSection) -> tuple[T
     size = (end - begin).double().square()
     rows = table[end, -1] - table[begin, -1]  # sum over the whole rows of the run
     mean = square / size if options.mask_score == "mean" else square / (size + rows - square)
-    return ranges, _class_means(probs, label, ranges) * mean.to(probs.dtype), label
+    own = _class_means(factor[:, None], torch.zeros_like(label), ranges)
+    return ranges, _class_means(probs, label, ranges) * mean.to(probs.dtype) * own, label
 
 
 def _class_means(probs: Tensor, label: Tensor, ranges: Tensor) -> Tensor:

@@ -13,11 +13,13 @@ from libs.core.types import TestConfig, TrainConfig
 from libs.datasets.video import VideoItem
 from libs.modeling.assignment import events_of
 from libs.modeling.decode import Candidates, VideoDetections, postprocess
+from libs.modeling.location_quality import predicted_factor
 
 from .decode import decode
 from .losses import class_loss, mask_loss, reconstruction_loss
 from .network import SnippetEmbedding, SpotNetwork, SpotOutput
 from .pretext import pretext_losses
+from .quality import snippet_quality_loss
 from .refine import refinement_loss
 from .schema import SpotSection
 from .targets import SpotTargets, assign_targets, class_weights
@@ -48,7 +50,7 @@ class Spot(nn.Module):
         options: the keys of `schema.SpotSection`.
 
     Raises:
-        ValueError: `train_cfg.amp` is not "off", or an option is not valid.
+        ValueError: `train_cfg.amp` is not "off", `train_cfg.soft_labels` is true, or an option is not valid.
     """
 
     def __init__(
@@ -64,6 +66,10 @@ class Spot(nn.Module):
         super().__init__()
         if train_cfg.get("amp", "off") != "off":
             raise ValueError(f"train_cfg.amp: '{train_cfg['amp']}': SPOT runs in 32 bits only; set it to 'off'")
+        if train_cfg.get("soft_labels", False):
+            raise ValueError(
+                "train_cfg.soft_labels: true: SPOT's snippets have no segment to be compared with an event"
+            )
         self.options = o = SpotSection.model_validate(options)
         self.input_dim = sum(input_dim) if isinstance(input_dim, (list, tuple)) else input_dim
         self.num_classes, self.num_steps = num_classes, max_seq_len
@@ -90,6 +96,7 @@ class Spot(nn.Module):
             mask_head=o.mask_head,
             empty_cls=train_cfg.get("head_empty_cls", []),
             class_tower=o.class_tower,
+            quality=o.quality,
         )
 
     @property
@@ -103,8 +110,8 @@ class Spot(nn.Module):
             video_list: items of the data set, see `VideoItem`.
 
         Returns:
-            In training the scalars `cls_loss`, `mask_loss`, `refine_loss`, `recon_loss` and their weighted sum
-            `final_loss`; else the detections of each video.
+            In training the scalars `cls_loss`, `mask_loss`, `refine_loss`, `recon_loss`, with a quality head
+            `quality_loss`, and their weighted sum `final_loss`; else the detections of each video.
         """
         if self.training:
             (batch,) = self.batches(video_list)
@@ -178,6 +185,9 @@ class Spot(nn.Module):
             "mask_loss": mask_loss(output.masks, targets.masks, output.mask, output.mask, bce=o.mask_bce),
         } | self.consistency_losses(output, feats)
         total = o.class_weight * losses["cls_loss"] + o.mask_weight * losses["mask_loss"]
+        if output.quality is not None:
+            losses["quality_loss"] = snippet_quality_loss(output.quality, output.masks, targets, output.mask)
+            total = total + o.quality_weight * losses["quality_loss"]
         return distributed.parts_of_mean(losses | {"final_loss": total + self.weigh(losses)})
 
     def consistency_losses(self, output: SpotOutput, feats: Tensor) -> dict[str, Tensor]:
@@ -242,7 +252,16 @@ class Spot(nn.Module):
                 f"video '{video['video_id']}': the network's output is not finite: the weights have diverged, or the "
                 f"features are bad"
             )
+        factor = self.quality_factor(output)
+        if factor is not None:
+            limits["factor"] = factor[row, :length]
         return decode(logits.softmax(dim=-1), masks.sigmoid(), self.options.decode, **limits)
+
+    def quality_factor(self, output: SpotOutput) -> Tensor | None:
+        """Factors (B, T) of the scores of candidates; None if quality is not in the scores."""
+        if output.quality is None or not self.test_cfg.get("quality_score", True):
+            return None
+        return predicted_factor(output.quality.float())
 
     def detect(
         self, outputs: Iterable[tuple[SpotBatch, SpotOutput]], video_list: list[VideoItem]

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from libs.modeling.blocks import sinusoids
+from libs.modeling.location_quality import INITIAL_LOGITS
 
 EMPTY_CLASS_LOGIT = math.log(1e-6 / (1 - 1e-6))  # initial bias of classes without a training event
 
@@ -26,6 +27,11 @@ class SpotOutput(NamedTuple):
     masks: Tensor  # (B, T, T) logits; [b, i, j]: snippet j belongs to the action instance of snippet i
     embedding: Tensor  # (B, T, W)
     mask: Tensor  # (B, T) bool, True where a snippet is valid
+    quality: Tensor | None = None  # (B, T, 2) logits of the quality head
+
+    def cpu(self) -> SpotOutput:
+        """The same on the CPU."""
+        return SpotOutput(*(None if column is None else column.cpu() for column in self))  # type: ignore[arg-type]
 
 
 class ConvTower(nn.Module):
@@ -198,6 +204,7 @@ class SpotNetwork(nn.Module):
 
     Args:
         class_tower: number of convolutions before the class head. The other heads read the embedding itself.
+        quality: whether there is a quality head.
     """
 
     def __init__(
@@ -211,6 +218,7 @@ class SpotNetwork(nn.Module):
         mask_head: str,
         empty_cls: Sequence[int] = (),
         class_tower: int = 0,
+        quality: bool = False,
     ) -> None:
         super().__init__()
         width = embedding.width
@@ -220,6 +228,10 @@ class SpotNetwork(nn.Module):
         self.decoder = nn.Linear(width, input_dim)  # embedding -> features
         self.order_head = OrderHead(width, num_steps)
         self.class_tower = ConvTower(width, class_tower) if class_tower else None
+        self.quality_head = nn.Linear(width, 2) if quality else None  # last: the others start as without it
+        if self.quality_head is not None:
+            with torch.no_grad():
+                self.quality_head.bias.copy_(torch.tensor(INITIAL_LOGITS))
         nn.init.zeros_(self.class_head.bias)
         if len(empty_cls):
             with torch.no_grad():
@@ -230,4 +242,5 @@ class SpotNetwork(nn.Module):
             raise ValueError(f"SPOT: {feats.shape[-1]} snippets, expected max_seq_len={self.num_steps} (padded)")
         embedding = self.embedding(feats, mask)
         x = embedding if self.class_tower is None else self.class_tower(embedding, mask)
-        return SpotOutput(self.class_head(x), self.mask_head(embedding, mask), embedding, mask)
+        quality = None if self.quality_head is None else self.quality_head(embedding)
+        return SpotOutput(self.class_head(x), self.mask_head(embedding, mask), embedding, mask, quality)

@@ -12,6 +12,7 @@ from torch import Tensor
 from libs.core import distributed
 from libs.datasets.crop import crop_at
 from libs.datasets.dataset import TALDataset
+from libs.modeling.location_quality import predicted_factor
 
 from .losses import class_loss, mask_loss
 from .network import SpotOutput
@@ -27,6 +28,7 @@ class SpotPseudo(NamedTuple):
     masks: Tensor  # (B, T, T) 0 or 1, row = query
     mask_rows: Tensor  # (B, T) bool: rows with a mask loss
     sharpness: Tensor  # (B, T) mean of |2 m - 1| over the mask probabilities m of the row; 0 at padded snippets
+    quality: Tensor  # (B, T) factor of the quality head; 1 without one
 
     @property
     def valid(self) -> Tensor:
@@ -57,7 +59,8 @@ def teacher_labels(output: SpotOutput, options: PseudoSection) -> SpotPseudo:
     if options.background_rows:
         masks = masks * ~sure_background[:, :, None]
         rows = rows | sure_background
-    return SpotPseudo(probs * output.mask[..., None], sure_action | sure_background, masks, rows, sharpness)
+    quality = torch.ones_like(action) if output.quality is None else predicted_factor(output.quality.float())
+    return SpotPseudo(probs * output.mask[..., None], sure_action | sure_background, masks, rows, sharpness, quality)
 
 
 class BackgroundAlignment:
@@ -154,6 +157,7 @@ def to_view(pseudo: SpotPseudo, index: Tensor) -> SpotPseudo:
         masks * known[:, :, None] * known[:, None, :],
         pseudo.mask_rows.gather(1, source) & known,
         pseudo.sharpness.gather(1, source) * known,
+        pseudo.quality.gather(1, source) * known,
     )
 
 

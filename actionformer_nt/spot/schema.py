@@ -37,6 +37,8 @@ class LossSection(Section):
     """Snippets beside a boundary are more than the first and at most the second number of snippets away from it."""
     recon_weight: NonNegative = 1.0
     """Weight of the reconstruction loss."""
+    quality_weight: NonNegative = 1.0
+    """Weight of the loss of the quality head (`model.quality`)."""
 
     @model_validator(mode="after")
     def _check(self) -> LossSection:
@@ -127,6 +129,9 @@ class SpotSection(Section):
     class_tower: NonNegativeInt = 0
     """Number of convolutions of kernel size 3 before the class head, each with LayerNorm and ReLU; 0, as in SPOT: the
     class head is linear in the embedding."""
+    quality: bool = False
+    """A quality head: predicts for every snippet the tIoU of its mask with the event and the distance of the two
+    centres. `test_cfg.quality_score` uses it."""
     mask_head: Literal["pairwise", "conv"] = "pairwise"
     """Mask of a snippet: depends on the snippet's content (`pairwise`), or only on its position in the window (`conv`,
     as in SPOT)."""

@@ -57,6 +57,7 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
 
     def __init__(self, config: Config, labeled: TALDataset) -> None:
         self.num_steps = config["dataset"]["max_seq_len"]
+        self.has_quality = config["model"]["quality"]
         self.rates = None
         if config["model"]["pseudo"]["unit"] == "events":
             self.rates = labeled_rates(labeled, config["dataset"]["num_classes"])
@@ -97,7 +98,7 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
             parts: list[SpotPseudo] = []
             found: list[tuple[Window, Candidates]] = []
             for batch in teacher.batches([video]):
-                output = SpotOutput(*(column.cpu() for column in teacher.network(batch.feats, batch.mask)))
+                output = teacher.network(batch.feats, batch.mask).cpu()
                 if self.rates is not None:
                     found += [
                         (window, teacher.decoded(output, k, video, min_score=FLOOR))
@@ -127,6 +128,7 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
             selected=pseudo.confident.flatten(), valid=pseudo.valid.flatten(),
             unit="snippet",
             class_scores=probs[:, :-1], stability=pseudo.sharpness.flatten(),
+            quality=pseudo.quality.flatten() if self.has_quality else None,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -156,10 +158,10 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
         channels = config["dataset"]["input_dim"]
         return config["model"]["embd_dim"] or (sum(channels) if isinstance(channels, list) else channels)
 
-    def features(self, model: Any, videos: list[VideoItem]) -> list[Tensor]:
+    def features(self, model: Any, videos: list[VideoItem]) -> list[list[Tensor]]:
         (batch,) = model.batches(videos)
         embedding = model.network(batch.feats, batch.mask).embedding
-        return [embedding[row, batch.mask[row, 0]] for row in range(len(videos))]
+        return [[embedding[row, batch.mask[row, 0]]] for row in range(len(videos))]
 
     def taught(self, pseudo: SpotPseudo, lesson: Lesson) -> tuple[SpotPseudo, Lesson]:
         """`Lesson.keep` replaces the confident snippets; it can take rows of masks away, but not add any."""

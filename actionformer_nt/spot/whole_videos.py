@@ -19,6 +19,7 @@ class WholeVideo(NamedTuple):
     masks: Tensor  # (L, T) bool: mask of each snippet over the snippets of its window
     mask_rows: Tensor  # (1, L) bool
     sharpness: Tensor  # (1, L)
+    quality: Tensor  # (1, L)
     starts: Tensor  # (L,) long: first snippet of each snippet's window
 
 
@@ -33,11 +34,11 @@ def compose(windows: list[Window], labels: list[SpotPseudo]) -> WholeVideo:
     chosen = inside.argmax(dim=0)  # (L,): the window whose nearest end is the farthest; of several, the first
     starts = torch.tensor([start for start, _ in windows])[chosen]
     row = step - starts
-    probs, confident, masks, mask_rows, sharpness = (
+    probs, confident, masks, mask_rows, sharpness, quality = (
         torch.cat(columns)[chosen, row]
         for columns in zip(*labels, strict=True)  # (windows, T, ...) -> (L, ...)
     )
-    return WholeVideo(probs[None], confident[None], masks > 0, mask_rows[None], sharpness[None], starts)
+    return WholeVideo(probs[None], confident[None], masks > 0, mask_rows[None], sharpness[None], quality[None], starts)
 
 
 def cut(whole: WholeVideo, start: int, length: int, *, num_steps: int) -> SpotPseudo:
@@ -53,4 +54,5 @@ def cut(whole: WholeVideo, start: int, length: int, *, num_steps: int) -> SpotPs
         torch.nn.functional.pad(masks[None].float(), (0, pad, 0, pad)),
         torch.nn.functional.pad(whole.mask_rows[:, rows], (0, pad)),
         torch.nn.functional.pad(whole.sharpness[:, rows], (0, pad)),
+        torch.nn.functional.pad(whole.quality[:, rows], (0, pad)),
     )

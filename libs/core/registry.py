@@ -126,6 +126,6 @@ def register_model_schema(model_name: str, schema: type[Section] | str) -> None:
 
 register_architecture(
     "LocPointTransformer",
-    schema="libs.core.schema:LocPointTransformerSection",
+    schema="libs.core.actionformer_section:LocPointTransformerSection",
     model="libs.modeling.meta_archs:PtTransformer",
 )

@@ -77,6 +77,8 @@ class TrainConfig(TypedDict):
     amp: Literal["off", "bf16", "fp16"]
     compile: bool
     numbered_checkpoints: Literal["weights", "full"]
+    quality_weight: float
+    soft_labels: bool
     ema_ramp: bool
 
 
@@ -96,6 +98,7 @@ class TestConfig(TypedDict):
     voting_thresh: float
     ext_score_num_pred: int
     ext_score_topk: int
+    quality_score: bool
     chunk_len: int | None
 
 

@@ -14,7 +14,7 @@ from .batching import PaddingRule
 from .chunks import receptive_field
 from .class_form import ClassForm
 from .criterion import Criterion
-from .heads import ClsHead, RegHead
+from .heads import ClsHead, QualityHead, RegHead
 
 # Steps by which a video may be padded to join a longer one's batch in training on a CPU, times the width of the network
 # squared: 128 steps at width 64, two at width 512. A batch more costs about as much.
@@ -23,7 +23,7 @@ SPARE_WORK = 128 * 64**2
 
 @dataclass(frozen=True, kw_only=True)
 class ModelKeys:
-    """Keys of the resolved `model` section. `libs/core/schema.py` explains them."""
+    """Keys of the resolved `model` section. `libs/core/actionformer_section.py` explains them."""
 
     backbone_type: str
     fpn_type: str
@@ -50,6 +50,7 @@ class ModelKeys:
     train_cfg: TrainConfig
     test_cfg: TestConfig
     class_form: ClassForm | str = ClassForm.SIGMOID
+    quality: bool = False
     max_buffer_len_factor: float = 1.0  # without effect; size of ActionFormer's position buffer
 
     @property
@@ -87,17 +88,21 @@ def build_modules(keys: ModelKeys) -> dict[str, Any]:
         with_ln=keys.fpn_with_ln,
     )
     cls_head, reg_head = _heads(keys)
+    quality_head = QualityHead(**_tower(keys)) if keys.quality else None  # last: the others start as without it
     criterion = Criterion(
         loss_weight=train_cfg["loss_weight"],
         label_smoothing=train_cfg["label_smoothing"],
         init_loss_norm=train_cfg["init_loss_norm"],
         class_form=keys.class_form,
+        quality_weight=train_cfg.get("quality_weight", 1.0),
+        soft_labels=train_cfg.get("soft_labels", False),
     )
     return {
         "backbone": backbone,
         "neck": neck,
         "cls_head": cls_head,
         "reg_head": reg_head,
+        "quality_head": quality_head,
         "criterion": criterion,
         "padding": _padding(keys),
         "receptive_field": _receptive_field(keys),
@@ -133,14 +138,19 @@ def _backbone(keys: ModelKeys) -> nn.Module:
     return BACKBONES.build(keys.backbone_type, **options)
 
 
-def _heads(keys: ModelKeys) -> tuple[ClsHead, RegHead]:
-    tower: dict[str, Any] = {
+def _tower(keys: ModelKeys) -> dict[str, Any]:
+    """What all heads have in common."""
+    return {
         "in_dim": keys.fpn_dim,
         "dim": keys.head_dim,
         "num_layers": keys.head_num_layers,
         "kernel_size": keys.head_kernel_size,
         "with_ln": keys.head_with_ln,
     }
+
+
+def _heads(keys: ModelKeys) -> tuple[ClsHead, RegHead]:
+    tower = _tower(keys)
     cls_head = ClsHead(
         **tower,
         num_classes=keys.num_classes,

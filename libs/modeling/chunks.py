@@ -60,7 +60,13 @@ def in_chunks(network: Callable[..., Any], feats: Tensor, mask: Tensor, *, chunk
             points = points.clone()
             points[:, 0] += low
             shifted_points.append(points)
-        columns = [*output[:3], [points[None] for points in shifted_points]]  # time is dimension 1 of each
-        chunks.append([[x[:, steps] for x, steps in zip(levels, inner, strict=True)] for levels in columns])
-    joined = [[torch.cat(parts, dim=1) for parts in zip(*levels, strict=True)] for levels in zip(*chunks, strict=True)]
-    return type(output)(*joined[:3], [points[0] for points in joined[3]])
+        columns = output._asdict() | {"points": [points[None] for points in shifted_points]}  # time is dimension 1
+        chunks.append({
+            name: [x[:, steps] for x, steps in zip(levels, inner, strict=True)]
+            for name, levels in columns.items() if levels is not None
+        })  # fmt: skip
+    joined = {
+        name: [torch.cat(parts, dim=1) for parts in zip(*(chunk[name] for chunk in chunks), strict=True)]
+        for name in chunks[0]
+    }
+    return type(output)(**joined | {"points": [points[0] for points in joined["points"]]})

@@ -41,6 +41,7 @@ def decode(
     pre_nms_thresh: float,
     pre_nms_topk: int,
     duration_thresh: float,
+    factors: list[Tensor] | None = None,
     class_form: ClassForm = ClassForm.SIGMOID,
     name: str = "video",
 ) -> Candidates:
@@ -50,21 +51,23 @@ def decode(
         logits: (T_l, C) per level; offsets: (T_l, 2); masks: (T_l,); points: (T_l, 4).
         pre_nms_thresh: candidates have a higher score.
         duration_thresh: candidates are longer, in grid steps.
+        factors: (T_l,) per level; the scores of a point are multiplied by its factor.
         class_form: interpretation of the logits.
         name: names the video in error messages.
 
     Raises:
-        ValueError: logits or offsets are not finite.
+        ValueError: logits, offsets or factors are not finite.
     """
     parts = []
-    for z, distance, mask, point in zip(logits, offsets, masks, points, strict=True):
+    for level, (z, distance, mask, point) in enumerate(zip(logits, offsets, masks, points, strict=True)):
         num_valid = int(mask.sum())  # valid steps come first: padding is at the end
         num_classes = z.shape[1]
-        if not (torch.isfinite(z[:num_valid]).all() and torch.isfinite(distance[:num_valid]).all()):
+        factor = z.new_ones(num_valid) if factors is None else factors[level][:num_valid]
+        if not all(torch.isfinite(x).all() for x in (z[:num_valid], distance[:num_valid], factor)):
             raise ValueError(
                 f"{name}: the network's output is not finite: the weights have diverged, or the features are bad"
             )
-        scores = class_form.scores(z[:num_valid]).flatten()
+        scores = (class_form.scores(z[:num_valid]) * factor[:, None]).flatten()
         index = (scores > pre_nms_thresh).nonzero()[:, 0]
         order = scores[index].argsort(descending=True, stable=True)[:pre_nms_topk]
         index = index[order]

@@ -1,4 +1,4 @@
-"""Heads: class logits and offsets of every pyramid point. All levels share the weights of a head."""
+"""Heads: class logits, offsets and location quality of every pyramid point. All levels share the weights of a head."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .blocks import LayerNorm, MaskedConv1D, Scale
 from .class_form import ClassForm
+from .location_quality import INITIAL_LOGITS
 from .packing import PackedPyramid
 
 EMPTY_CLASS_PRIOR = 1e-6  # initial probability of classes without a training event
@@ -99,3 +100,21 @@ class RegHead(_Tower):
         """Offsets (B, 2, T_l) per level."""
         offsets = self.run(feats, masks, self.offset_head)
         return [F.relu(scale(x)) for scale, x in zip(self.scale, offsets, strict=True)]
+
+
+class QualityHead(_Tower):
+    """Logits of `location_quality.location_quality`: tIoU, and distance of the centres."""
+
+    def __init__(
+        self, *, in_dim: int, dim: int, num_layers: int = 3, kernel_size: int = 3, with_ln: bool = False
+    ) -> None:
+        super().__init__(in_dim, dim, num_layers, kernel_size, with_ln)
+        self.quality_head = MaskedConv1D(self.out_dim, 2, kernel_size)
+        bias = self.quality_head.conv.bias
+        assert bias is not None
+        with torch.no_grad():
+            bias.copy_(torch.tensor(INITIAL_LOGITS))
+
+    def forward(self, feats: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
+        """Logits (B, 2, T_l) per level."""
+        return self.run(feats, masks, self.quality_head)

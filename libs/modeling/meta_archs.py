@@ -17,8 +17,9 @@ from .build import ModelKeys, build_modules
 from .chunks import in_chunks
 from .class_form import ClassForm
 from .criterion import Criterion
-from .decode import Candidates, VideoDetections, decode, postprocess
-from .heads import ClsHead, RegHead
+from .decode import Candidates, VideoDetections, decode, offsets_to_segments, postprocess
+from .heads import ClsHead, QualityHead, RegHead
+from .location_quality import predicted_factor
 
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # values of `train_cfg.amp`
 
@@ -28,6 +29,14 @@ def autocast(device: torch.device, amp: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=AMP_TYPES.get(amp), enabled=amp != "off")
 
 
+class VideoOutput(NamedTuple):
+    """Output of the network at the P valid points of one video, level by level, in float32."""
+
+    logits: Tensor  # (P, C)
+    segments: Tensor  # (P, 2) in grid steps
+    quality: Tensor | None  # (P, 2) logits of the quality head
+
+
 class PyramidOutput(NamedTuple):
     """Output of the network per pyramid level, finest first."""
 
@@ -35,6 +44,18 @@ class PyramidOutput(NamedTuple):
     offsets: list[Tensor]  # (B, T_l, 2) distances to start and end, in units of the level's stride
     masks: list[Tensor]  # (B, T_l) bool
     points: list[Tensor]  # (T_l, 4), see `pyramid_points`
+    quality: list[Tensor] | None = None  # (B, T_l, 2) logits of the quality head
+
+    def of_video(self, row: int) -> VideoOutput:
+        """What the output says about the video in a row of the batch."""
+        valid = torch.cat([mask[row] for mask in self.masks])
+
+        def at_points(levels: list[Tensor]) -> Tensor:
+            return torch.cat([level[row] for level in levels])[valid].float()
+
+        segments = offsets_to_segments(torch.cat(list(self.points))[valid], at_points(self.offsets))
+        quality = None if self.quality is None else at_points(self.quality)
+        return VideoOutput(at_points(self.logits), segments, quality)
 
 
 def join(parts: list[tuple[list[int], PyramidOutput]]) -> PyramidOutput:
@@ -59,7 +80,8 @@ def join(parts: list[tuple[list[int], PyramidOutput]]) -> PyramidOutput:
             for level, length in zip(levels, lengths, strict=True)
         ]
 
-    return PyramidOutput(stack("logits"), stack("offsets"), stack("masks"), longest.points)
+    quality = None if longest.quality is None else stack("quality")
+    return PyramidOutput(stack("logits"), stack("offsets"), stack("masks"), longest.points, quality)
 
 
 class PyramidDetector(nn.Module):
@@ -82,6 +104,7 @@ class PyramidDetector(nn.Module):
         neck: nn.Module,
         cls_head: ClsHead,
         reg_head: RegHead,
+        quality_head: QualityHead | None,
         criterion: Criterion,
         padding: PaddingRule,
         receptive_field: int | None,
@@ -100,7 +123,7 @@ class PyramidDetector(nn.Module):
         self.padding, self.receptive_field = padding, receptive_field
         self.max_div_factor = max(padding.divisors)
         self.backbone, self.neck = backbone, neck
-        self.cls_head, self.reg_head = cls_head, reg_head
+        self.cls_head, self.reg_head, self.quality_head = cls_head, reg_head, quality_head
         self.criterion = criterion
 
     @property
@@ -123,7 +146,7 @@ class PyramidDetector(nn.Module):
             video_list: items of the data set, see `VideoItem`.
 
         Returns:
-            In training the scalars `cls_loss`, `reg_loss` and `final_loss`; else the detections of each video.
+            In training the scalar losses of `Criterion.__call__`; else the detections of each video.
         """
         if self.training:
             output = self.outputs(video_list)
@@ -150,9 +173,12 @@ class PyramidDetector(nn.Module):
             feats, masks = self.neck(feats, masks)
             logits = [x.transpose(1, 2).float() for x in self.cls_head(feats, masks)]
             offsets = [x.transpose(1, 2).float() for x in self.reg_head(feats, masks)]
+            quality = None
+            if self.quality_head is not None:
+                quality = [x.transpose(1, 2).float() for x in self.quality_head(feats, masks)]
         masks = [m[:, 0] for m in masks]
         points = pyramid_points([m.shape[1] for m in masks], self.fpn_strides, self.regression_range, masks[0].device)
-        return PyramidOutput(logits, offsets, masks, points)
+        return PyramidOutput(logits, offsets, masks, points, quality)
 
     def outputs(self, video_list: list[VideoItem]) -> PyramidOutput:
         """Runs `network` on a training batch; the rows of the output are in the order of the videos."""
@@ -196,9 +222,16 @@ class PyramidDetector(nn.Module):
         )
 
     def losses(self, output: PyramidOutput, targets: Targets) -> dict[str, Tensor]:
-        """Scalars `cls_loss`, `reg_loss` and their weighted sum `final_loss`."""
-        logits = torch.cat(output.logits, dim=1).float()
-        return self.criterion(logits, torch.cat(output.offsets, dim=1).float(), targets)
+        """Scalar losses, see `Criterion.__call__`."""
+        logits, offsets = (torch.cat(levels, dim=1).float() for levels in (output.logits, output.offsets))
+        quality = None if output.quality is None else torch.cat(output.quality, dim=1).float()
+        return self.criterion(logits, offsets, targets, quality)
+
+    def quality_factors(self, output: PyramidOutput, row: int) -> list[Tensor] | None:
+        """Factors of the scores, (T_l,) per level, of the video in row `row`; None if quality is not in the scores."""
+        if output.quality is None or not self.test_cfg.get("quality_score", True):
+            return None
+        return [predicted_factor(logits[row]) for logits in output.quality]
 
     def candidates(self, output: PyramidOutput, row: int, video: VideoItem) -> Candidates:
         """Candidates of `video`, which is row `row` of the batch, in grid steps, before NMS."""
@@ -210,6 +243,7 @@ class PyramidDetector(nn.Module):
             pre_nms_thresh=self.test_cfg["pre_nms_thresh"],
             pre_nms_topk=self.test_cfg["pre_nms_topk"],
             duration_thresh=self.test_cfg["duration_thresh"],
+            factors=self.quality_factors(output, row),
             class_form=self.class_form,
             name=f"video '{video['video_id']}'",
         )

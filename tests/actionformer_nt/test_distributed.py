@@ -124,6 +124,13 @@ def always(line):
         },
         {"method": "nt+npl", "method_options": {"npl": {"window": 5}}, "pseudo": {"threshold": 0.012}},
         {"method": "target+sstap", "method_options": {"sstap": {"gate": 0.01}}, "pseudo": {"threshold": 0.012}},
+        {"method": "nt+plr", "pseudo": {"threshold": 0.012}},
+        {
+            "method": "apl",
+            "method_options": {"apl": {"discriminator_after": 1, "drop": 0.3, "mine": 0.4}},
+            "pseudo": {"threshold": 0.012},
+            "pretrain": 2,
+        },
     ],
 )
 def test_two_processes_train_semi_supervised_as_one_does(make_semi, tmp_path, semi):
@@ -133,6 +140,11 @@ def test_two_processes_train_semi_supervised_as_one_does(make_semi, tmp_path, se
     )  # fmt: skip
     lengths = {} if "stages" in semi else {"burn_in": 4, "iterations": 6}
     config = plain(path, **{"burn_in": 0, "iterations": 0, "ckpt_every": 4} | lengths | semi)
+    if semi["method"] == "apl":
+        raw = yaml.safe_load(config.read_text())
+        raw["model"] |= {"quality": True}
+        raw["train_cfg"] |= {"soft_labels": True, "cls_prior_prob": 0.1}
+        config.write_text(yaml.safe_dump(raw))
     one, two, nudged, short = (tmp_path / "ckpt" / f"semi_{name}" for name in ("one", "two", "nudged", "short"))
     tool("train", config, "--output", "one", bits=64)
     tool("train", config, "--output", "two", processes=2, bits=64)

@@ -28,6 +28,7 @@ VARIANTS = {
     "no norms": {"n_mha_win_size": 7, "embd_with_ln": False, "head_with_ln": False, "fpn_with_ln": False},
     "no embedding": {"n_mha_win_size": 7, "backbone_arch": (0, 1, 3), "embd_dim": 6, "fpn_dim": 6, "n_head": 2},
     "scale 4": {"scale_factor": 4, "backbone_arch": (1, 1, 2), "regression_range": RULE["regression_range"][:3]},
+    "quality head": {"n_mha_win_size": 7, "quality": True},
     "start level": {"fpn_type": "fpn", "fpn_start_level": 1, "regression_range": RULE["regression_range"][:3]},
 }
 
@@ -82,7 +83,7 @@ def padded_as_actionformer(model, item):
 def assert_same_at_valid_steps(found, row, expected):
     for level, mask in enumerate(expected.masks):
         valid = int(mask.sum())
-        for name in ("logits", "offsets"):
+        for name in ("logits", "offsets", "quality") if expected.quality else ("logits", "offsets"):
             a, b = getattr(found, name)[level][row, :valid], getattr(expected, name)[level][0, :valid]
             assert torch.allclose(a, b, atol=1e-10, rtol=1e-10), (name, level, (a - b).abs().max())
 
@@ -191,7 +192,10 @@ def whole_and_pieces(model, chunk, halo):
 def largest_difference(whole, pieces):
     return max(
         (a * m[..., None] - b * m[..., None]).abs().max().item()
-        for x, y in ((whole.logits, pieces.logits), (whole.offsets, pieces.offsets))
+        for x, y in zip(
+            (whole.logits, whole.offsets, whole.quality), (pieces.logits, pieces.offsets, pieces.quality), strict=True
+        )
+        if x is not None
         for a, b, m in zip(x, y, whole.masks, strict=True)
     )
 
@@ -215,9 +219,10 @@ def test_without_their_surroundings_they_do_not():
     assert any(largest_difference(*both) > 1e-2 for both in whole_and_pieces(model, 24, 0))
 
 
+@pytest.mark.parametrize("quality", [False, True])
 @torch.no_grad()
-def test_detections_are_the_same_in_pieces(in_64_bits):
-    model = build().eval()
+def test_detections_are_the_same_in_pieces(in_64_bits, quality):
+    model = build(quality=quality).eval()
     found = []
     for chunk in (None, 64):
         model.test_cfg["chunk_len"] = chunk

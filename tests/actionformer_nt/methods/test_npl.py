@@ -84,9 +84,9 @@ def test_the_background_of_snippets_is_neither_filtered_nor_weighed():
     torch.testing.assert_close(lesson.w[:3].sum(1), torch.tensor([0.4, 1.0, 0.6]))
     again = get_method("npl", {"npl": {"filtered": 0.5}})
     again.load_state(method.state())
-    assert torch.equal(again.thresholds(3), method.thresholds(3)) and len(again.recent) == 1
+    assert torch.equal(again.thresholds(3), method.thresholds(3)) and len(again.recent.videos) == 1
     again.load_state(get_method("npl").state())  # nothing seen
-    assert again.recent == []
+    assert again.recent.videos == []
 
 
 def test_its_views_are_the_teachers():

@@ -80,7 +80,7 @@ def test_channels_are_moved_one_step_each_way():
 def linear_trunk(weight, modules, count):
     """A network whose features are a linear map of every second snippet."""
     generators = [torch.Generator().manual_seed(k) for k in range(count)]
-    return Trunk(lambda videos: [(weight @ video["feats"])[:, ::2].T for video in videos], 2, modules, generators)
+    return Trunk(lambda videos: [[(weight @ video["feats"])[:, ::2].T] for video in videos], 2, modules, generators)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

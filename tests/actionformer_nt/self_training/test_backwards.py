@@ -25,7 +25,7 @@ def test_which_class_each_is():
 def test_a_flipped_view_has_the_swapped_labels(options):
     video = {"video_id": "v", "feats": torch.zeros(2, 40), "segments": torch.tensor([[5.0, 12.0], [20.0, 30.0]]),
              "labels": torch.tensor([1, 0])}  # fmt: skip
-    view = labeled_view(video, ViewSection(**options), 0, 0, backwards=torch.tensor([0, 2, 1]))
+    view = labeled_view(video, "strong", ViewSection(**options), 0, 0, backwards=torch.tensor([0, 2, 1]))
     _, geometry = make_view(video["feats"], ViewSection(**options), torch.Generator().manual_seed(0))
     assert geometry.reverses == ("flip" in options)
     assert view["labels"].tolist() == ([2, 0] if "flip" in options else [1, 0])

@@ -10,12 +10,16 @@ import torch
 from actionformer_nt import run as semi_run
 from actionformer_nt.methods import METHODS, get_method, needs_truth
 from actionformer_nt.protocol.splits import split_of
+from actionformer_nt.self_training.setup import check_config
 from libs.core import load_config
 from libs.training.checkpoint import load_checkpoint
 
 ARCHITECTURES = ("LocPointTransformer", "softmax", "SPOT")
 LEARNING = [name for name in METHODS if not needs_truth(name)]
-OPTIONS = {"fixmatch": {"threshold": 0.34}, "dense_teacher": {"share": 0.1}}  # for networks that know little
+OPTIONS = {  # for networks that know little
+    "fixmatch": {"threshold": 0.34}, "dense_teacher": {"share": 0.1},
+    "apl": {"discriminator_after": 1, "drop": 0.3, "mine": 0.4},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -28,7 +32,11 @@ def config_of(make_semi):
         if (found := get_method(method)) is not None and found.at_points and arch != "SPOT":  # points must not move
             keys["pseudo"] = {"partition": "dense"} | ({} if arch == "softmax" else {"background_logit": -4.0})
             keys["strong"] = {"snippet_mask": 0.3, "noise": 0.1}
-        return load_config(make_semi(arch=arch, method=method, **keys | semi))
+        config = load_config(make_semi(arch=arch, method=method, **keys | semi))
+        if found is not None and found.needs_quality:
+            config["model"]["quality"], config["train_cfg"]["cls_prior_prob"] = True, 0.1
+            config["train_cfg"]["soft_labels"] = method == "apl" and arch == "LocPointTransformer"
+        return config
 
     return make
 
@@ -92,3 +100,31 @@ def test_every_method_resumes_exactly_and_sees_no_hidden_label(config_of, tmp_pa
         ]
     file.write_text(json.dumps(content))
     assert same(whole, semi_run.train(config, tmp_path / "corrupted", progress=False))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_the_pretraining_of_a_method_resumes_exactly(config_of, tmp_path, interrupted, arch):
+    config = config_of("apl", arch, pretrain=3)
+    whole, half = semi_run.train(config, tmp_path / "whole", progress=False), tmp_path / "half"
+    with interrupted(2):
+        semi_run.train(config, half, progress=False)
+    semi_run.train(config, half, resume=half, progress=False)
+    assert same(whole, half)
+    first = records(whole)[0]
+    assert {"pretext/fine", "pretext/coarse"} <= first.keys() and ("pretext/order_loss" in first) == (arch == "SPOT")
+    assert "pretext/fine" not in records(whole)[3]
+
+
+def test_pretext_needs_tasks(config_of):
+    config = config_of("nt", "LocPointTransformer", pretrain=2)
+    with pytest.raises(ValueError, match="neither model_name: LocPointTransformer nor method nt has pretext tasks"):
+        check_config(config)
+
+
+@pytest.mark.parametrize("key", ["model.quality", "test_cfg.quality_score"])
+def test_a_method_that_ranks_by_quality_needs_the_head(config_of, key):
+    config = config_of("apl_quality", "LocPointTransformer")
+    section, name = key.split(".")
+    config[section][name] = False
+    with pytest.raises(ValueError, match=rf"{key}: method apl_quality ranks by the quality head; set it to true"):
+        check_config(config)

@@ -326,7 +326,8 @@ class TestStoredLabels:
             SpotPseudo(
                 torch.rand(1, num_steps, 3, generator=generator), torch.rand(1, num_steps, generator=generator) > 0.5,
                 (torch.rand(1, num_steps, num_steps, generator=generator) > 0.5).float(),
-                torch.rand(1, num_steps, generator=generator) > 0.5, torch.rand(1, num_steps, generator=generator),
+                torch.rand(1, num_steps, generator=generator) > 0.5,
+                *(torch.rand(1, num_steps, generator=generator) for _ in range(2)),
             )
             for _ in parts
         ]  # fmt: skip
@@ -342,6 +343,7 @@ class TestStoredLabels:
             assert found.confident[0, i] == labels[best].confident[0, row]
             assert found.mask_rows[0, i] == labels[best].mask_rows[0, row]
             assert found.sharpness[0, i] == labels[best].sharpness[0, row]
+            assert found.quality[0, i] == labels[best].quality[0, row]
             for j in range(size):
                 column = start + j - parts[best].start
                 inside = 0 <= column < num_steps

@@ -15,7 +15,7 @@ from actionformer_nt.self_training.point_targets import PointTargets
 from actionformer_nt.self_training.setup import set_up
 from libs.core import load_config
 from libs.core import registry as registries
-from libs.core.schema import LocPointTransformerSection
+from libs.core.actionformer_section import LocPointTransformerSection
 from libs.modeling.assignment import Targets
 from libs.modeling.criterion import Criterion
 from libs.modeling.meta_archs import PtTransformer

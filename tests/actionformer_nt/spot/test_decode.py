@@ -29,7 +29,7 @@ def test_runs_against_a_loop(rows, steps, seed):
     assert [(r, *ab) for r, ab in zip(row.tolist(), ranges.tolist(), strict=True)] == expected
 
 
-def slow_decode(probs, masks, o):
+def slow_decode(probs, masks, o, factor):
     """Snippet by snippet, threshold by threshold; (range, label) -> best score."""
     best, length = {}, len(probs)
 
@@ -48,26 +48,27 @@ def slow_decode(probs, masks, o):
                 for c in order:
                     if probs[i, c] > o.snippet_threshold:
                         p = probs[i, c] if o.class_score == "query" else probs[a:b, c].mean()
-                        add(a, b, c, float(p) * overlap(masks[i : i + 1], a, b))
+                        add(a, b, c, float(p) * overlap(masks[i : i + 1], a, b) * float(factor[i]))
     for c in range(probs.shape[1] - 1):
         for tau in o.class_thresholds:
             for a, b in runs(probs[None, :, c] > tau)[1].tolist():
-                add(a, b, c, float(probs[a:b, c].mean()) * overlap(masks[a:b], a, b))
+                add(a, b, c, float(probs[a:b, c].mean()) * overlap(masks[a:b], a, b) * float(factor[a:b].mean()))
     return best
 
 
 @settings(max_examples=40)
 @given(
     st.integers(1, 7), st.integers(1, 4), st.sampled_from(["query", "mean"]), st.sampled_from(["iou", "mean"]),
-    st.integers(0, 2**31),
+    st.booleans(), st.integers(0, 2**31),
 )  # fmt: skip
-def test_decode_against_a_slow_version(length, classes, class_score, mask_score, seed):
+def test_decode_against_a_slow_version(length, classes, class_score, mask_score, weighted, seed):
     g = torch.Generator().manual_seed(seed)
     probs = (2 * torch.randn(length, classes + 1, generator=g)).softmax(-1)
     masks = torch.rand(length, length, generator=g)
     options = DecodeSection(class_score=class_score, mask_score=mask_score, classes_per_snippet=2)
-    found = decode(probs, masks, options)
-    expected = slow_decode(probs, masks, options)
+    factor = torch.rand(length, generator=g) if weighted else None
+    found = decode(probs, masks, options, factor=factor)
+    expected = slow_decode(probs, masks, options, torch.ones(length) if factor is None else factor)
     ranges = (found.segments + 0.5).long().tolist()
     got = {(a, b, c): s for (a, b), c, s in zip(ranges, found.labels.tolist(), found.scores.tolist(), strict=True)}
     assert len(got) == len(found.scores)  # no candidate twice

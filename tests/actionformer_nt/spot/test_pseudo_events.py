@@ -21,7 +21,8 @@ def whole_video(seed, length, classes=3, width=8):
     starts = torch.clamp(torch.arange(length) - width // 2, 0, max(length - width, 0))
     return WholeVideo(
         probs, torch.ones(1, length, dtype=torch.bool), torch.rand(length, width, generator=generator) > 0.5,
-        torch.ones(1, length, dtype=torch.bool), torch.rand(1, length, generator=generator), starts,
+        torch.ones(1, length, dtype=torch.bool), torch.rand(1, length, generator=generator), torch.ones(1, length),
+        starts,
     )  # fmt: skip
 
 

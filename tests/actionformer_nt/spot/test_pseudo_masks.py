@@ -176,7 +176,7 @@ def test_4_snippets_without_confidence_get_no_gradient(spot):
 
 @pytest.mark.parametrize("method", USED)
 def test_5_no_gradient_through_pseudo_targets(spot, method):
-    source = SpotOutput(*(x.requires_grad_() if x.is_floating_point() else x for x in teacher()))
+    source = SpotOutput(*(x.requires_grad_() if x.is_floating_point() else x for x in teacher()[:4]))
     student = spot.random_output(1, 6, 2)
     labels = teacher_labels(source, PseudoSection())
     assert not any(column.requires_grad for column in labels)
