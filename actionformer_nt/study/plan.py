@@ -87,6 +87,9 @@ class StudyFile(Section):
     `labeled_only`, only keys that change nothing before self-training are allowed, such as those of `semi_cfg.pseudo`,
     `semi_cfg.weak` and the later `semi_cfg.stages`, and `model.loss.class_form` of SPOT, which then counts from
     self-training on."""
+    own_burn_in: list[str] = []
+    """Methods whose runs do not start from the burn-in of `labeled_only` but make their own, since they need another
+    detector or other stages before self-training; all keys are allowed in their `per_method`."""
     expected_hours: float | None = None
     """For the reader: on one GPU, or as the file says."""
     min_pairs: Count = 5
@@ -98,6 +101,10 @@ class StudyFile(Section):
             if len(set(values := getattr(self, name))) < len(values):
                 raise ValueError(f"{name}: {values}: expected each one once")
         compares = len(self.methods) > 1 or "baseline" in self.model_fields_set
+        if strange := [name for name in self.own_burn_in if name == LABELED_ONLY or name not in self.methods]:
+            raise ValueError(
+                f"own_burn_in: {strange}: expected methods of the study with pseudo labels, {self.methods}"
+            )
         if compares and self.baseline not in self.methods:
             raise ValueError(f"baseline: {self.baseline}: expected one of methods, {self.methods}")
         return self
@@ -161,7 +168,7 @@ class Study:
         if run.value is not None and self.file.parameter is not None:
             set_key(raw, self.file.parameter.name, copy.deepcopy(run.value))
         self._keep_own_options(raw, run.method)
-        if run.method != LABELED_ONLY:
+        if self.starts_from_burn_in(run):
             set_key(raw, "semi_cfg.burn_in_checkpoint", str(self.burn_in(run)))
         return raw
 
@@ -178,6 +185,14 @@ class Study:
         if self.file.parameter is None:
             return True
         return _is_one_of(self.file.parameter.name, AFTER_BURN_IN)
+
+    def starts_from_burn_in(self, run: Run) -> bool:
+        """Whether a run starts from the burn-in of a `labeled_only` run, instead of making one."""
+        return run.method not in (LABELED_ONLY, *self.file.own_burn_in)
+
+    def waits(self, run: Run) -> bool:
+        """Whether the burn-in from which a run starts is not there yet."""
+        return self.starts_from_burn_in(run) and not self.burn_in(run).is_file()
 
     def maker(self, run: Run) -> Run:
         """The `labeled_only` run that makes the burn-in of a run."""
@@ -250,15 +265,17 @@ def _is_one_of(key: str, names: Sequence[str]) -> bool:
 def _check_per_method(study: Study) -> None:
     """Raises ValueError if a method's own keys change what comes before self-training, which all methods share."""
     for method, keys in study.file.per_method.items():
+        if method in study.file.own_burn_in:
+            continue
         allowed = (*AFTER_BURN_IN, *STAGES, *(() if method == LABELED_ONLY else OF_METHODS))
         if wrong := [key for key in keys if not _is_one_of(key, allowed)]:
             raise ValueError(
                 f"{study.path}: per_method: {method}: {', '.join(wrong)}: may change the burn-in, which all methods "
-                "share; set it for all of them (set), or make another study. Allowed are "
-                f"{', '.join(allowed)}"
+                "share; set it for all of them (set), name the method in own_burn_in, or make another study. Allowed "
+                f"are {', '.join(allowed)}"
             )
     if any(_is_one_of(key, STAGES) for keys in study.file.per_method.values() for key in keys):
-        for run in study.runs():
+        for run in filter(study.starts_from_burn_in, study.runs()):
             if _stages_before(study, run) != _stages_before(study, study.maker(run)):
                 raise ValueError(
                     f"{study.path}: per_method: {run.method}: semi_cfg.stages: the stages before self-training, and "

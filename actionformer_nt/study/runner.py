@@ -92,7 +92,7 @@ def _run_all(
 ) -> None:
     """Executes `missing`. A run whose burn-in is not there yet waits for it, and comes next then, so that folds are
     finished one after another."""
-    waiting = [run for run in missing if run.method != LABELED_ONLY and not study.burn_in(run).is_file()]
+    waiting = [run for run in missing if study.waits(run)]
     ready = [run for run in missing if run not in waiting]
     ready.sort(key=lambda run: run.method == LABELED_ONLY)  # folds that were begun come first
     failed: list[str] = []
@@ -111,7 +111,7 @@ def _run_all(
                     if process.returncode != 0:
                         status = f"exit status {process.returncode}"
                         failed.append(f"{_log_file(study, run)} ({status}): {_last_line(study, run)}")
-                if released := [run for run in waiting if study.burn_in(run).is_file()]:
+                if released := [run for run in waiting if not study.waits(run)]:
                     waiting = [run for run in waiting if run not in released]
                     ready = released + ready
         finally:
@@ -182,7 +182,7 @@ def _runs_to_execute(study: Study, chosen: Sequence[Run]) -> list[Run]:
     """The chosen runs without a result, and the `labeled_only` runs whose burn-in file these need and which is
     missing."""
     missing = [run for run in chosen if not _is_done(study, run)]
-    need = [study.maker(run) for run in missing if run.method != LABELED_ONLY and not study.burn_in(run).is_file()]
+    need = [study.maker(run) for run in missing if study.waits(run)]
     return [run for run in study.runs() if run in missing or run in need]
 
 

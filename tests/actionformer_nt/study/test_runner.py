@@ -33,6 +33,15 @@ def test_runs_what_is_missing_and_makes_a_table(study_file, tmp_path, capsys):
     assert "3 of 3 runs. **3 of them were made with another configuration" in capsys.readouterr().out
 
 
+def test_a_method_with_a_quality_head_trains_from_the_beginning(study_file, tmp_path):
+    keys = {"model.quality": True, "train_cfg.cls_prior_prob": 0.1}
+    path = study_file(methods=["target", "apl"], folds=[0], per_method={"apl": keys}, own_burn_in=["apl"])
+    assert main(["-q", "study", str(path)]) == 0
+    results = {p.name.split("_r")[0]: json.loads(p.read_text()) for p in (tmp_path / "out" / "results").iterdir()}
+    assert results.keys() == {"labeled_only", "target", "apl"}
+    assert (tmp_path / "out" / "runs" / "apl_r0.5_f0_s0" / "burn_in.pth.tar").is_file()
+
+
 def test_a_lost_burn_in_is_made_again(study_file):
     plan = study.load_study(study_file(folds=[0, 1]))
     for run in plan.runs():

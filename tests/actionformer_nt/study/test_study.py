@@ -84,6 +84,8 @@ def test_mistakes(study_file, capsys):
         ({"set": {"semi_cfg.method": "nt"}}, "the study itself sets it"),
         ({"baseline": "soft"}, "baseline: soft: expected one of methods"),
         ({"folds": [0, 0]}, "folds: [0, 0]: expected each one once"),
+        ({"own_burn_in": ["soft"]}, "own_burn_in: ['soft']: expected methods of the study"),
+        ({"own_burn_in": ["labeled_only"]}, "own_burn_in: ['labeled_only']"),
         ({"parameter": {"name": "semi_cfg.pseudo.ignore_from", "values": [None, 0.05]}}, "values: null"),
         ({"parameter": {"name": "semi_cfg.lam", "values": [0.5], "reference": 0.85}}, "reference: 0.85: expected one"),
         (
@@ -237,6 +239,23 @@ def test_keys_of_a_method_do_not_change_the_burn_in(study_file, staged_study):
         for method in ("nt", "labeled_only"):
             with pytest.raises(ValueError, match=r"semi_cfg\.stages: the stages before self-training"):
                 study.load_study(staged_study(LABELED, FROZEN, per_method={method: {"semi_cfg.stages": stages}}))
+
+
+def test_a_method_with_a_burn_in_of_its_own_may_have_another_detector(study_file):
+    keys = {"model.quality": True, "semi_cfg.burn_in": 2}
+    with pytest.raises(
+        ValueError, match=r"apl: model\.quality, semi_cfg\.burn_in: may change the burn-in.*own_burn_in"
+    ):
+        study.load_study(study_file(methods=["target", "apl"], per_method={"apl": keys}))
+    path = study_file(methods=["target", "apl"], per_method={"apl": keys}, own_burn_in=["apl"])
+    plan = study.load_study(path)
+    runs = {run.method: run for run in plan.runs() if run.fold == 0}
+    own, shared = (plan.config(runs[name]) for name in ("apl", "target"))
+    assert own["model"]["quality"] and own["semi_cfg"]["burn_in"] == 2 and "burn_in_checkpoint" not in own["semi_cfg"]
+    assert "quality" not in shared.get("model", {}) and "burn_in_checkpoint" in shared["semi_cfg"]
+    assert not plan.waits(runs["apl"]) and plan.waits(runs["target"])
+    assert "With a burn-in of their own: apl." in study_table.write_table(plan)
+    assert "burn-in of their own" not in study_table.write_table(study.load_study(study_file()))
 
 
 def test_watch_and_views_of_the_teacher_share_a_burn_in(study_file):
