@@ -70,6 +70,8 @@ class AplQualitySection(Section):
 class AplSection(AplQualitySection):
     """Settings of `apl`."""
 
+    bins: Count = 8
+    """Samples of the features in an instance, whose mean the discriminator sees."""
     width: Count = 64
     """Width of the discriminator's embedding."""
     temperature: Positive = 0.1
@@ -108,6 +110,8 @@ class PlrSection(Section):
     """Iterations of self-training from which on all pseudo labels weigh the same."""
     bins: Count = 4
     """Samples of the features in each of the regions around the start, inside, and around the end of a segment."""
+    reach: Positive = 0.25
+    """How far the regions around start and end reach to either side, divided by the length."""
     width: Count = 64
     """Width of the hidden layer of the refinement."""
     jitter: Annotated[float, Field(gt=0, lt=0.5)] = 0.2

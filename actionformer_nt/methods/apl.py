@@ -36,8 +36,6 @@ from .label_space import partition
 from .recent import is_action
 from .regions import gaps, pooled
 
-BINS = 8  # samples of an instance whose mean is its feature
-
 
 class Discriminator(nn.Module):
     """Logits of the classes and the background, last, for features of instances."""
@@ -107,7 +105,9 @@ class Apl(AplQuality):
         features, discriminator = e.averaged.features, e.averaged.modules
         if e.unit == "segment":
             assert e.segments is not None
-            own = pooled(features, e.segments.to(features), stride=e.averaged.stride, bins=BINS).mean(dim=1)
+            own = pooled(features, e.segments.to(features), stride=e.averaged.stride, bins=self.settings.bins).mean(
+                dim=1
+            )
         else:
             own = F.pad(features, (0, 0, 0, len(e.probs) - len(features)))
         return discriminator(own).softmax(dim=-1).to(e.probs)
@@ -127,7 +127,7 @@ class Apl(AplQuality):
             assert events is not None and classes is not None
             between = gaps(events, video["feats"].shape[1])
             own = torch.cat([events.to(features), between.to(features)])
-            logits = trunk.modules(pooled(features, own, stride=trunk.stride, bins=BINS).mean(dim=1))
+            logits = trunk.modules(pooled(features, own, stride=trunk.stride, bins=self.settings.bins).mean(dim=1))
             background = torch.full((len(between),), logits.shape[1] - 1)
             targets = torch.cat([classes, background]).to(features.device)
             losses.append(F.cross_entropy(logits, targets, reduction="sum") / max(len(targets), 1))

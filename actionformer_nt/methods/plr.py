@@ -32,18 +32,22 @@ from .regions import around_boundaries, pooled
 
 
 class Refinement(nn.Module):
-    """How far the boundaries of segments are off, at most `limit` times their length. Starts with no change."""
+    """How far the boundaries of segments are off, at most `jitter` times their length. Starts with no change."""
 
-    def __init__(self, sizes: Sizes, bins: int, width: int, limit: float) -> None:
+    def __init__(self, sizes: Sizes, options: PlrSection) -> None:
         super().__init__()
-        self.bins, self.limit = bins, limit
-        self.hidden, self.last = nn.Linear(3 * bins * sizes.width, width), nn.Linear(width, 2)
+        self.bins, self.reach, self.limit = options.bins, options.reach, options.jitter
+        self.hidden = nn.Linear(3 * options.bins * sizes.width, options.width)
+        self.last = nn.Linear(options.width, 2)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
     def forward(self, features: Tensor, segments: Tensor, stride: int) -> Tensor:
         """Features (S, W) and segments (N, 2) in snippets -> displacements (N, 2), divided by the lengths."""
-        regions = [pooled(features, own, stride=stride, bins=self.bins) for own in around_boundaries(segments)]
+        regions = [
+            pooled(features, own, stride=stride, bins=self.bins)
+            for own in around_boundaries(segments, reach=self.reach)
+        ]
         x = F.relu(self.hidden(torch.cat(regions, dim=1).flatten(1)))
         return self.limit * self.last(x).tanh()
 
@@ -94,8 +98,7 @@ class Plr(Method):
         return segments + moved * (segments[:, 1:] - segments[:, :1])
 
     def modules(self, sizes: Sizes) -> nn.Module:
-        o = self.settings
-        return Refinement(sizes, o.bins, o.width, o.jitter)
+        return Refinement(sizes, self.settings)
 
     def auxiliary(
         self, videos: list[VideoItem], trunk: Trunk, *, labeled: bool, progress: Progress
@@ -108,8 +111,7 @@ class Plr(Method):
             assert video["segments"] is not None
             seen, off = displaced(video["segments"], self.settings.jitter, generator)
             moved = trunk.modules(features, seen.to(features), trunk.stride)
-            loss = F.smooth_l1_loss(moved, off.to(features), beta=0.1, reduction="sum")
-            losses.append(loss / max(len(off), 1))
+            losses.append(F.l1_loss(moved, off.to(features), reduction="sum") / max(len(off), 1))
         return {"refinement": self.settings.refinement_weight * torch.stack(losses).mean()}
 
     def state(self) -> State:

@@ -25,7 +25,7 @@ def pooled(features: Tensor, segments: Tensor, *, stride: int, bins: int) -> Ten
     return sampled(features, (times / stride).to(features.device))
 
 
-def around_boundaries(segments: Tensor, *, reach: float = 0.25) -> list[Tensor]:
+def around_boundaries(segments: Tensor, *, reach: float) -> list[Tensor]:
     """Three segments (N, 2) for each: around the start, inside, and around the end; the first and the last reach as far
     as `reach` times the length to either side."""
     start, end = segments[:, :1], segments[:, 1:]

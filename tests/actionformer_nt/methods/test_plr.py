@@ -111,3 +111,21 @@ def test_snippets_have_weights_only():
     assert lesson.segments is None and lesson.v is None
     torch.testing.assert_close(lesson.w[0], plain[0].w[0] * 0.5**method.exponent)
     assert torch.equal(lesson.w[1], plain[0].w[1]), "the background is not weighed"
+
+
+@pytest.mark.parametrize("name", ["plr", "apl"])
+def test_gradients_of_the_losses_on_labeled_videos(in_64_bits, name):
+    """Of the features, against finite differences."""
+    method = get_method(name)
+    module = method.modules(SIZES)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    video = {"feats": torch.zeros(3, 14), "segments": torch.tensor([[2.3, 6.0], [8.0, 12.7]]),
+             "labels": torch.tensor([0, 1])}  # fmt: skip
+
+    def loss(features):
+        trunk = Trunk(lambda videos: [[features]], 1, module, [torch.Generator().manual_seed(0)])
+        (found,) = method.auxiliary([video], trunk, labeled=True, progress=Progress(0, 0)).values()
+        return found
+
+    assert torch.autograd.gradcheck(loss, torch.randn(14, 4, requires_grad=True))

@@ -28,7 +28,7 @@ def test_pooling_samples_the_middles_of_equal_parts():
     assert found.shape == (2, 4, 1)
     assert found[0, :, 0].tolist() == [2.5, 3.5, 4.5, 5.5]  # times 5, 7, 9, 11
     assert found[1, :, 0].tolist() == [6.25, 8.75, 11.25, 13.75]
-    start, inside, end = around_boundaries(torch.tensor([[4.0, 12.0]]))
+    start, inside, end = around_boundaries(torch.tensor([[4.0, 12.0]]), reach=0.25)
     assert (start.tolist(), inside.tolist(), end.tolist()) == ([[2.0, 6.0]], [[4.0, 12.0]], [[10.0, 14.0]])
 
 

@@ -115,12 +115,6 @@ def test_the_pretraining_of_a_method_resumes_exactly(config_of, tmp_path, interr
     assert "pretext/fine" not in records(whole)[3]
 
 
-def test_pretext_needs_tasks(config_of):
-    config = config_of("nt", "LocPointTransformer", pretrain=2)
-    with pytest.raises(ValueError, match="neither model_name: LocPointTransformer nor method nt has pretext tasks"):
-        check_config(config)
-
-
 @pytest.mark.parametrize("key", ["model.quality", "test_cfg.quality_score"])
 def test_a_method_that_ranks_by_quality_needs_the_head(config_of, key):
     config = config_of("apl_quality", "LocPointTransformer")

@@ -15,6 +15,7 @@ from actionformer_nt.self_training.pseudo_segments import PseudoSegments, candid
 from actionformer_nt.self_training.selection import Selector
 from libs.modeling.assignment import assign_labels, pyramid_points
 from libs.modeling.class_form import ClassForm
+from libs.modeling.losses import iou_matrix
 from libs.modeling.meta_archs import PyramidOutput
 
 OPTIONS = PseudoSection()
@@ -130,7 +131,8 @@ def test_points_keep_the_order_of_levels_and_leave_out_padding():
     output.masks[0][0, 20:] = False
     output.masks[1][0, 10:] = False
     options = PseudoSection(background_logit=-0.85, temperature=2.0)
-    found, scores, segments = at_points(output, 0, options, form=ClassForm.SIGMOID)
+    found, scores, segments, quality = at_points(output, 0, options, form=ClassForm.SIGMOID)
+    assert quality is None
     rows = [torch.tensor([*row.tolist(), -0.85]) for row in (*output.logits[0][0, :20], *output.logits[1][0, :10])]
     torch.testing.assert_close(found, torch.stack([(row / 2).softmax(0) for row in rows]))
     assert found[5].argmax() == 0 and found[0].argmax() == 3
@@ -189,3 +191,25 @@ def test_points_may_have_boundaries_of_their_own():
     for point, segment, offsets in zip(points, said.segments + 1.0, found.offsets[0, valid], strict=True):
         expected = torch.stack([point[0] - segment[0], segment[1] - point[0]]) / point[3]
         torch.testing.assert_close(offsets, expected)
+
+
+def test_a_quality_head_weighs_candidates_and_is_averaged_over_supporters():
+    """Points within an event say different things about the quality of the same segment."""
+    output = output_for([(4.0, 12.0)], [[0.0, -6.0, -6.0]])
+    generator = torch.Generator().manual_seed(0)
+    quality = [torch.randn(1, z.shape[1], 2, generator=generator) for z in output.logits]
+    output = output._replace(quality=quality)
+    factor = torch.cat([(q[0, :, 0].sigmoid() - q[0, :, 1].sigmoid()).clamp(0, 1) for q in quality])
+    scores = torch.cat([z[0].sigmoid().amax(dim=-1) for z in output.logits])
+    found = candidates(output, 0)
+    own = (scores * factor).sort(descending=True).values
+    torch.testing.assert_close(found.scores, own[own > 0.01])
+    plain = candidates(output, 0, quality_score=False)
+    torch.testing.assert_close(plain.scores, candidates(output._replace(quality=None), 0).scores)
+    assert plain.quality is not None and not torch.equal(plain.scores[: len(found.scores)], found.scores)
+    segments = propose([found], OPTIONS)
+    weight = torch.where(iou_matrix(segments.segments[:1], found.segments) >= OPTIONS.support_iou, found.scores, 0.0)[0]
+    assert (weight > 0).sum() > 1
+    torch.testing.assert_close(segments.quality[0], (weight * found.quality).sum() / weight.sum())
+    points = at_points(output, 0, PseudoSection(background_logit=-0.85), form=ClassForm.SIGMOID)
+    torch.testing.assert_close(points.quality, factor)

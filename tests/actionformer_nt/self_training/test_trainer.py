@@ -97,8 +97,10 @@ def test_spot_interrupted_in_any_stage_ends_the_same(make_semi, tmp_path, interr
     assert records(whole) == records(half)
 
 
-def test_only_spot_has_pretext_tasks(make_semi, tmp_path):
-    with pytest.raises(ValueError, match=r"semi_cfg\.pretrain: 2: only model_name: SPOT"):
+def test_pretext_tasks_are_those_of_spot_or_of_a_method(make_semi, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"semi_cfg\.pretrain: 2: neither model_name: LocPointTransformer nor method nt"
+    ):
         run(make_semi(pretrain=2), tmp_path / "run")
 
 
