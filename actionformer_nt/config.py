@@ -66,7 +66,7 @@ class SemiSection(Section):
     """Stages of training, in order. `null`: `pretrain`, `burn_in` and `iterations` say how long the three stages are,
     and one schedule spans them."""
     pretrain: NonNegativeInt = 0
-    """Iterations of SPOT's pretext tasks on all videos, before the burn-in; without `stages`."""
+    """Iterations of the pretext tasks, of SPOT or of a method, on all videos before the burn-in; without `stages`."""
     burn_in: NonNegativeInt = 0
     """Iterations on labeled videos only; without `stages`."""
     iterations: NonNegativeInt = 0

@@ -77,13 +77,15 @@ class AplSection(AplQualitySection):
     temperature: Positive = 0.1
     """Temperature of the discriminator's and the pretext task's similarities."""
     discriminator_weight: NonNegative = 0.1
-    """Weight of the loss of the discriminator, which learns from labeled videos."""
-    discriminator_after: NonNegativeInt = 100
-    """Iterations of self-training before the discriminator drops and mines pseudo labels."""
+    """Weight of the loss of the discriminator, which learns from labeled videos; 0: it neither drops nor mines."""
+    discriminator_after: NonNegativeInt = 300
+    """Iterations that the discriminator learns before it drops and mines pseudo labels."""
     drop: Fraction = 0.1
-    """A pseudo label is dropped if the discriminator gives its class a lower probability."""
+    """A pseudo label is dropped if the discriminator gives its class less than this share of the probability of the
+    most probable class, which may be the background."""
     mine: Fraction = 0.9
-    """A pseudo label that was not selected teaches if the discriminator gives its class at least this probability."""
+    """A pseudo label that was not selected, but whose joint score reaches the threshold of its class, teaches if the
+    discriminator gives its class at least this probability. A class without pseudo labels has the mean threshold."""
     pretext_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Channel dropout of the two views of a video that the pretext task compares."""
     pretext_noise: NonNegative = 0.1

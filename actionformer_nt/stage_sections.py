@@ -37,8 +37,9 @@ class StageSection(Section):
     """A stage of training."""
 
     learn: Learn
-    """What the network learns: SPOT's pretext tasks on all videos (`pretext`), the labels of the labeled videos
-    (`labeled`), or these and the pseudo labels of the unlabeled videos (`pseudo`). Stages come in this order."""
+    """What the network learns: pretext tasks, of SPOT or of a method, on all videos (`pretext`), the labels of the
+    labeled videos (`labeled`), or these and the pseudo labels of the unlabeled videos (`pseudo`). Stages come in this
+    order."""
     iterations: Count
     """Updates of the stage."""
     repeat: Count = 1

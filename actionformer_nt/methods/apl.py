@@ -60,7 +60,7 @@ class Apl(AplQuality):
 
     def __init__(self) -> None:
         super().__init__()
-        self.updates = 0  # iterations of self-training
+        self.updates = 0  # iterations that the discriminator has learned
 
     def observe(self, evidence: list[Evidence]) -> None:
         super().observe(evidence)
@@ -82,9 +82,10 @@ class Apl(AplQuality):
 
     def locate(self, evidence: list[Evidence], lessons: list[Lesson], options: Options) -> list[Lesson]:
         lessons = super().locate(evidence, lessons, options)
-        if self.updates <= self.settings.discriminator_after:
+        if not self.settings.discriminator_weight or self.updates <= self.settings.discriminator_after:
             return lessons
         thresholds = self.thresholds(evidence[0].probs.shape[-1])
+        thresholds = torch.where(thresholds.isnan(), thresholds.nanmean(), thresholds)
         return [self._discriminated(*pair, thresholds) for pair in zip(evidence, lessons, strict=True)]
 
     @torch.no_grad()
@@ -92,11 +93,11 @@ class Apl(AplQuality):
         """The lesson without units that the discriminator finds unlike their class, and with others that are like
         it."""
         found, action, score = e.probs.argmax(dim=-1), is_action(e), joint_score(e)
-        likeness = self.likeness(e).gather(1, found[:, None])[:, 0]
-        kept = lesson.kept(e)
+        everything = self.likeness(e)
+        likeness = everything.gather(1, found[:, None])[:, 0]
         good = (score >= thresholds.to(score)[found]) & (likeness >= self.settings.mine)
         mined = ~e.selected & e.existing & action & good
-        dropped = kept & action & (likeness < self.settings.drop)
+        dropped = lesson.kept(e) & action & (likeness < self.settings.drop * everything.amax(dim=1))
         return replace(lesson.ignoring(dropped), keep=(e.selected if lesson.keep is None else lesson.keep) | mined)
 
     def likeness(self, e: Evidence) -> Tensor:
@@ -111,6 +112,9 @@ class Apl(AplQuality):
         else:
             own = F.pad(features, (0, 0, 0, len(e.probs) - len(features)))
         return discriminator(own).softmax(dim=-1).to(e.probs)
+
+    def renew(self) -> None:
+        self.updates = 0
 
     def modules(self, sizes: Sizes) -> nn.Module:
         return Discriminator(sizes, self.settings.width, self.settings.temperature)
@@ -167,10 +171,9 @@ class Apl(AplQuality):
 
 def actionness(feats: Tensor, points: int, share: float) -> Tensor:
     """(points,) 1 for the share of evenly spaced points of a video (D, T) whose features differ most from the video's
-    mean, 0 for the share of those that differ least, -1 between."""
-    steps = feats.shape[1]
-    at = (torch.arange(points) * steps / points).long()
-    difference = (feats - feats.mean(dim=1, keepdim=True)).square().sum(dim=0)[at]
+    mean, 0 for the share of those that differ least, -1 between. A point stands for the snippets up to the next one."""
+    difference = (feats - feats.mean(dim=1, keepdim=True)).square().sum(dim=0)  # (T,)
+    difference = F.adaptive_avg_pool1d(difference[None], points)[0]
     order, count = difference.argsort(stable=True), int(share * points)
     group = torch.full((points,), -1)
     group[order[:count]] = 0

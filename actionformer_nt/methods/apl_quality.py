@@ -41,9 +41,8 @@ class AplQuality(Method):
         self.recent.add(evidence, [joint_score(e) for e in evidence], window=self.settings.window)
 
     def thresholds(self, num_classes: int) -> Tensor:
-        """(C,) smallest joint score of each class; 0 for a class without pseudo labels."""
-        means = [figures.mean() if len(figures) else torch.zeros(()) for figures in self.recent.by_class(num_classes)]
-        return self.settings.factor * torch.stack(means)
+        """(C,) smallest joint score of each class; NaN, which no score is below, for a class without pseudo labels."""
+        return self.settings.factor * torch.stack([own.mean() for own in self.recent.by_class(num_classes)])
 
     def locate(self, evidence: list[Evidence], lessons: list[Lesson], options: Options) -> list[Lesson]:
         thresholds = self.thresholds(evidence[0].probs.shape[-1])

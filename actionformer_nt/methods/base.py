@@ -132,6 +132,9 @@ class Method:
         """
         return {}
 
+    def renew(self) -> None:
+        """Called when the student of a stage gets new weights (`student: fresh`), and the method new modules."""
+
     def pretext(self, videos: list[VideoItem], trunk: Trunk) -> dict[str, Tensor]:
         """Weighted scalar losses by name in the stage `learn: pretext`, before the burn-in, on labeled and unlabeled
         videos without their events. With SPOT they are added to those of its pretext tasks."""

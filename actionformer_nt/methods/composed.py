@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,13 +16,14 @@ from .evidence import Evidence, Lesson, Matched, Options, Progress, Sizes, State
 
 class Composed(Method):
     """Several methods as one: the `teach` of the one that has its own, or else that of `target`; then the `locate` of
-    each in order. Views for the teacher and statistics are those of all of them.
+    this one and of the others in order, so that what it adds is filtered too. Views for the teacher and statistics are
+    those of all of them.
 
     Args:
         parts: at least two methods by name, with their settings.
 
     Raises:
-        ValueError: more than one of them has its own `teach`.
+        ValueError: more than one of them has its own `teach`, or one is a part of another.
     """
 
     def __init__(self, parts: Mapping[str, Method]) -> None:
@@ -32,14 +34,21 @@ class Composed(Method):
                 f"method '{'+'.join(parts)}': {' and '.join(teaching)} both say what is taught about the classes; "
                 "expected at most one such method"
             )
+        for name, part in parts.items():
+            if wider := [n for n, other in parts.items() if type(part) in type(other).__mro__[1:-2]]:  # up to Method
+                raise ValueError(f"method '{'+'.join(parts)}': {wider[0]} does what {name} does; leave out {name}")
         self.teaching = parts[teaching[0]] if teaching else Method()
+        self.order = [*teaching, *(name for name in parts if name not in teaching)]
         methods = list(parts.values())
         self.spares = any(part.spares for part in methods)
         self.needs_truth = any(part.needs_truth for part in methods)
         self.needs_student = any(part.needs_student for part in methods)
         self.needs_features = any(part.needs_features for part in methods)
         self.needs_quality = any(part.needs_quality for part in methods)
-        self.teacher_views = [view for part in methods for view in part.teacher_views]
+        self.teacher_views: list[Mapping[str, Any]] = []
+        for view in (view for part in methods for view in part.teacher_views):
+            if view not in self.teacher_views:
+                self.teacher_views.append(view)
         self.student_views = [view for part in methods for view in part.student_views]
         self.has_lessons = any(part.has_lessons for part in methods)
         self.sigmoid_notice = "; ".join(part.sigmoid_notice for part in methods if part.sigmoid_notice) or None
@@ -52,12 +61,11 @@ class Composed(Method):
             part.observe(evidence)
 
     def teach(self, evidence: list[Evidence], options: Options) -> list[Lesson]:
-        name = next((name for name, part in self.parts.items() if part is self.teaching), "")
-        return self.teaching.teach(_with_modules_of(name, evidence), options)
+        return self.teaching.teach(_with_modules_of(self.order[0], evidence), options)
 
     def locate(self, evidence: list[Evidence], lessons: list[Lesson], options: Options) -> list[Lesson]:
-        for name, part in self.parts.items():
-            lessons = part.locate(_with_modules_of(name, evidence), lessons, options)
+        for name in self.order:
+            lessons = self.parts[name].locate(_with_modules_of(name, evidence), lessons, options)
         return lessons
 
     def consistency(self, pairs: list[list[Matched]], *, labeled: bool, progress: Progress) -> dict[str, Tensor]:
@@ -84,6 +92,10 @@ class Composed(Method):
             found = part.auxiliary(videos, own, labeled=labeled, progress=progress)
             losses |= {f"{name}_{key}": loss for key, loss in found.items()}
         return losses
+
+    def renew(self) -> None:
+        for part in self.parts.values():
+            part.renew()
 
     def pretext(self, videos: list[VideoItem], trunk: Trunk) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
@@ -112,7 +124,7 @@ def _module_of(name: str, modules: nn.Module | None) -> nn.Module | None:
 
 
 def _with_modules_of(name: str, evidence: list[Evidence]) -> list[Evidence]:
-    """Evidence whose averaged modules are those of one of the methods."""
+    """Evidence whose modules are those of one of the methods."""
     return [
         e
         if e.averaged is None

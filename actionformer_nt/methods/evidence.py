@@ -72,12 +72,12 @@ class Student:
 
 
 class Averaged(NamedTuple):
-    """The averaged network up to its heads on the teacher's weak view of a video, in evaluation mode, without
-    gradient."""
+    """The averaged network up to its heads on the teacher's weak view of a video, in evaluation mode, without gradient,
+    and the method's modules. These are not averaged: as long as they are new, their average lags far behind."""
 
     features: Tensor  # (S, W) at points of the finest level, or snippets
     stride: int  # snippets from one point to the next; point k is at snippet k * stride
-    modules: nn.Module | None  # of the method, averaged
+    modules: nn.Module | None  # of the method, as they are trained
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,19 +28,19 @@ def consistency_losses(
     progress = Progress(since, since / run.stages.per_epoch)
     losses: dict[str, Tensor] = {}
     for name, videos in (("labeled", labeled), ("unlabeled", unlabeled)):
-        weak = [view_of(video, "weak", run.semi.weak, run.seed, iteration)[0] for video in videos]
+        weak = [
+            labeled_view(video, "weak", run.semi.weak, run.seed, iteration, backwards=run.backwards)
+            if name == "labeled"
+            else view_of(video, "weak", run.semi.weak, run.seed, iteration)[0]
+            for video in videos
+        ]
         pairs = [
             compared(run, f"student {k}", ViewSection.model_validate(view), weak, iteration)
             for k, view in enumerate(method.student_views)
         ]
         found = method.consistency(pairs, labeled=name == "labeled", progress=progress) if pairs else {}
         trunk = trunk_of(run, self_training, videos, "auxiliary", iteration)
-        seen = without_labels(weak)
-        if name == "labeled":
-            seen = [
-                labeled_view(video, "weak", run.semi.weak, run.seed, iteration, backwards=run.backwards)
-                for video in videos
-            ]
+        seen = weak if name == "labeled" else without_labels(weak)
         further = method.auxiliary(seen, trunk, labeled=name == "labeled", progress=progress)
         if both := found.keys() & further.keys():
             raise ValueError(f"method {run.semi.method}: {sorted(both)} are names of two losses")

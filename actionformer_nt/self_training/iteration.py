@@ -73,6 +73,8 @@ class Iteration:
         total = losses.get("final_loss", 0.0)
         if run.teacher is not None and run.teacher.method.has_pretext:
             own = pretext_losses(run, run.teacher.method, self.number, videos)
+            if both := losses.keys() & own.keys():
+                raise ValueError(f"method {run.semi.method}: {sorted(both)} are names of pretext losses of the network")
             losses, total = losses | own, total + sum(own.values())
         assert isinstance(total, Tensor)
         return with_prefix("pretext", losses) | {"final_loss": total}

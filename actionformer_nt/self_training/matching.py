@@ -13,7 +13,7 @@ from actionformer_nt.pseudo_sections import PseudoSection
 from libs.datasets.video import VideoItem
 from libs.modeling.class_form import ClassForm
 from libs.modeling.decode import offsets_to_segments
-from libs.modeling.meta_archs import PyramidOutput
+from libs.modeling.meta_archs import PyramidOutput, autocast
 
 from .interface import inputs_of
 from .pseudo_segments import Candidates, PointPseudo, PseudoSegments, mapped_back, supported
@@ -67,7 +67,8 @@ def pyramid_features(model: Any, videos: list[VideoItem]) -> list[list[Tensor]]:
     """Features of the pyramid's levels at the valid points of each video, (S, W) per level, finest first."""
     found: dict[int, list[Tensor]] = {}
     for batch in model.batches(videos):
-        feats, masks = model.neck(*model.backbone(batch.feats, batch.mask, batch.lengths))
+        with autocast(batch.feats.device, model.train_cfg.get("amp", "off")):
+            feats, masks = model.neck(*model.backbone(batch.feats, batch.mask, batch.lengths))
         for row, i in enumerate(batch.index):
             found[i] = [x[row][:, m[row, 0]].T.float() for x, m in zip(feats, masks, strict=True)]
     return [found[i] for i in range(len(videos))]

@@ -133,6 +133,8 @@ class PyramidSelfTraining(SelfTraining[PyramidPseudo]):
         if self.options.ignore_from is not None:
             band = ~selected & (proposals.scores >= self.options.ignore_from)
         own = self.form.scores(proposals.logits * self.options.temperature)
+        if proposals.quality is not None and self.quality_score:
+            own = own * proposals.quality[:, None]
         likely = (own >= thresholds.to(own)) & (thresholds > 0).to(own.device)  # 0: of a class not seen so far
         return PyramidPseudo(proposals, selected, band, likely, points)
 

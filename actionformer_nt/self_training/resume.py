@@ -68,7 +68,11 @@ def restore(path: Path, run: SemiRun, records: Records, *, burn_in: bool = False
         raise ValueError(f"{path}: not a checkpoint of semi-supervised training")
     check_made_with(path, state, run.split, run.semi, burn_in=burn_in)
     restart_schedule(run, run.stages.at(max(state["iteration"] - 1, 0)))
-    resume.restore(path, run.updater, run.ema, iters_per_epoch=1, with_optimizer=not (burn_in and _begins_anew(run)))
+    record = state.get("made_with")
+    resume.restore(
+        path, run.updater, run.ema, iters_per_epoch=1, with_optimizer=not (burn_in and _begins_anew(run)),
+        with_extra=record is None or record["method"] == run.semi.method,  # a burn-in may be another method's
+    )  # fmt: skip
     records.restore(state.get("record_sums", []))
     if records.watch is not None and (watch_state := state.get("watch")):
         records.watch.load_state(watch_state)

@@ -101,7 +101,7 @@ def set_up(config: Config, *, diagnostic: bool = False) -> SemiRun:
     first = stages.stages[0]
     updater, ema = build_updater(
         config | {"opt": opt_of(config, first)}, device, lambda optimizer: schedule_of(config, optimizer, first),
-        extra=_modules(config, method),
+        extra=None if method is None else make_modules(config, method, "modules"),
     )  # fmt: skip
     backwards = played_backwards(semi.reversed_classes, annotations.label_ids, config["dataset"]["num_classes"])
     return SemiRun(
@@ -137,15 +137,15 @@ def played_backwards(pairs: Sequence[Sequence[str]], label_ids: dict[str, int], 
     return backwards
 
 
-def _modules(config: Config, method: Method | None) -> nn.Module | None:
-    """The modules of a method. Making them draws no random number that the network would get without them."""
-    if method is None or not method.has_modules:
+def make_modules(config: Config, method: Method, *seed: int | str) -> nn.Module | None:
+    """New modules of a method, with random numbers of their own: the network gets those that it gets without them."""
+    if not method.has_modules:
         return None
     width = self_training_of(config["model_name"]).feature_width(config)
     channels = config["dataset"]["input_dim"]
     sizes = Sizes(sum(channels) if isinstance(channels, list) else channels, width, config["dataset"]["num_classes"])
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config["init_rand_seed"], "modules"))
+        torch.manual_seed(derive_seed(config["init_rand_seed"], *seed))
         return method.modules(sizes)
 
 

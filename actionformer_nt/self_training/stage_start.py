@@ -12,7 +12,7 @@ from libs.training.checkpoint import load_state
 from libs.training.optim import make_optimizer
 
 from .schedules import opt_of, schedule_of
-from .setup import SemiRun
+from .setup import SemiRun, make_modules
 from .stages import Stage
 from .stored_labels import stored_labels
 
@@ -47,10 +47,15 @@ def restart_schedule(run: SemiRun, stage: Stage) -> None:
 
 
 def _renew_student(run: SemiRun, stage: Stage) -> None:
-    """Gives the student new weights, and with them its average, and the initial loss normaliser."""
+    """Gives the student and the method's modules new weights, and with them their average, and the initial loss
+    normaliser."""
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(run.seed, stage.number, "student"))
         new = make_meta_arch(run.config["model_name"], **run.config["model"])
-    load_state(run.model, new.state_dict())  # modules of the method stay
+    load_state(run.model, new.state_dict())
+    method = None if run.teacher is None else run.teacher.method
+    if method is not None and (modules := make_modules(run.config, method, "modules", stage.number)) is not None:
+        run.model.method_modules.load_state_dict(modules.state_dict())
+        method.renew()
     run.model.loss_normalizer = new.loss_normalizer
     run.ema.set(run.model)

@@ -71,6 +71,7 @@ def _origin(run: SemiRun) -> str:
         digest.update(value.cpu().numpy().tobytes())
     views = [view.model_dump() for view in run.teacher.views]
     settings = [run.split.hash, run.seed, views, run.semi.pseudo.model_dump(), run.config["dataset"]]
+    settings += [run.config["test_cfg"]["quality_score"], run.config["train_cfg"]["amp"]]
     model = {name: value for name, value in run.config["model"].items() if name not in ("train_cfg", "test_cfg")}
     digest.update(json.dumps([*settings, model], sort_keys=True, default=str).encode())
     return digest.hexdigest()

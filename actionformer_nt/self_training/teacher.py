@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import NotRequired
 
 from actionformer_nt.config import SemiSection
@@ -123,7 +123,8 @@ class Teacher:
             says = self._student_says(student, strong, pseudo)
             evidence = [replace(e, student=own) for e, own in zip(evidence, says, strict=True)]
         if self.method.needs_features:
-            evidence = [replace(e, averaged=own) for e, own in zip(evidence, self._averaged(weak), strict=True)]
+            seen = self._averaged(weak, getattr(student, "method_modules", None))
+            evidence = [replace(e, averaged=own) for e, own in zip(evidence, seen, strict=True)]
         lessons = level_normalizers(self._lessons(evidence))
         pairs = [self.self_training.taught(*pair) for pair in zip(pseudo, lessons, strict=True)]
         taught, lessons = [labels for labels, _ in pairs], [lesson for _, lesson in pairs]
@@ -170,13 +171,11 @@ class Teacher:
         ]
 
     @torch.no_grad()
-    def _averaged(self, weak: list[VideoItem]) -> list[Averaged]:
+    def _averaged(self, weak: list[VideoItem], modules: nn.Module | None) -> list[Averaged]:
         """Features of the weak views. They are those of the present average, also with a frozen teacher, since the
-        method's modules begin to learn with self-training."""
-        network = self.ema.module
-        features = self.self_training.features(network, weak)
-        stride, modules = self.self_training.feature_stride, getattr(network, "method_modules", None)
-        return [Averaged(levels[0], stride, modules) for levels in features]
+        method's modules learn on the student's features."""
+        features = self.self_training.features(self.ema.module, weak)
+        return [Averaged(levels[0], self.self_training.feature_stride, modules) for levels in features]
 
     def _pseudo_labels(self, videos: list[VideoItem], iteration: int) -> tuple[list[VideoItem], list[Any]]:
         """Weak views and their pseudo labels. Stored pseudo labels belong to the unperturbed videos."""

@@ -11,8 +11,8 @@ SMALLEST = 1e-6  # probabilities are kept this far from 0 and, of masks, from 1,
 
 
 def average(output: SpotOutput, views: list[tuple[SpotOutput, Tensor]]) -> SpotOutput:
-    """An output with the logits of the mean class and mask probabilities over all views. A snippet, or a pair of
-    snippets in a mask, that a view does not show counts in the other views only.
+    """An output with the logits of the mean class, mask and quality probabilities over all views. A snippet, or a pair
+    of snippets in a mask, that a view does not show counts in the other views only.
 
     Args:
         output: of the first view, B windows.
@@ -20,6 +20,7 @@ def average(output: SpotOutput, views: list[tuple[SpotOutput, Tensor]]) -> SpotO
             without one (`pseudo_masks.view_index`).
     """
     probs, masks = output.logits.float().softmax(dim=-1), output.masks.float().sigmoid()
+    quality = None if output.quality is None else output.quality.float().sigmoid()
     shown, shown_pairs = torch.ones_like(probs[..., :1]), torch.ones_like(masks)
     for view, position in views:
         index = position.to(probs.device)
@@ -30,6 +31,11 @@ def average(output: SpotOutput, views: list[tuple[SpotOutput, Tensor]]) -> SpotO
         moved = moved.gather(2, source[:, None, :].expand_as(masks))
         probs = probs + known[..., None] * view_probs.gather(1, source[..., None].expand_as(probs))
         masks = masks + known_pairs * moved
+        if quality is not None and view.quality is not None:
+            moved = view.quality.float().sigmoid().gather(1, source[..., None].expand_as(quality))
+            quality = quality + known[..., None] * moved
         shown, shown_pairs = shown + known[..., None], shown_pairs + known_pairs
     probs, masks = (probs / shown).clamp(min=SMALLEST), (masks / shown_pairs).clamp(SMALLEST, 1 - SMALLEST)
-    return output._replace(logits=probs.log(), masks=masks.logit())
+    if quality is not None:
+        quality = (quality / shown).logit(SMALLEST)
+    return output._replace(logits=probs.log(), masks=masks.logit(), quality=quality)

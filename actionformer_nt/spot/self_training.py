@@ -159,9 +159,11 @@ class SpotSelfTraining(SelfTraining[SpotPseudo]):
         return config["model"]["embd_dim"] or (sum(channels) if isinstance(channels, list) else channels)
 
     def features(self, model: Any, videos: list[VideoItem]) -> list[list[Tensor]]:
-        (batch,) = model.batches(videos)
-        embedding = model.network(batch.feats, batch.mask).embedding
-        return [[embedding[row, batch.mask[row, 0]]] for row in range(len(videos))]
+        found: dict[int, Tensor] = {}
+        for batch in model.batches(videos):  # one window a video
+            embedding = model.network(batch.feats, batch.mask).embedding
+            found |= {i: embedding[row, batch.mask[row, 0]] for row, i in enumerate(batch.index)}
+        return [[found[i]] for i in range(len(videos))]
 
     def taught(self, pseudo: SpotPseudo, lesson: Lesson) -> tuple[SpotPseudo, Lesson]:
         """`Lesson.keep` replaces the confident snippets; it can take rows of masks away, but not add any."""

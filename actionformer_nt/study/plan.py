@@ -37,6 +37,11 @@ AFTER_BURN_IN = (
 # methods start from the burn-in with the value of `labeled_only`; their own value counts from self-training on.
 OF_METHODS = ("model.loss.class_form",)
 STAGES = ("semi_cfg.stages",)  # may be a method's own as far as the stages before self-training are the same
+# Keys of the data and of the evaluation, which are the same for all methods.
+OF_STUDY = (
+    "dataset", "dataset_name", "train_split", "val_split", "semi_cfg.split", "semi_cfg.reversed_classes",
+    "semi_cfg.allow_external_scores", "test_cfg.ext_score_file",
+)  # fmt: skip
 READABLE = re.compile(r"[\w.+-]{1,40}")  # a text that may be part of a file name
 
 
@@ -89,7 +94,7 @@ class StudyFile(Section):
     self-training on."""
     own_burn_in: list[str] = []
     """Methods whose runs do not start from the burn-in of `labeled_only` but make their own, since they need another
-    detector or other stages before self-training; all keys are allowed in their `per_method`."""
+    detector or other stages before self-training; all keys but those of the data are allowed in their `per_method`."""
     expected_hours: float | None = None
     """For the reader: on one GPU, or as the file says."""
     min_pairs: Count = 5
@@ -266,6 +271,8 @@ def _check_per_method(study: Study) -> None:
     """Raises ValueError if a method's own keys change what comes before self-training, which all methods share."""
     for method, keys in study.file.per_method.items():
         if method in study.file.own_burn_in:
+            if wrong := [key for key in keys if _is_one_of(key, OF_STUDY)]:
+                raise ValueError(f"{study.path}: per_method: {method}: {', '.join(wrong)}: must be the same for all")
             continue
         allowed = (*AFTER_BURN_IN, *STAGES, *(() if method == LABELED_ONLY else OF_METHODS))
         if wrong := [key for key in keys if not _is_one_of(key, allowed)]:

@@ -134,7 +134,10 @@ def write_table(study: Study) -> str:
         f"{_baseline_name(study)} over pairs of runs with the same fold and seed, with a {INTERVAL}. "
         f"{done} of {total} runs."
         + (f" **{stale} of them were made with another configuration than the study has now.**" if stale else "")
-        + (f" With a burn-in of their own: {', '.join(own)}." if (own := study.file.own_burn_in) else "")
+        + "".join(
+            f" `{method}` has a burn-in of its own: {json.dumps(study.file.per_method.get(method, {}))}."
+            for method in study.file.own_burn_in
+        )
         + (f" With external scores: {external}." if external else ""),
         "",
         markdown_table([*columns, "pairs", "sd", "detectable", "p", "Holm"], cells),

@@ -39,7 +39,7 @@ class LocPointTransformerSection(Section):
     (`softmax`)."""
     quality: bool = False
     """Ours. A quality head: it predicts for every point the tIoU of its segment with the event and the distance of the
-    two centres, divided by the length that both enclose (Zhang et al., ECCV 2024). `test_cfg.quality_score` uses it."""
+    two centres, divided by the length that both enclose (Zhou et al., ECCV 2024). `test_cfg.quality_score` uses it."""
 
     @model_validator(mode="after")
     def _check(self) -> LocPointTransformerSection:

@@ -116,12 +116,15 @@ def find_checkpoint(path: str | os.PathLike, epoch: int = -1) -> Path:
     raise FileNotFoundError(f"{path}: no file epoch_NNN.pth.tar or last.pth.tar in this folder")
 
 
-def load_state(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str = "checkpoint") -> None:
+def load_state(
+    model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str = "checkpoint", with_extra: bool = True
+) -> None:
     """Loads weights into a model. Model and file may each have the prefix of `nn.DataParallel` or not, and weights that
     only training uses; without them in the file, the model keeps its own.
 
     Args:
         source: names the file in error messages.
+        with_extra: False: leaves out those that only training uses.
 
     Raises:
         ValueError: names or shapes differ; lists differing shapes first, then missing and surplus names.
@@ -130,7 +133,7 @@ def load_state(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: st
     wants_prefix = bool(model_state) and all(name.startswith(PREFIX) for name in model_state)
     given = {name.removeprefix(PREFIX): value for name, value in state_dict.items()}
     expected = {name.removeprefix(PREFIX) if wants_prefix else name: value for name, value in model_state.items()}
-    if not any(name.startswith(EXTRA) for name in expected):
+    if not with_extra or not any(name.startswith(EXTRA) for name in expected):
         given = {name: value for name, value in given.items() if not name.startswith(EXTRA)}
     if not any(name.startswith(EXTRA) for name in given):
         given |= {name: value for name, value in expected.items() if name.startswith(EXTRA)}
@@ -146,6 +149,8 @@ def load_state(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: st
     if surplus:
         problems.append(f"not in the model: {_shorten(surplus)}")
     if problems:
+        if (missing or surplus) and all("quality_head." in name for name in [*missing, *surplus]):
+            problems.append(f"set model.quality: {'false' if missing else 'true'}, as in the run that made the weights")
         shown = problems[:6] + ([f"... and {len(problems) - 6} more"] if len(problems) > 6 else [])
         raise ValueError(
             f"{source}: the weights belong to another configuration than the model:\n  " + "\n  ".join(shown)

@@ -50,13 +50,20 @@ def only_weights(state: Checkpoint) -> Checkpoint:
 
 
 def restore(
-    path: Path, updater: Updater, ema: ModelEma, *, iters_per_epoch: int, with_optimizer: bool = True
+    path: Path,
+    updater: Updater,
+    ema: ModelEma,
+    *,
+    iters_per_epoch: int,
+    with_optimizer: bool = True,
+    with_extra: bool = True,
 ) -> tuple[int, PartOfEpoch | None]:
     """Loads a checkpoint, ours or ActionFormer's, into model, optimizer, schedule and averaged weights.
 
     Args:
         iters_per_epoch: iterations of an epoch now.
         with_optimizer: False: optimizer and schedule stay as they are.
+        with_extra: False: modules that only training uses stay as they are.
 
     Returns:
         The number of completed epochs, and the progress within the next one if training was stopped there.
@@ -72,8 +79,8 @@ def restore(
             f"{path}: cannot resume from it: keys {missing} are missing. {LAST} has them; numbered checkpoints have "
             "them with train_cfg.numbered_checkpoints: full"
         )
-    load_state(model, checkpoint["state_dict"], source=str(path))
-    load_state(ema.module, checkpoint["state_dict_ema"], source=str(path))
+    load_state(model, checkpoint["state_dict"], source=str(path), with_extra=with_extra)
+    load_state(ema.module, checkpoint["state_dict_ema"], source=str(path), with_extra=with_extra)
     if with_optimizer:
         _restore_optimizer(path, updater, checkpoint)
     if checkpoint.get("scaler"):

@@ -16,6 +16,7 @@ from libs.modeling.location_quality import (
     quality_loss,
 )
 from libs.modeling.losses import ctr_diou_loss_1d
+from libs.training.checkpoint import load_state
 
 from .test_batching import build, video
 
@@ -149,3 +150,9 @@ def _unweighted(model):
         return model([video(60)])
     finally:
         del model.test_cfg["quality_score"]
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_weights_with_and_without_the_head_do_not_fit(in_file):
+    with pytest.raises(ValueError, match=rf"set model\.quality: {str(in_file).lower()}, as in the run that made"):
+        load_state(build(quality=not in_file), build(quality=in_file).state_dict())

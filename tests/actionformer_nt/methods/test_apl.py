@@ -111,14 +111,42 @@ def test_the_discriminator_drops_and_mines():
     (lesson,) = method.locate([e], method.teach([e], Options()), Options())
     assert lesson.kept(e).tolist() == [True, False, True, False, False]  # the last one's score is below the threshold
     assert lesson.ignore.tolist() == [False, True, False, False, False]
-    early = get_method("apl", {"apl": {"discriminator_after": 1}})
-    early.observe([e.shared()])
-    (lesson,) = early.locate([e], early.teach([e], Options()), Options())
-    assert lesson.kept(e).tolist() == [True, True, False, False, False]
+    method.renew()
+    assert method.updates == 0
+    for options in ({"discriminator_after": 1}, {"discriminator_after": 0, "discriminator_weight": 0}):
+        idle = get_method("apl", {"apl": options})
+        idle.observe([e.shared()])
+        (lesson,) = idle.locate([e], idle.teach([e], Options()), Options())
+        assert lesson.kept(e).tolist() == [True, True, False, False, False]
+    composed = get_method("fixmatch+apl", {"apl": {"discriminator_after": 0}, "fixmatch": {"threshold": 0.81}})
+    composed.observe([e.shared()])
+    own = torch.nn.ModuleDict({"apl": e.averaged.modules})
+    e = replace(e, averaged=e.averaged._replace(modules=own))
+    (lesson,) = composed.locate([e], composed.teach([e], Options()), Options())
+    assert not lesson.kept(e).any(), "what is mined is filtered too"
+
+
+def test_a_class_without_pseudo_labels_has_the_mean_threshold_for_mining():
+    method = get_method("apl", {"apl": {"discriminator_after": 0, "factor": 0.5, "mine": 0.9}})
+    features = torch.zeros(20, 4)
+    features[:, 1] = 1.0
+    e = Evidence(
+        probs=torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.8, 0.1]]), scores=torch.tensor([0.8, 0.3, 0.5]),
+        selected=torch.tensor([True, False, False]), quality=torch.ones(3),
+        segments=torch.tensor([[2.0, 14.0], [4.0, 10.0], [20.0, 30.0]]),
+        averaged=Averaged(features, 2, sure_discriminator([0, 1, 2, 3])),
+    )  # fmt: skip
+    empty = replace(e, selected=torch.zeros(3, dtype=torch.bool))
+    method.observe([empty.shared()])
+    (lesson,) = method.locate([empty], method.teach([empty], Options()), Options())
+    assert not lesson.kept(empty).any(), "nothing is known"
+    method.observe([e.shared()])
+    (lesson,) = method.locate([e], method.teach([e], Options()), Options())
+    assert lesson.kept(e)[1:].tolist() == [False, True]
 
 
 def test_padded_snippets_are_never_mined():
-    method = get_method("apl", {"apl": {"discriminator_after": 0, "factor": 0.0, "drop": 0.0, "mine": 0.0}})
+    method = get_method("apl", {"apl": {"discriminator_after": 0, "factor": 1e-6, "drop": 0.0, "mine": 0.0}})
     e = replace(snippets(3), averaged=Averaged(torch.randn(9, 4), 1, sure_discriminator([0, 1, 2, 3])))
     method.observe([e.shared()])
     options = Options(form="softmax")

@@ -70,7 +70,7 @@ def test_parts_of_a_composed_method_keep_statistics_of_their_own():
     first, second = Counted(), Counted(10.0)
     both = Composed({"one": first, "two": second})
     both.observe([evidence(), evidence()])
-    assert both.state() == {"one/seen": 2.0, "two/seen": 20.0} and len(both.teacher_views) == 2
+    assert both.state() == {"one/seen": 2.0, "two/seen": 20.0} and len(both.teacher_views) == 1
     lesson = Lesson(y=torch.ones(1, 1), w=torch.ones(1, 1))
     assert both.locate([evidence()], [lesson], Options())[0].v == 22.0
     again = Composed({"one": Counted(), "two": Counted(10.0)})
@@ -147,3 +147,12 @@ def test_parts_add_to_what_a_lesson_has():
     method = get_method("fixmatch", {"fixmatch": {"threshold": 0.6}})
     (found,) = method.locate([e], [kept], Options())  # units that `keep` adds are looked at too
     assert found.ignore.tolist() == [True, True, False, True]
+
+
+def test_a_method_and_a_part_of_it_are_not_composed():
+    with pytest.raises(ValueError, match="apl does what apl_quality does; leave out apl_quality"):
+        get_method("apl_quality+apl")
+
+
+def test_equal_views_of_the_teacher_are_made_once():
+    assert len(get_method("npl+plr").teacher_views) == len(get_method("plr").teacher_views) == 2

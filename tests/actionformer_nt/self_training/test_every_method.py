@@ -122,3 +122,23 @@ def test_a_method_that_ranks_by_quality_needs_the_head(config_of, key):
     config[section][name] = False
     with pytest.raises(ValueError, match=rf"{key}: method apl_quality ranks by the quality head; set it to true"):
         check_config(config)
+
+
+def test_windows_of_spot_may_go_through_the_network_one_by_one(config_of, tmp_path):
+    config = config_of("apl", "SPOT", unlabeled_batch_size=4)
+    runs = []
+    for size in (32, 1):
+        config["model"]["window_batch"] = size
+        runs.append(semi_run.train(config, tmp_path / str(size), progress=False))
+    for a, b in zip(*map(records, runs), strict=True):
+        assert a["labeled/final_loss"] == pytest.approx(b["labeled/final_loss"], rel=1e-3)
+
+
+def test_a_burn_in_of_another_method_has_other_modules(config_of, tmp_path):
+    """They have not learned anything by then."""
+    stages = [{"learn": "labeled", "iterations": 4}, {"learn": "pseudo", "iterations": 2}]
+    keys = {"burn_in": 0, "iterations": 0, "stages": stages}
+    folder = semi_run.train(config_of("sstap", "LocPointTransformer", **keys), tmp_path / "one", progress=False)
+    config = config_of("plr", "LocPointTransformer", **keys)
+    config["semi_cfg"]["burn_in_checkpoint"] = str(folder / "burn_in.pth.tar")
+    assert len(records(semi_run.train(config, tmp_path / "two", progress=False))) == 2

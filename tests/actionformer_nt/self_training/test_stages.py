@@ -189,6 +189,24 @@ class TestTeacher:
         used = [before, before, seen[5][1], seen[5][1], seen[7][1]]
         assert [same(t, u) for (t, _), u in zip(seen[3:], used, strict=True)] == [True] * 5
 
+    def test_a_fresh_student_has_new_modules_of_its_method(self, staged, tmp_path, monkeypatch):
+        """Otherwise they would judge the features of a network that they do not know."""
+        from actionformer_nt.methods.plr import Plr
+
+        renewed = []
+        monkeypatch.setattr(Plr, "renew", lambda self: renewed.append(self.updates))
+        stages = [LABELED, FROZEN, FROZEN | {"student": "fresh"}]
+        run = set_up(load_config(staged(*stages, method="plr", pseudo={"threshold": 0.012})))
+        first = {name: value.clone() for name, value in run.model.method_modules.state_dict().items()}
+        for number, learns in ((1, False), (2, True)):
+            torch.nn.init.ones_(run.model.method_modules.last.bias)
+            begin(run, run.stages.stages[number], run.stages.stages[number].start, tmp_path)
+            assert bool(run.model.method_modules.last.bias.any()) != learns
+        now = run.model.method_modules.state_dict()
+        assert renewed == [0] and not torch.equal(now["hidden.weight"], first["hidden.weight"])
+        for name, value in run.ema.module.method_modules.state_dict().items():
+            assert torch.equal(value, now[name])
+
     def test_a_fresh_student_has_new_weights_of_its_seed(self, staged, tmp_path):
         config = load_config(staged(LABELED, FROZEN | {"student": "fresh"}))
         runs = [set_up(config), set_up(config)]

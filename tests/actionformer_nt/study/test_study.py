@@ -254,8 +254,13 @@ def test_a_method_with_a_burn_in_of_its_own_may_have_another_detector(study_file
     assert own["model"]["quality"] and own["semi_cfg"]["burn_in"] == 2 and "burn_in_checkpoint" not in own["semi_cfg"]
     assert "quality" not in shared.get("model", {}) and "burn_in_checkpoint" in shared["semi_cfg"]
     assert not plan.waits(runs["apl"]) and plan.waits(runs["target"])
-    assert "With a burn-in of their own: apl." in study_table.write_table(plan)
-    assert "burn-in of their own" not in study_table.write_table(study.load_study(study_file()))
+    said = '`apl` has a burn-in of its own: {"model.quality": true, "semi_cfg.burn_in": 2}.'
+    assert said in study_table.write_table(plan)
+    assert "burn-in of its own" not in study_table.write_table(study.load_study(study_file()))
+    for key in ("dataset.json_file", "val_split", "semi_cfg.split.file"):
+        with pytest.raises(ValueError, match=rf"apl: {key}: must be the same for all"):
+            keys = {"apl": {key: ["test"] if key == "val_split" else "other.json"}}
+            study.load_study(study_file(methods=["target", "apl"], per_method=keys, own_burn_in=["apl"]))
 
 
 def test_watch_and_views_of_the_teacher_share_a_burn_in(study_file):
