@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A room may import those before it. Names of single files are rooms of their own.
 ROOMS = [
-    "libs.core", "libs", "libs.nms", "libs.datasets", "libs.modeling", "libs.training", "libs.evaluation",
+    "libs.core", "libs", "libs.nms", "libs.datasets", "libs.extraction", "libs.modeling", "libs.training", "libs.evaluation",
     "libs.inference", "libs.utils",
     "actionformer_nt", "actionformer_nt.methods", "actionformer_nt.config", "actionformer_nt.protocol",
     "actionformer_nt.self_training", "actionformer_nt.spot", "actionformer_nt.snapshots", "actionformer_nt.report",

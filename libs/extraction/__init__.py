@@ -1,0 +1,1 @@
+"""From videos to features: decoding, clips, networks, files. Needs the extra `video`."""

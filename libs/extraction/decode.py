@@ -1,0 +1,136 @@
+"""Frames of video files, upright, with their times, and at a constant rate.
+
+Time 0 is the first frame. Players and label tools show a video so, whatever its time stamps begin with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from libs.core.extras import need
+
+LIKELY_RATES = (1, 240)  # frames per second; other native rates are taken to be wrong
+
+LARGEST_GAP = 0.5  # seconds that a video may end before its header says, and 2 % of its length
+
+
+class VideoError(ValueError):
+    """A video file that cannot be read; the message names the file and what to do."""
+
+
+class Frame(NamedTuple):
+    """A decoded frame."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB, upright
+    time: float  # seconds after the first frame
+
+
+class VideoFile:
+    """A video file.
+
+    Attributes:
+        path: its path.
+        rate: frames per second: the average over the file, also where the rate varies.
+
+    Raises:
+        FileNotFoundError: no such file.
+        VideoError: no video file, a damaged one, or one without a video stream or a frame rate.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = os.fspath(path)
+        with self._open() as container:
+            stream = container.streams.video[0]
+            rate = stream.average_rate or stream.guessed_rate
+        if rate is None or not LIKELY_RATES[0] <= rate <= LIKELY_RATES[1]:
+            low, high = LIKELY_RATES
+            raise VideoError(f"{self.path}: frame rate {rate}: expected {low} to {high}; convert the file")
+        self.rate = Fraction(rate)
+
+    def frames(self) -> Iterator[Frame]:
+        """All frames in the order of time. AVI files have no time stamps of their own; their rate is constant.
+
+        Raises:
+            VideoError: the file ends early or is damaged; names the time up to which it could be read.
+        """
+        av = need("av", extra="video", what="decoding videos")
+        first, last = None, 0.0
+        with self._open() as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            constant = container.format.name == "avi"
+            try:
+                for count, frame in enumerate(container.decode(stream)):
+                    if frame.pts is None and not constant:
+                        raise VideoError(f"{self.path}: a frame after {last:.2f} s has no time stamp; convert the file")
+                    time = float(count / self.rate) if constant else frame.time
+                    first = time if first is None else first
+                    last = time - first
+                    yield Frame(_upright(frame), last)
+            except av.FFmpegError as error:
+                raise VideoError(
+                    f"{self.path}: damaged after {last:.2f} s: {error.strerror}; convert the file"
+                ) from None
+            declared = _declared_seconds(container, stream)
+        if first is None:
+            raise VideoError(f"{self.path}: no frame could be decoded; convert the file")
+        if declared is not None and first + last < declared - LARGEST_GAP - 0.02 * declared:
+            raise VideoError(
+                f"{self.path}: ends after {last:.2f} s, but its header says {declared:.2f} s: copied in part? Copy it "
+                "again, or convert the file"
+            )
+
+    def _open(self) -> Any:
+        av = need("av", extra="video", what="decoding videos")
+        if not os.path.isfile(self.path):
+            raise FileNotFoundError(f"video not found: {self.path}")
+        try:
+            container = av.open(self.path, mode="r")
+        except av.FFmpegError as error:
+            raise VideoError(f"{self.path}: no video file, or a damaged one: {error.strerror}") from None
+        if not container.streams.video:
+            kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+            container.close()
+            raise VideoError(f"{self.path}: no video stream in it, only {kinds}")
+        if container.streams.video[0].codec_context is None:
+            container.close()
+            raise VideoError(f"{self.path}: its codec is not known; convert the file, such as to H.264")
+        return container
+
+
+def _declared_seconds(container: Any, stream: Any) -> float | None:
+    """Length or end of the video stream, as the file's header has it; None if it says nothing about this stream."""
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    if tag := stream.metadata.get("DURATION"):  # Matroska
+        hours, minutes, seconds = tag.split(":")
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    alone = len(container.streams) == 1 and container.duration is not None
+    return container.duration / 1e6 if alone else None
+
+
+def _upright(frame: Any) -> np.ndarray:
+    """The image (H, W, 3) as players show it."""
+    image = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90)  # counterclockwise
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns % 4 else image
+
+
+def at_rate(frames: Iterator[Frame], rate: Fraction) -> Iterator[np.ndarray]:
+    """Images at the times k / rate, k = 0, 1, ..., up to the last frame and a quarter of a step: each time the nearest
+    frame, the later one of two at the same distance. So a file of this constant rate gives each of its frames once,
+    whatever the rounding of its time stamps, and one of a varying rate gives images at even times."""
+    count, previous = 0, None
+    for frame in frames:
+        while previous is not None and count / rate < Fraction(previous.time + frame.time) / 2:
+            yield previous.image
+            count += 1
+        previous = frame
+    while previous is not None and count / rate <= Fraction(previous.time) + 1 / (4 * rate):
+        yield previous.image
+        count += 1
