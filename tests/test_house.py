@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A room may import those before it. Names of single files are rooms of their own.
 ROOMS = [
-    "libs.core", "libs", "libs.nms", "libs.datasets", "libs.extraction", "libs.modeling", "libs.training", "libs.evaluation",
-    "libs.inference", "libs.utils",
+    "libs.core", "libs", "libs.nms", "libs.datasets", "libs.extraction", "libs.modeling", "libs.training",
+    "libs.evaluation", "libs.inference", "libs.utils",
     "actionformer_nt", "actionformer_nt.methods", "actionformer_nt.config", "actionformer_nt.protocol",
     "actionformer_nt.self_training", "actionformer_nt.spot", "actionformer_nt.snapshots", "actionformer_nt.report",
     "actionformer_nt.run", "actionformer_nt.study", "actionformer_nt.commands", "actionformer_nt.__main__",

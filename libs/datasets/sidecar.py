@@ -1,0 +1,80 @@
+"""The sidecar of a feature file, `VIDEO.json` beside `VIDEO.npy`: how the features were made."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from libs.core.files import load_json, write_text
+
+FORMAT = 1  # version of the file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sidecar:
+    """How the features of a video were made.
+
+    Row k covers the frames k * stride to k * stride + window - 1 at `fps` frames per second, so its middle is at
+    (k * stride + window / 2) / fps seconds.
+
+    Attributes:
+        preset: network and transform, such as "i3d-rgb".
+        weights: SHA-256 of the weight file; None: random weights of a seed.
+        video: name of the video file.
+        fps: frames per second that the network saw; frames: their number.
+        duration: length of the video in seconds, frames / fps.
+        window, stride: frames of a row, and from one row to the next.
+        rows, channels: shape of the features.
+        spatial: how frames were brought to the network's size, such as "resize".
+        flow: method of the optical flow; None without.
+        versions: of the packages that decided the values.
+    """
+
+    preset: str
+    weights: str | None
+    video: str
+    fps: float
+    frames: int
+    duration: float
+    window: int
+    stride: int
+    rows: int
+    channels: int
+    spatial: str
+    flow: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def settings(self) -> dict[str, object]:
+        """What all videos of one extraction have in common, but for `fps`, which may be each video's own."""
+        common = ("preset", "weights", "window", "stride", "channels", "spatial", "flow")
+        return {name: getattr(self, name) for name in common}
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Writes the file atomically."""
+        write_text(path, json.dumps({"format": FORMAT} | asdict(self), indent=1) + "\n")
+
+
+def sidecar_path(features: str | os.PathLike) -> Path:
+    """Path of the sidecar of a feature file."""
+    return Path(features).with_suffix(".json")
+
+
+def read_sidecar(path: str | os.PathLike) -> Sidecar:
+    """Reads a sidecar.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a sidecar, or of a later version; names the file and the key.
+    """
+    content = load_json(path)
+    if not isinstance(content, dict) or "format" not in content:
+        raise ValueError(f"{os.fspath(path)}: no sidecar of features: the key 'format' is missing")
+    if content.pop("format") != FORMAT:
+        raise ValueError(f"{os.fspath(path)}: a sidecar of another version; expected format {FORMAT}")
+    known = {f.name for f in fields(Sidecar)}
+    required = known - {"flow", "versions"}
+    if wrong := sorted((required - content.keys()) | (content.keys() - known)):
+        raise ValueError(f"{os.fspath(path)}: keys {wrong} are missing or unknown")
+    return Sidecar(**content)

@@ -1,0 +1,227 @@
+"""Videos -> feature files with sidecars: batches over clips of several videos, decoding ahead of the network."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from libs.datasets.sidecar import Sidecar, read_sidecar, sidecar_path
+
+from .clips import clips
+from .decode import VideoFile, at_rate
+from .networks import Extractor
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+AHEAD = 32  # clips that are decoded ahead of the network
+FAILED = "failed.csv"  # in the output folder: videos without features, and why
+PACKAGES = ("torch", "torchvision", "av")
+
+
+@dataclass
+class Extraction:
+    """What became of the videos, by path."""
+
+    made: list[str] = field(default_factory=list)
+    there: list[str] = field(default_factory=list)  # with features of the same settings
+    failed: dict[str, str] = field(default_factory=dict)  # reason
+
+
+@dataclass
+class _Video:
+    """A video in work."""
+
+    path: str
+    features: Path
+    fps: Fraction = Fraction(0)
+    frames: int = 0
+    rows: list[Tensor] = field(default_factory=list)
+    error: str | None = None
+
+
+def extract(
+    videos: Sequence[str], out: str | os.PathLike, extractor: Extractor, *, fps: Fraction | None = None, batch: int = 8,
+    overwrite: bool = False, on_video: Callable[[str], None] = lambda path: None,
+) -> Extraction:  # fmt: skip
+    """Extracts features of videos into a folder: NAME.npy (N, C) float32 and its sidecar NAME.json.
+
+    A video whose files are there already, with the same settings, is left as it is; so an extraction that ended early
+    goes on. A video that cannot be read does not stop the others; it is listed in `failed.csv`.
+
+    Args:
+        fps: frames per second that the network sees; None: each video's own.
+        batch: clips that go through the network at once.
+        overwrite: extract again what is there.
+        on_video: called with the path of every video when it is done or has failed.
+
+    Raises:
+        ValueError: two videos have the same name, or features that are there have other settings.
+    """
+    out, result = Path(out), Extraction()
+    out.mkdir(parents=True, exist_ok=True)
+    wanted = [_Video(path, out / f"{Path(path).stem}.npy") for path in videos]
+    names = [video.features.stem for video in wanted]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"several videos have the name {twice[0]}; their features would be one file")
+    if not overwrite:
+        result.there = [video.path for video in wanted if _is_there(video, extractor, fps)]
+        wanted = [video for video in wanted if video.path not in result.there]
+    for group in groups(ahead(_clips_of(wanted, extractor, fps), AHEAD), batch):
+        chosen = [(video, clip) for video, clip in group if clip is not None]
+        if chosen:
+            found = extractor(torch.stack([clip for _, clip in chosen]))
+            for (video, _), row in zip(chosen, found, strict=True):
+                video.rows.append(row)
+        for video in (video for video, clip in group if clip is None):
+            _finish(video, extractor, result)
+            on_video(video.path)
+    _write_failed(out / FAILED, result.failed)
+    return result
+
+
+def _clips_of(
+    videos: Iterable[_Video], extractor: Extractor, fps: Fraction | None
+) -> Iterator[tuple[_Video, Tensor | None]]:
+    """The clips of all videos one after another, and after those of each video None. If a video cannot be read, it gets
+    `error`, and its clips end early."""
+    for video in videos:
+        try:
+            file = VideoFile(video.path)
+            video.fps = fps or file.rate
+            for clip in clips(_frames(file, video, extractor), window=extractor.window, stride=extractor.stride):
+                yield video, clip
+        except (ValueError, OSError) as error:
+            video.error = str(error)
+        yield video, None
+
+
+def _frames(file: VideoFile, video: _Video, extractor: Extractor) -> Iterator[Tensor]:
+    """The frames of a video as the network sees them; counts them."""
+    for image in at_rate(file.frames(), video.fps):
+        video.frames += 1
+        yield extractor.transform(image)
+
+
+def groups(stream: Iterable[tuple[_Video, Tensor | None]], size: int) -> Iterator[list[tuple[_Video, Tensor | None]]]:
+    """The stream in parts of `size` clips, and the rest; a part also has the ends of videos between and after them."""
+    part: list[tuple[_Video, Tensor | None]] = []
+    for video, clip in stream:
+        if clip is not None and sum(c is not None for _, c in part) == size:
+            yield part
+            part = []
+        part.append((video, clip))
+    if part:
+        yield part
+
+
+def ahead(items: Iterable[T], size: int) -> Iterator[T]:
+    """The same items, made in a thread that is at most `size` of them ahead. An exception there is raised here."""
+    waiting: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(size)
+    ended = threading.Event()
+
+    def put(kind: str, item: T | BaseException | None) -> bool:
+        while not ended.is_set():
+            try:
+                waiting.put((kind, item), timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def make() -> None:
+        try:
+            for item in items:
+                if not put("item", item):
+                    return
+            put("end", None)
+        except BaseException as error:  # handed over, whatever it is
+            put("error", error)
+
+    thread = threading.Thread(target=make, daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, item = waiting.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                assert isinstance(item, BaseException)
+                raise item
+            yield item  # type: ignore[misc]
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _finish(video: _Video, extractor: Extractor, result: Extraction) -> None:
+    """Writes features and sidecar of a video, or notes that it failed."""
+    if video.error is not None:
+        result.failed[video.path] = video.error
+        logger.warning("%s", video.error)
+        return
+    features = torch.stack(video.rows).numpy().astype(np.float32)
+    part = video.features.with_name(f".{video.features.name}.part")
+    with open(part, "wb") as file:
+        np.save(file, features)
+    os.replace(part, video.features)
+    Sidecar(
+        preset=extractor.name, weights=extractor.weights, video=Path(video.path).name, fps=float(video.fps),
+        frames=video.frames, duration=float(video.frames / video.fps), window=extractor.window,
+        stride=extractor.stride, rows=len(features), channels=features.shape[1], spatial=extractor.spatial,
+        versions=versions(),
+    ).write(sidecar_path(video.features))  # last: without it, the video is extracted again  # fmt: skip
+    video.rows = []
+    result.made.append(video.path)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide the values."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _is_there(video: _Video, extractor: Extractor, fps: Fraction | None) -> bool:
+    """Whether a video has features. Raises ValueError if they have other settings."""
+    path = sidecar_path(video.features)
+    if not (video.features.is_file() and path.is_file()):
+        return False
+    found = read_sidecar(path)
+    wanted: dict[str, object] = {
+        "preset": extractor.name, "weights": extractor.weights, "window": extractor.window,
+        "stride": extractor.stride, "channels": extractor.channels, "spatial": extractor.spatial, "flow": None,
+    }  # fmt: skip
+    if fps is not None:
+        wanted["fps"] = float(fps)
+    have = found.settings() | {"fps": found.fps}
+    if wrong := [f"{key}: {have[key]}, expected {value}" for key, value in wanted.items() if have[key] != value]:
+        raise ValueError(
+            f"{video.features} has other settings ({'; '.join(wrong)}): choose another folder, or --overwrite"
+        )
+    return True
+
+
+def _write_failed(path: Path, failed: dict[str, str]) -> None:
+    """Lists the failed videos; removes an old list if there are none."""
+    if not failed:
+        path.unlink(missing_ok=True)
+        return
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("video", "reason"), *failed.items()])

@@ -1,0 +1,173 @@
+"""Whole extractions on real files, with a network that tells which frames it saw."""
+
+import csv
+import json
+import threading
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from libs.datasets.sidecar import read_sidecar
+from libs.extraction.decode import VideoFile, at_rate
+from libs.extraction.extract import ahead, extract
+from libs.extraction.networks import Extractor
+
+
+class Brightness(torch.nn.Module):
+    """Mean brightness of a clip, of its first and of its last frame; `batches` are the sizes of what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.batches = torch.nn.Parameter(torch.ones(())), []
+
+    def forward(self, clips):
+        self.batches.append(len(clips))
+        frames = clips.mean(dim=(1, 3, 4)) * self.scale
+        return torch.stack([frames.mean(dim=1), frames[:, 0], frames[:, -1]], dim=1)
+
+
+def brightness(window=8, stride=3, weights=None):
+    transform = lambda image: torch.from_numpy(image[30:, 30:]).permute(2, 0, 1).float()  # noqa: E731
+    return Extractor(
+        name="brightness", window=window, stride=stride, channels=3, spatial="corner", transform=transform,
+        network=Brightness(), weights=weights,
+    )  # fmt: skip
+
+
+def by_hand(path, extractor, fps=None):
+    """Decode all, slice, one clip at a time."""
+    file = VideoFile(path)
+    frames = [extractor.transform(image) for image in at_rate(file.frames(), fps or file.rate)]
+    frames += [frames[-1]] * (extractor.window - len(frames))
+    starts = range(0, len(frames) - extractor.window + 1, extractor.stride)
+    return torch.cat([extractor(torch.stack(frames[a : a + extractor.window])[None]) for a in starts]).numpy()
+
+
+def test_features_are_those_of_the_plain_loop_in_full_batches(video_file, tmp_path):
+    paths = [str(video_file(f"v{k}.mp4", count=count)) for k, count in enumerate((40, 5, 8, 23))]
+    extractor, seen = brightness(), []
+    result = extract(paths, tmp_path / "out", extractor, batch=4, on_video=seen.append)
+    assert result.made == paths == seen and not result.failed and not result.there
+    assert extractor.network.batches == [4, 4, 4, 4, 3], "batches span videos"
+    for path in paths:
+        features = np.load(tmp_path / "out" / f"{Path(path).stem}.npy")
+        assert features.dtype == np.float32
+        np.testing.assert_allclose(features, by_hand(path, brightness()), rtol=1e-6)
+        sidecar = read_sidecar(tmp_path / "out" / f"{Path(path).stem}.json")
+        assert (sidecar.rows, sidecar.channels) == features.shape and sidecar.fps == 30
+        assert sidecar.video == Path(path).name and set(sidecar.versions) == {"torch", "torchvision", "av"}
+    assert read_sidecar(tmp_path / "out" / "v0.json").duration == pytest.approx(40 / 30)
+    assert not list((tmp_path / "out").glob("*.part")) and not (tmp_path / "out" / "failed.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "fps"), [(16, 4, None), (9, 1, None), (8, 8, Fraction(15)), (1, 1, Fraction(10))]
+)
+@pytest.mark.parametrize("kind", ["b_frames", "varying"])
+def test_a_flash_peaks_in_the_row_of_its_time(video_file, tmp_path, window, stride, fps, kind):
+    """A video is bright from 2.0 to 2.2 s. The row whose middle is nearest to 2.1 s is among the brightest."""
+    rate, low, high = 30, 60, 66
+    kept = [k for k in range(120) if kind == "b_frames" or k % 4 != 1]
+    images = [np.full((48, 64, 3), 230 if low <= k < high else 20, np.uint8) for k in kept]
+    path = video_file("flash.mkv", images, times=[Fraction(k, rate) for k in kept], options={"bf": "3"})
+    extract([str(path)], tmp_path / "out", brightness(window, stride), fps=fps)
+    features, sidecar = np.load(tmp_path / "out" / "flash.npy")[:, 0], read_sidecar(tmp_path / "out" / "flash.json")
+    middle = (np.arange(len(features)) * sidecar.stride + sidecar.window / 2) / sidecar.fps
+    expected = int(np.abs(middle - 2.1).argmin())
+    assert features[expected] >= features.max() - 0.2 * (features.max() - features.min())
+    bright = middle[features > 0.5 * (features.max() + features.min())]
+    assert abs(bright.mean() - 2.1) <= max(stride, 1) / sidecar.fps
+
+
+def test_an_extraction_that_ended_early_goes_on(video_file, tmp_path):
+    paths = [str(video_file(f"v{k}.mp4", count=20 + k)) for k in range(4)]
+    extract(paths, tmp_path / "whole", brightness())
+    broken = brightness()
+
+    def stop(path):
+        if path == paths[1]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(paths, tmp_path / "half", broken, on_video=stop, batch=1)
+    before = {f.name: f.stat().st_mtime_ns for f in (tmp_path / "half").iterdir()}
+    assert {"v0.npy", "v0.json", "v1.npy", "v1.json"} == before.keys()
+    result = extract(paths, tmp_path / "half", brightness())
+    assert result.there == paths[:2] and result.made == paths[2:]
+    for file in (tmp_path / "whole").iterdir():
+        again = tmp_path / "half" / file.name
+        assert again.read_bytes() == file.read_bytes()
+        assert file.name not in before or again.stat().st_mtime_ns == before[file.name]
+    (tmp_path / "half" / "v3.json").unlink()  # as if killed between the two files
+    assert extract(paths, tmp_path / "half", brightness()).made == paths[3:]
+
+
+def test_a_bad_video_does_not_stop_the_others(video_file, tmp_path):
+    good, bad = str(video_file("good.mp4")), tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    long = video_file("long.mkv", count=150)
+    part = tmp_path / "part.mkv"
+    part.write_bytes(long.read_bytes()[: long.stat().st_size // 2])
+    result = extract([str(bad), str(part), good, str(tmp_path / "none.mp4")], tmp_path / "out", brightness())
+    assert result.made == [good] and list(result.failed) == [str(bad), str(part), str(tmp_path / "none.mp4")]
+    assert {f.name for f in (tmp_path / "out").iterdir()} == {"good.npy", "good.json", "failed.csv"}
+    rows = list(csv.reader((tmp_path / "out" / "failed.csv").open()))
+    assert rows[0] == ["video", "reason"] and rows[1][0] == str(bad) and "no video file" in rows[1][1]
+    extract([good], tmp_path / "out", brightness())
+    assert not (tmp_path / "out" / "failed.csv").exists()
+
+
+def test_features_of_other_settings_are_not_mixed(video_file, tmp_path):
+    path = str(video_file())
+    extract([path], tmp_path / "out", brightness())
+    for other, word in (
+        (brightness(stride=4), "stride: 3, expected 4"),
+        (brightness(weights="ab"), "weights: None, expected ab"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            extract([path], tmp_path / "out", other)
+    with pytest.raises(ValueError, match=r"fps: 30\.0, expected 15\.0"):
+        extract([path], tmp_path / "out", brightness(), fps=Fraction(15))
+    assert extract([path], tmp_path / "out", brightness(stride=4), overwrite=True).made == [path]
+    assert read_sidecar(tmp_path / "out" / "video.json").stride == 4
+    with pytest.raises(ValueError, match="several videos have the name video"):
+        extract([path, str(tmp_path / "other" / "video.avi")], tmp_path / "out", brightness())
+
+
+def test_sidecars_that_are_none(tmp_path):
+    path = tmp_path / "v.json"
+    for content, word in (
+        ({}, "'format' is missing"),
+        ({"format": 2}, "another version"),
+        ({"format": 1, "fps": 3}, "keys"),
+    ):
+        path.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=word):
+            read_sidecar(path)
+
+
+def test_what_is_made_ahead_is_bounded_and_ends():
+    made = []
+
+    def numbers():
+        for k in range(1000):
+            made.append(k)
+            yield k
+
+    stream = ahead(numbers(), 5)
+    assert [next(stream) for _ in range(3)] == [0, 1, 2]
+    stream.close()
+    assert len(made) <= 3 + 5 + 2 and threading.active_count() <= 2
+    assert list(ahead(iter(range(20)), 3)) == list(range(20))
+
+    def broken():
+        yield 1
+        raise OSError("disk")
+
+    stream = ahead(broken(), 3)
+    assert next(stream) == 1
+    with pytest.raises(OSError, match="disk"):
+        next(stream)

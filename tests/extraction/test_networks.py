@@ -1,0 +1,122 @@
+"""Presets: weights, transforms, and torchvision's networks against torchvision itself."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from libs.extraction import networks
+from libs.extraction.i3d import I3D
+from libs.extraction.networks import i3d_frame, load_weights, make_extractor
+
+
+def image(height=60, width=90, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def i3d_file(tmp_path_factory):
+    """A weight file as the public ones are: without the counters of the batch normalisations."""
+    torch.manual_seed(5)
+    state = {name: value for name, value in I3D().state_dict().items() if "num_batches" not in name}
+    path = tmp_path_factory.mktemp("weights") / "rgb.pt"
+    torch.save(state, path)
+    return path
+
+
+def test_weights_are_those_of_the_file(i3d_file, tmp_path):
+    extractor = make_extractor("i3d-rgb", weights=i3d_file)
+    state = torch.load(i3d_file, weights_only=True)
+    for name, value in extractor.network.state_dict().items():
+        assert "num_batches" in name or torch.equal(value, state[name])
+    assert extractor.weights == hashlib.sha256(i3d_file.read_bytes()).hexdigest()
+    assert (extractor.window, extractor.stride, extractor.channels) == (16, 4, 1024)
+    wrapped = tmp_path / "wrapped.pt"
+    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, wrapped)
+    network = I3D()
+    load_weights(network, wrapped)
+    assert torch.equal(network.state_dict()["Mixed_5c.b0.conv3d.weight"], state["Mixed_5c.b0.conv3d.weight"])
+
+
+def test_weights_that_do_not_fit(i3d_file, tmp_path):
+    state = torch.load(i3d_file, weights_only=True)
+    del state["Mixed_5c.b0.conv3d.weight"]
+    state |= {"fc.weight": torch.zeros(1), "Conv3d_1a_7x7.conv3d.weight": torch.zeros(64, 2, 7, 7, 7)}
+    files = {"other.pt": state, "list.pt": [1, 2], "numbers.pt": {"a": 1}}
+    for name, content in files.items():
+        torch.save(content, tmp_path / name)
+    (tmp_path / "text.pt").write_text("weights")
+    for name, words in (
+        ("other.pt", ["missing: Mixed_5c.b0", "not of the network: fc.weight", "of another shape: Conv3d_1a_7x7"]),
+        ("list.pt", ["no state dict"]), ("numbers.pt", ["no state dict"]), ("text.pt", ["text.pt: no weights"]),
+    ):  # fmt: skip
+        with pytest.raises(ValueError) as error:
+            make_extractor("i3d-rgb", weights=tmp_path / name)
+        assert all(word in str(error.value) for word in words)
+    with pytest.raises(FileNotFoundError, match="weights not found"):
+        make_extractor("i3d-rgb", weights=tmp_path / "none.pt")
+
+
+def test_what_a_preset_cannot_do():
+    for arguments, word in (
+        ({"preset": "i3d"}, "not one of"), ({"preset": "i3d-rgb"}, "needs --weights FILE"),
+        ({"preset": "i3d-rgb", "seed": 0, "spatial": "crop"}, "spatial 'crop'"),
+        ({"preset": "i3d-rgb", "seed": 0, "weights": "a.pt"}, "exclude each other"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=word):
+            make_extractor(**arguments)
+
+
+def test_frames_of_i3d():
+    picture = image()
+    x = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+    whole = F.interpolate(x, (224, 224), mode="bilinear", antialias=True)[0] / 127.5 - 1
+    torch.testing.assert_close(i3d_frame(picture, "resize"), whole)
+    wide = F.interpolate(x, (256, 340), mode="bilinear", antialias=True)[0] / 127.5 - 1
+    torch.testing.assert_close(i3d_frame(picture, "center"), wide[:, 16:240, 58:282])
+    crops = i3d_frame(picture, "tencrop")
+    assert crops.shape == (10, 3, 224, 224) and torch.equal(crops[5:], crops[:5].flip(-1))
+    torch.testing.assert_close(crops[4], wide[:, 32:, 116:])
+    torch.testing.assert_close(crops[0], i3d_frame(picture, "center"))
+
+
+def test_crops_are_averaged():
+    extractor = make_extractor("i3d-rgb", seed=0, spatial="tencrop", window=9)
+    clip = torch.stack([extractor.transform(image(seed=k)) for k in range(9)])  # (9, 10, 3, 224, 224)
+    with torch.no_grad():
+        each = extractor.network(clip.permute(1, 2, 0, 3, 4))
+    found = extractor(clip[None])
+    torch.testing.assert_close(found, each.mean(dim=0, keepdim=True), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "weights", "channels"), [
+    ("r2plus1d_18", "R2Plus1D_18_Weights", 512), ("s3d", "S3D_Weights", 1024), ("mvit_v2_s", "MViT_V2_S_Weights", 768),
+])  # fmt: skip
+@torch.no_grad()
+def test_torchvision_presets_are_torchvisions(torchvision, tmp_path, name, weights, channels):
+    module = torchvision.models.video
+    torch.manual_seed(0)
+    model = getattr(module, name)().eval()
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    extractor = make_extractor(name, weights=tmp_path / "weights.pt")
+    video = [image(seed=k) for k in range(16)]
+    found = extractor(torch.stack([extractor.transform(frame) for frame in video])[None])
+    inputs = []
+    last = {"r2plus1d_18": "fc", "s3d": "classifier", "mvit_v2_s": "head"}[name]
+    getattr(model, last).register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    transform = getattr(module, weights).DEFAULT.transforms()
+    model(transform(torch.from_numpy(np.stack(video)).permute(0, 3, 1, 2))[None])
+    assert found.shape == (1, channels) == (1, extractor.channels)
+    torch.testing.assert_close(found, inputs[0].flatten(2).mean(dim=2) if inputs[0].ndim > 2 else inputs[0])
+
+
+def test_a_torchvision_of_another_torch_is_explained(monkeypatch):
+    def broken(name, **_):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(networks, "need", broken)
+    with pytest.raises(ValueError, match="torchvision does not fit the installed torch") as error:
+        make_extractor("s3d", seed=0)
+    assert "\n" not in str(error.value)
