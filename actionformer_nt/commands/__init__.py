@@ -9,5 +9,6 @@ command, add a module and its name to `COMMANDS`; an underscore becomes a hyphen
 """
 
 COMMANDS = (
-    "train", "eval", "evaluate", "predict", "report", "check_data", "simulate", "splits", "study", "convert", "configs",
+    "train", "eval", "evaluate", "predict", "report", "check_data", "simulate", "splits", "study", "convert", "extract",
+    "configs",
 )  # fmt: skip

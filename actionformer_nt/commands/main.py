@@ -17,8 +17,8 @@ USER_ERRORS = (ValueError, OSError)  # mistakes of the user: printed as one line
 MISTAKE, STOPPED, INTERRUPTED = 2, 3, 130
 EXIT_CODES = (
     "exit status: 0 done; 2 a mistake in what was given; 3 training stopped, the loss was not finite or pseudo labels "
-    "left the labeled range, or runs of a study failed; 4 check-data found errors; 130 interrupted; 143 "
-    "terminated; 1 anything else"
+    "left the labeled range, or runs of a study failed; 4 check-data found errors; 5 videos could not be "
+    "extracted; 130 interrupted; 143 terminated; 1 anything else"
 )
 
 

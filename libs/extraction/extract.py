@@ -38,6 +38,7 @@ class Extraction:
     made: list[str] = field(default_factory=list)
     there: list[str] = field(default_factory=list)  # with features of the same settings
     failed: dict[str, str] = field(default_factory=dict)  # reason
+    frames: int = 0  # of the videos that were made
 
 
 @dataclass
@@ -54,7 +55,7 @@ class _Video:
 
 def extract(
     videos: Sequence[str], out: str | os.PathLike, extractor: Extractor, *, fps: Fraction | None = None, batch: int = 8,
-    overwrite: bool = False, on_video: Callable[[str], None] = lambda path: None,
+    overwrite: bool = False, on_video: Callable[[str], object] = lambda path: None,
 ) -> Extraction:  # fmt: skip
     """Extracts features of videos into a folder: NAME.npy (N, C) float32 and its sidecar NAME.json.
 
@@ -72,12 +73,12 @@ def extract(
     """
     out, result = Path(out), Extraction()
     out.mkdir(parents=True, exist_ok=True)
-    wanted = [_Video(path, out / f"{Path(path).stem}.npy") for path in videos]
+    wanted = [_Video(path, features_of(path, out)) for path in videos]
     names = [video.features.stem for video in wanted]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"several videos have the name {twice[0]}; their features would be one file")
     if not overwrite:
-        result.there = [video.path for video in wanted if _is_there(video, extractor, fps)]
+        result.there = [video.path for video in wanted if is_there(video.path, out, extractor, fps)]
         wanted = [video for video in wanted if video.path not in result.there]
     for group in groups(ahead(_clips_of(wanted, extractor, fps), AHEAD), batch):
         chosen = [(video, clip) for video, clip in group if clip is not None]
@@ -185,6 +186,7 @@ def _finish(video: _Video, extractor: Extractor, result: Extraction) -> None:
     ).write(sidecar_path(video.features))  # last: without it, the video is extracted again  # fmt: skip
     video.rows = []
     result.made.append(video.path)
+    result.frames += video.frames
 
 
 def versions() -> dict[str, str]:
@@ -198,10 +200,16 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _is_there(video: _Video, extractor: Extractor, fps: Fraction | None) -> bool:
-    """Whether a video has features. Raises ValueError if they have other settings."""
-    path = sidecar_path(video.features)
-    if not (video.features.is_file() and path.is_file()):
+def features_of(video: str, out: str | os.PathLike) -> Path:
+    """The feature file of a video."""
+    return Path(out) / f"{Path(video).stem}.npy"
+
+
+def is_there(video: str, out: str | os.PathLike, extractor: Extractor, fps: Fraction | None) -> bool:
+    """Whether a video has features already. Raises ValueError if they have other settings."""
+    features = features_of(video, out)
+    path = sidecar_path(features)
+    if not (features.is_file() and path.is_file()):
         return False
     found = read_sidecar(path)
     wanted: dict[str, object] = {
@@ -212,9 +220,7 @@ def _is_there(video: _Video, extractor: Extractor, fps: Fraction | None) -> bool
         wanted["fps"] = float(fps)
     have = found.settings() | {"fps": found.fps}
     if wrong := [f"{key}: {have[key]}, expected {value}" for key, value in wanted.items() if have[key] != value]:
-        raise ValueError(
-            f"{video.features} has other settings ({'; '.join(wrong)}): choose another folder, or --overwrite"
-        )
+        raise ValueError(f"{features} has other settings ({'; '.join(wrong)}): choose another folder, or --overwrite")
     return True
 
 

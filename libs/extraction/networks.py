@@ -43,14 +43,19 @@ class Extractor:
     transform: Callable[[np.ndarray], Tensor]
     network: nn.Module
     weights: str | None
+    dtype: str = "float32"  # in which the network computes
+
+    def on(self, device: str, dtype: str = "float32") -> Extractor:
+        """The same on a device, computing in "float32", "float16" or "bfloat16"."""
+        return replace(self, network=self.network.to(device), dtype=dtype)
 
     @torch.no_grad()
     def __call__(self, clips: Tensor) -> Tensor:
         """Clips (B, T, ..., C, h, w) -> features (B, channels) on the CPU: the mean over the crops."""
-        first = next(self.network.parameters())
+        device = next(self.network.parameters()).device
         crops = clips.movedim(1, -3)  # (B, ..., C, T, h, w)
-        flat = crops.flatten(0, -5).to(first.device, first.dtype)
-        features = self.network(flat).float().cpu()
+        with torch.autocast(device.type, getattr(torch, self.dtype), enabled=self.dtype != "float32"):
+            features = self.network(crops.flatten(0, -5).to(device)).float().cpu()
         return features.view(len(clips), -1, self.channels).mean(dim=1)
 
 

@@ -1,0 +1,146 @@
+"""Extract features of videos, one .npy and one sidecar .json for each.
+
+Decodes with PyAV and runs a network over clips. The sidecar says how the features were made: preset, weights, frames
+per second, window, stride. What is there already, with the same settings, is not made again, so an extraction that
+ended early goes on. A video that cannot be read is listed in OUT/failed.csv, and the others are extracted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import time
+from fractions import Fraction
+from pathlib import Path
+
+from .options import positive
+
+EXAMPLE = "actionformer-nt extract videos/ features/ --preset i3d-rgb --weights rgb_imagenet.pt"
+SUFFIXES = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv")
+SOME_FAILED = 5  # exit status
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video files, and folders of video files")
+    parser.add_argument("out", metavar="OUT", help="folder to write to")
+    parser.add_argument(
+        "--preset", required=True, help="network: i3d-rgb, r3d_18, r2plus1d_18, s3d, mvit_v2_s or swin3d_b"
+    )
+    parser.add_argument(
+        "--weights", default=None, metavar="FILE",
+        help="weights of the network; without it torchvision downloads its own, for its networks",
+    )  # fmt: skip
+    parser.add_argument(
+        "--random-weights", type=int, default=None, metavar="SEED", help="weights of a seed, to try a pipeline"
+    )
+    parser.add_argument("--window", type=positive, default=None, help="frames of a clip (default: the preset's)")
+    parser.add_argument(
+        "--stride", type=positive, default=None, help="frames from clip to clip (default: the preset's)"
+    )
+    parser.add_argument(
+        "--fps", type=_rate, default=None, help="frames per second: native or a number (default: native)"
+    )
+    parser.add_argument(
+        "--spatial", default=None, choices=("resize", "center", "tencrop"),
+        help="i3d: whole frame, middle, or ten crops (default: resize)",
+    )  # fmt: skip
+    parser.add_argument("--batch", type=positive, default=8, help="clips that go through the network at once")
+    parser.add_argument("--device", default=None, help="cpu, cuda:0, ... (default: a GPU if there is one)")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"), help="of the network")
+    parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N", help="only part I of N equal parts")
+    parser.add_argument("--overwrite", action="store_true", help="extract again what is there")
+    parser.add_argument("--dry-run", action="store_true", help="list the videos and what would be done")
+
+
+def run(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from libs.extraction.extract import extract, is_there
+    from libs.extraction.networks import make_extractor
+
+    videos = videos_of(args.videos)
+    part, parts = args.shard
+    videos = videos[part - 1 :: parts]
+    extractor = make_extractor(
+        args.preset, weights=args.weights, window=args.window, stride=args.stride, spatial=args.spatial,
+        seed=args.random_weights,
+    ).on(_device(args.device), args.dtype)  # fmt: skip
+    if args.dry_run:
+        for video in videos:
+            there = not args.overwrite and is_there(video, args.out, extractor, args.fps)
+            print(f"{video}: {'is there' if there else 'would be extracted'}")
+        return 0
+    began = time.monotonic()
+    with tqdm(total=len(videos), unit="video", leave=False, disable=True if args.quiet else None) as bar:
+        found = extract(
+            videos, args.out, extractor, fps=args.fps, batch=args.batch, overwrite=args.overwrite,
+            on_video=lambda _: bar.update(),
+        )  # fmt: skip
+    seconds = max(time.monotonic() - began, 1e-9)
+    print(
+        f"{args.out}: {len(found.made)} videos extracted ({found.frames} frames, {found.frames / seconds:.0f} a "
+        f"second), {len(found.there)} were there, {len(found.failed)} failed"
+    )
+    if found.failed:
+        print(f"{Path(args.out) / 'failed.csv'} says why")
+    return SOME_FAILED if found.failed else 0
+
+
+def _device(name: str | None) -> str:
+    """The device of this name, or a GPU if there is one. Raises ValueError if there is no such device."""
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return name
+
+
+def videos_of(paths: list[str]) -> list[str]:
+    """The files among the paths, and all video files in the folders among them and below, by name.
+
+    Raises:
+        FileNotFoundError: a path that does not exist.
+        ValueError: a folder without video files.
+    """
+    found = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not inside:
+                raise ValueError(
+                    f"{path}: no video files in this folder; expected names that end in {', '.join(SUFFIXES)}"
+                )
+            found += inside
+        elif path.exists():
+            found.append(str(path))
+        else:
+            raise FileNotFoundError(f"video or folder not found: {path}")
+    return list(dict.fromkeys(found))
+
+
+def _rate(text: str) -> Fraction | None:
+    """Argument type: frames per second."""
+    if text == "native":
+        return None
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1000:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither native nor a number of frames per second such as 25")
+    return rate
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """Argument type: I/N."""
+    match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
+    if match is None or int(match[1]) > int(match[2]):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a part such as 2/8")
+    return int(match[1]), int(match[2])

@@ -1,0 +1,90 @@
+"""`actionformer-nt extract` on real files, in processes of its own where it is killed."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actionformer_nt.commands.extract import videos_of
+from actionformer_nt.commands.main import main
+from libs.datasets.sidecar import read_sidecar
+
+ROOT = Path(__file__).parents[2]
+RANDOM = ["--preset", "i3d-rgb", "--random-weights", "0", "--window", "9", "--stride", "9", "--device", "cpu"]
+
+
+@pytest.fixture
+def folder(video_file, tmp_path):
+    """Three videos in a folder and one below it."""
+    (tmp_path / "videos" / "more").mkdir(parents=True)
+    for k, name in enumerate(("a.mp4", "b.mkv", "c.avi", "more/d.mp4")):
+        video_file(f"videos/{name}", count=18 + 9 * k, rate=25)
+    (tmp_path / "videos" / "notes.txt").write_text("no video")
+    return tmp_path / "videos"
+
+
+def test_a_folder_of_videos(folder, tmp_path, capsys):
+    out = tmp_path / "features"
+    assert main(["-q", "extract", str(folder), str(out), *RANDOM, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("would be extracted") == 4 and not out.exists()
+    (folder / "e.mp4").write_text("broken")
+    assert main(["-q", "extract", str(folder), str(out), *RANDOM]) == 5
+    said = capsys.readouterr()
+    assert "4 videos extracted (126 frames" in said.out and "1 failed" in said.out and "failed.csv says why" in said.out
+    assert "e.mp4: no video file" in said.err
+    for name, rows in zip("abcd", (2, 3, 4, 5), strict=True):
+        assert np.load(out / f"{name}.npy").shape == (rows, 1024)
+        sidecar = read_sidecar(out / f"{name}.json")
+        assert (sidecar.preset, sidecar.weights, sidecar.fps, sidecar.window) == ("i3d-rgb", None, 25, 9)
+    (folder / "e.mp4").unlink()
+    assert main(["-q", "extract", str(folder), str(out), *RANDOM]) == 0
+    assert "0 videos extracted (0 frames, 0 a second), 4 were there, 0 failed" in capsys.readouterr().out
+
+
+def test_shards_together_are_the_whole(folder, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(["-q", "extract", str(folder), str(whole), *RANDOM, "--batch", "1"]) == 0
+    for shard in ("1/2", "2/2"):
+        assert main(["-q", "extract", str(folder), str(parts), *RANDOM, "--batch", "1", "--shard", shard]) == 0
+    for file in whole.iterdir():
+        assert (parts / file.name).read_bytes() == file.read_bytes()
+
+
+def test_killed_and_started_again(folder, tmp_path):
+    """kill -9 at any time leaves whole files only, and the next call makes the rest: the same bytes."""
+    command = [sys.executable, "-m", "actionformer_nt", "-q", "extract", str(folder)]
+    calls = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    process = subprocess.Popen([*command, str(out), *RANDOM, "--batch", "1"], **calls)
+    while process.poll() is None and not (out / "a.json").is_file():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    made = {file.name for file in out.glob("*.json")}
+    subprocess.run([*command, str(out), *RANDOM, "--batch", "1"], check=True, **calls)
+    subprocess.run([*command, str(whole), *RANDOM, "--batch", "1"], check=True, **calls)
+    assert made and {file.name for file in out.iterdir()} == {file.name for file in whole.iterdir()}
+    for file in whole.iterdir():
+        assert (out / file.name).read_bytes() == file.read_bytes()
+
+
+def test_mistakes(folder, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    for arguments, word in (
+        ([str(tmp_path / "none.mp4"), out, "--preset", "s3d"], "video or folder not found"),
+        ([str(folder / "more" / ".."), out, "--preset", "i3d-rgb"], "needs --weights FILE"),
+        ([str(folder), out, "--preset", "i3d"], "preset 'i3d' is not one of"),
+        ([str(folder), out, *RANDOM[:-1], "cuda:99"], "--device cuda:99"),
+    ):
+        assert main(["-q", "extract", *arguments]) == 2
+        assert word in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no video files in this folder"):
+        videos_of([str(tmp_path / "empty")])
+    for option, value in (("--fps", "fast"), ("--fps", "0"), ("--shard", "3/2"), ("--stride", "0")):
+        with pytest.raises(SystemExit):
+            main(["extract", str(folder), out, *RANDOM, option, value])
