@@ -15,7 +15,7 @@ from libs.core.seeding import derive_seed
 
 from .annotations import Annotations, Video, duplicate_mask, read_annotations
 from .crop import random_crop
-from .features import FeatureFiles
+from .features import FeatureFiles, read_sidecars
 from .grid import Grid, GridRule, resize
 from .labels import label_names
 from .presets import Preset
@@ -112,6 +112,8 @@ class TALDataset(Dataset):
         elif is_training:
             videos = self._labeled(videos)
         self.videos = self._present(videos, missing_features or preset.missing_features)
+        rates = {video.id: video.fps if default_fps is None else default_fps for video in self.videos}
+        self.sidecars = read_sidecars(self.features, rates, feat_stride=feat_stride, num_frames=num_frames)
         for video in self.videos:  # report missing times now, not in the middle of an epoch
             self._fps(video), self._duration(video)
         self.features.length(self.videos[0].id)  # checks one file; the others are checked when they are read
@@ -248,12 +250,16 @@ class TALDataset(Dataset):
 
     def _fps(self, video: Video) -> float:
         fps = self.default_fps if self.default_fps is not None else video.fps
+        if fps is None and video.id in self.sidecars:
+            return self.sidecars[video.id].fps
         if fps is None:
             raise ValueError(f"{self.json_file}: video '{video.id}' has no 'fps'; add it or set dataset.default_fps")
         return fps
 
     def _duration(self, video: Video) -> float:
         duration = self.preset.default_duration if video.duration is None else video.duration
+        if duration is None and video.id in self.sidecars:
+            return self.sidecars[video.id].duration
         if duration is None:
             raise ValueError(f"{self.json_file}: video '{video.id}' has no 'duration' (seconds)")
         return duration

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
@@ -23,6 +23,7 @@ from .formats import (
     open_hdf5,
     read_array,
 )
+from .sidecar import Sidecar, common_settings, find_sidecar
 
 __all__ = ["EXTENSIONS", "FeatureError", "FeatureFiles", "file_format", "files_below", "is_hdf5"]
 
@@ -71,6 +72,10 @@ class FeatureFiles:
         if is_hdf5(folder):
             return Path(folder)
         return Path(folder) / f"{self.prefix}{video_id}{self.ext}"
+
+    def sidecar(self, video_id: str) -> Sidecar | None:
+        """How the features in the first folder were made; None without a sidecar."""
+        return None if is_hdf5(self.folders[0]) else find_sidecar(self.path(video_id))
 
     def exists(self, video_id: str) -> bool:
         """Whether every folder has features of this video."""
@@ -220,3 +225,24 @@ def _compact(feats: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         half = feats.astype(np.float16)
     return half if np.array_equal(half, feats) else feats
+
+
+def read_sidecars(
+    files: FeatureFiles, rates: Mapping[str, float | None], *, feat_stride: float, num_frames: float
+) -> dict[str, Sidecar]:
+    """The sidecars of the videos that have one, by video id.
+
+    Args:
+        rates: video id -> frames per second, None if they are not given.
+        feat_stride, num_frames: of the configuration.
+
+    Raises:
+        ValueError: a sidecar contradicts what is given, or another one.
+    """
+    found = {video_id: sidecar for video_id in rates if (sidecar := files.sidecar(video_id)) is not None}
+    for video_id, sidecar in found.items():
+        source = str(files.path(video_id))
+        sidecar.check(source=source, feat_stride=feat_stride, num_frames=num_frames, fps=rates[video_id])
+    if found:
+        common_settings(found)
+    return found

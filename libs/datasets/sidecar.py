@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from libs.core.files import load_json, write_text
 
 FORMAT = 1  # version of the file
+FPS_TOLERANCE = 0.01  # relative; 29.97 and 30 count as equal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,7 @@ class Sidecar:
 
     Attributes:
         preset: network and transform, such as "i3d-rgb".
-        weights: SHA-256 of the weight file; None: random weights of a seed.
+        weights: SHA-256 of the weight file, or "random SEED".
         video: name of the video file.
         fps: frames per second that the network saw; frames: their number.
         duration: length of the video in seconds, frames / fps.
@@ -33,7 +35,7 @@ class Sidecar:
     """
 
     preset: str
-    weights: str | None
+    weights: str
     video: str
     fps: float
     frames: int
@@ -50,6 +52,28 @@ class Sidecar:
         """What all videos of one extraction have in common, but for `fps`, which may be each video's own."""
         common = ("preset", "weights", "window", "stride", "channels", "spatial", "flow")
         return {name: getattr(self, name) for name in common}
+
+    def check(self, *, source: str, feat_stride: float, num_frames: float, fps: float | None = None) -> None:
+        """Checks that a configuration, and a video's frame rate, are those of the features.
+
+        Args:
+            source: names the features in messages.
+            feat_stride, num_frames: in frames; a `feat_stride` <= 0 spreads the features over the video and is not
+                compared.
+            fps: of the annotations or the user; None: not given.
+
+        Raises:
+            ValueError: they are not; says both values.
+        """
+        given: dict[str, tuple[float, float]] = {}
+        if feat_stride > 0:
+            given = {"feat_stride": (feat_stride, self.stride), "num_frames": (num_frames, self.window)}
+        if fps is not None and abs(fps - self.fps) > FPS_TOLERANCE * self.fps:
+            given["fps"] = fps, self.fps
+        if wrong := [f"{name}: {value:g}, but {own:g}" for name, (value, own) in given.items() if value != own]:
+            raise ValueError(
+                f"{'; '.join(wrong)} in the sidecar of {source}: correct it, or extract the features again"
+            )
 
     def write(self, path: str | os.PathLike) -> None:
         """Writes the file atomically."""
@@ -78,3 +102,33 @@ def read_sidecar(path: str | os.PathLike) -> Sidecar:
     if wrong := sorted((required - content.keys()) | (content.keys() - known)):
         raise ValueError(f"{os.fspath(path)}: keys {wrong} are missing or unknown")
     return Sidecar(**content)
+
+
+def find_sidecar(features: str | os.PathLike) -> Sidecar | None:
+    """The sidecar of a feature file; None if there is none, or a JSON file of another kind in its place.
+
+    Raises:
+        ValueError: a damaged sidecar.
+    """
+    path = sidecar_path(features)
+    if not path.is_file():
+        return None
+    content = load_json(path)
+    return read_sidecar(path) if isinstance(content, dict) and {"format", "preset"} <= content.keys() else None
+
+
+def common_settings(sidecars: Mapping[str, Sidecar]) -> dict[str, object]:
+    """What the sidecars of videos have in common, by video id; at least one.
+
+    Raises:
+        ValueError: they differ; names two videos and both values.
+    """
+    (first, own), *others = sidecars.items()
+    for name, sidecar in others:
+        for key, value in own.settings().items():
+            if sidecar.settings()[key] != value:
+                found = sidecar.settings()[key]
+                raise ValueError(
+                    f"features of video '{name}' were made with {key}: {found}, those of '{first}' with {value}"
+                )
+    return own.settings()

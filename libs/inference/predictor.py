@@ -48,6 +48,7 @@ class Predictor:
         names: class id -> name; ids without a name are shown as numbers.
         thresholds: thresholds for `threshold="auto"`.
         fps: lowest and highest frame rate of the training videos; None: not known.
+        features: how the features of the training videos were made (`Sidecar.settings`); None: not known.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class Predictor:
         names: dict[int, str],
         thresholds: Thresholds | None = None,
         fps: tuple[float, float] | None = None,
+        features: dict[str, object] | None = None,
     ) -> None:
         self.config, self.model, self.names, self.thresholds, self.fps = config, model, names, thresholds, fps
+        self.features = features
 
     @classmethod
     def from_checkpoint(
@@ -96,7 +99,9 @@ class Predictor:
         resolved = with_topk(given, topk)
         model = load_model(resolved, path, weights=weights).to(select_device(resolved))
         fps = run_identity.trained_fps(resolved, path.parent)
-        return cls(resolved, model, names=_names_of_run(resolved, path.parent), thresholds=thresholds, fps=fps)
+        features = run_identity.data_of_run(path.parent).get("features")
+        names = _names_of_run(resolved, path.parent)
+        return cls(resolved, model, names=names, thresholds=thresholds, fps=fps, features=features)
 
     def __call__(
         self,
@@ -126,7 +131,6 @@ class Predictor:
             FileNotFoundError, ValueError: see `find_features`, `make_video`.
         """
         timing = Timing(fps, duration, feat_stride, num_frames)
-        self._compare_fps(fps or self.config["dataset"]["default_fps"])
         if isinstance(features, (str, os.PathLike)):
             sources = self._find([features])
             if len(sources) != 1:
@@ -134,9 +138,11 @@ class Predictor:
                     f"{features}: features of {len(sources)} videos; expected one file (`detect` takes folders)"
                 )
             ((name, source),) = sources.items()
+            timing = source.timed(timing, self.config["dataset"])
             name, feats = video_id or name, source.read()
         else:
             name, feats = video_id or "video", np.asarray(features, dtype=np.float32)
+        self._compare_fps(timing.fps or self.config["dataset"]["default_fps"])
         detections = predict([[make_video(name, feats, self.config["dataset"], timing)]], self.model)
         return to_table(self.keep(detections, threshold), self.names)
 
@@ -202,10 +208,24 @@ class Predictor:
         self, paths: Sequence[str | os.PathLike], more_folders: Sequence[str | os.PathLike] = ()
     ) -> dict[str, Source]:
         data = self.config["dataset"]
-        return find_features(
+        found = find_features(
             paths, channels=data["input_dim"], prefix=data["file_prefix"], ext=data["file_ext"],
             more_folders=more_folders,
         )  # fmt: skip
+        for source in found.values():
+            self._compare_features(source)
+        return found
+
+    def _compare_features(self, source: Source) -> None:
+        """Raises ValueError if features were made otherwise than those of training."""
+        sidecar = source.files.sidecar(source.name)
+        if sidecar is None or self.features is None:
+            return
+        found = sidecar.settings()
+        if wrong := [f"{key}: {found[key]}, expected {own}" for key, own in self.features.items() if found[key] != own]:
+            raise ValueError(
+                f"{source.files.path(source.name)} was made otherwise than the features of training: {'; '.join(wrong)}"
+            )
 
 
 def _score(threshold: float | str) -> float:

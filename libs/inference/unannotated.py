@@ -26,6 +26,22 @@ class Source(NamedTuple):
         """(T, C) float32; raises as `FeatureFiles.read`."""
         return self.files.read(self.name)
 
+    def timed(self, timing: Timing, section: DatasetConfig) -> Timing:
+        """The timing with what the sidecar of the features says about the rest; raises ValueError if it says
+        otherwise."""
+        sidecar = self.files.sidecar(self.name)
+        if sidecar is None:
+            return timing
+        stride, frames = timing.feat_stride, timing.num_frames
+        sidecar.check(
+            source=str(self.files.path(self.name)),
+            feat_stride=section["feat_stride"] if stride is None else stride,
+            num_frames=section["num_frames"] if frames is None else frames,
+            fps=section["default_fps"] if timing.fps is None else timing.fps,
+        )
+        fps = sidecar.fps if timing.fps is None else timing.fps
+        return timing._replace(fps=fps, duration=sidecar.duration if timing.duration is None else timing.duration)
+
 
 class Timing(NamedTuple):
     """Timing of a video and its features; None: the configuration's value."""
@@ -53,7 +69,7 @@ class UnannotatedVideos(Dataset):
 
     def __getitem__(self, index: int) -> VideoItem:
         video_id, source = self.sources[index]
-        video = make_video(video_id, source.read(), self.section, self.timing)
+        video = make_video(video_id, source.read(), self.section, source.timed(self.timing, self.section))
         self.durations[video_id] = video["duration"]
         return video
 

@@ -13,6 +13,7 @@ from libs.core.types import Config
 from libs.datasets.annotations import Annotations, read_annotations
 from libs.datasets.labels import names_of
 from libs.datasets.presets import PRESETS
+from libs.datasets.sidecar import common_settings
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class TrainingData(TypedDict, total=False):
     sha256: str | None  # of the annotation file; None: no such file
     training_videos: int
     fps: list[float] | None  # the lowest and the highest frame rate
+    features: dict[str, object] | None  # how they were made (`Sidecar.settings`); None: without sidecars
     label_ids: dict[str, int] | None  # class-agnostic data sets only, whose `classes.json` is empty
 
 
@@ -104,6 +106,7 @@ def describe_data(config: Config, dataset: Any) -> TrainingData:
         "sha256": _digest(file),
         "training_videos": len(dataset),
         "fps": [rates[0], rates[-1]] if rates else None,
+        "features": common_settings(sidecars) if (sidecars := getattr(dataset, "sidecars", None)) else None,
         "label_ids": dataset.label_dict if getattr(dataset, "class_agnostic", False) else None,
     }
 

@@ -39,7 +39,7 @@ def test_a_folder_of_videos(folder, tmp_path, capsys):
     for name, rows in zip("abcd", (2, 3, 4, 5), strict=True):
         assert np.load(out / f"{name}.npy").shape == (rows, 1024)
         sidecar = read_sidecar(out / f"{name}.json")
-        assert (sidecar.preset, sidecar.weights, sidecar.fps, sidecar.window) == ("i3d-rgb", None, 25, 9)
+        assert (sidecar.preset, sidecar.weights, sidecar.fps, sidecar.window) == ("i3d-rgb", "random 0", 25, 9)
     (folder / "e.mp4").unlink()
     assert main(["-q", "extract", str(folder), str(out), *RANDOM]) == 0
     assert "0 videos extracted (0 frames, 0 a second), 4 were there, 0 failed" in capsys.readouterr().out

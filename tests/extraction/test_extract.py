@@ -29,7 +29,7 @@ class Brightness(torch.nn.Module):
         return torch.stack([frames.mean(dim=1), frames[:, 0], frames[:, -1]], dim=1)
 
 
-def brightness(window=8, stride=3, weights=None):
+def brightness(window=8, stride=3, weights="random 0"):
     transform = lambda image: torch.from_numpy(image[30:, 30:]).permute(2, 0, 1).float()  # noqa: E731
     return Extractor(
         name="brightness", window=window, stride=stride, channels=3, spatial="corner", transform=transform,
@@ -125,7 +125,7 @@ def test_features_of_other_settings_are_not_mixed(video_file, tmp_path):
     extract([path], tmp_path / "out", brightness())
     for other, word in (
         (brightness(stride=4), "stride: 3, expected 4"),
-        (brightness(weights="ab"), "weights: None, expected ab"),
+        (brightness(weights="ab"), "weights: random 0, expected ab"),
     ):
         with pytest.raises(ValueError, match=word):
             extract([path], tmp_path / "out", other)
