@@ -17,7 +17,6 @@ from pathlib import Path
 from .options import positive
 
 EXAMPLE = "actionformer-nt extract videos/ features/ --preset i3d-rgb --weights rgb_imagenet.pt"
-SUFFIXES = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv")
 SOME_FAILED = 5  # exit status
 
 logger = logging.getLogger(__name__)
@@ -109,13 +108,14 @@ def videos_of(paths: list[str]) -> list[str]:
         FileNotFoundError: a path that does not exist.
         ValueError: a folder without video files.
     """
+    from libs.inference.videos import VIDEO_SUFFIXES, videos_below
+
     found = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            if not inside:
+            if not (inside := videos_below(path)):
                 raise ValueError(
-                    f"{path}: no video files in this folder; expected names that end in {', '.join(SUFFIXES)}"
+                    f"{path}: no video files in this folder; expected names that end in {', '.join(VIDEO_SUFFIXES)}"
                 )
             found += inside
         elif path.exists():

@@ -1,4 +1,4 @@
-"""Detect actions in feature files that no annotation file knows of.
+"""Detect actions in feature files or videos that no annotation file knows of.
 
 Writes predictions.json (ActivityNet's result format) and predictions.csv, and of every video subtitles (.srt) and a
 picture of its timeline (.png).
@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .extract import SOME_FAILED
 from .options import add_overrides
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from libs.core.types import Config
     from libs.datasets.annotations import Annotations
     from libs.evaluation.detections import Detections
+    from libs.inference.predictor import Predictor
 
 EXAMPLE = "actionformer-nt predict configs/demo.yaml demo/runs/demo_supervised my_video.npy --fps 30 --threshold auto"
 FORMATS = ("json", "csv", "srt", "png")
@@ -28,7 +30,12 @@ WRITTEN = ".written.json"  # in the output folder: names of the files that the l
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="YAML configuration; training leaves one in the run folder, config.yaml")
     parser.add_argument("ckpt", help="checkpoint, or folder of checkpoints")
-    parser.add_argument("features", nargs="+", help="feature files (.npy, .npz, .pt, .csv, .hdf5) or folders of them")
+    parser.add_argument(
+        "features", nargs="+", metavar="FEATURES|VIDEO",
+        help="feature files (.npy, .npz, .pt, .csv, .hdf5), videos, or folders of either; features of videos are made "
+        "like those of training, as their sidecars say, in OUT/features",
+    )  # fmt: skip
+    parser.add_argument("--video-weights", metavar="FILE", help="weights of the network that made training's features")
     parser.add_argument("--fps", type=float, help="frames per second of the videos (default: dataset.default_fps)")
     parser.add_argument("--feat-stride", type=float, help="frames from one feature to the next (default: dataset's)")
     parser.add_argument("--num-frames", type=float, help="frames that one feature looks at (default: dataset's)")
@@ -69,7 +76,7 @@ def parse_threshold(text: str) -> float | str:
         raise argparse.ArgumentTypeError(f"'{text}' is neither a score from 0 to 1 nor auto") from None
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     from libs.core import load_config
     from libs.evaluation.detections import to_table
     from libs.inference.operating_point import choose_thresholds, stored_thresholds
@@ -99,10 +106,35 @@ def run(args: argparse.Namespace) -> None:
         checkpoint, config=config, weights=args.weights, topk=args.top_k, thresholds=thresholds
     )
     timing = Timing(args.fps, args.duration, args.feat_stride, args.num_frames)
-    videos, detections = predictor.detect(args.features, timing, more_folders=args.also_from, progress=not args.quiet)
+    paths, failed = _with_features_of_videos(args, predictor)
+    videos, detections = predictor.detect(paths, timing, more_folders=args.also_from, progress=not args.quiet)
     kept = predictor.keep(detections, args.threshold)
     print(f"{len(kept.score)} of {len(detections.score)} detections in {len(videos)} videos")
     _write(args, videos, kept, to_table(kept, predictor.names), predictor.names, checkpoint)
+    if failed:
+        print(f"{failed} videos could not be read: {args.out / 'features' / 'failed.csv'} says why")
+    return SOME_FAILED if failed else 0
+
+
+def _with_features_of_videos(args: argparse.Namespace, predictor: Predictor) -> tuple[list[str | Path], int]:
+    """The given paths, features in the place of videos, and the number of videos that could not be read."""
+    from libs.datasets.features import EXTENSIONS, files_below
+    from libs.inference.videos import is_video, videos_below
+
+    videos: list[str] = []
+    paths: list[str | Path] = []
+    for path in args.features:
+        inside = [path] if is_video(path) else []
+        if Path(path).is_dir() and not any(name.lower().endswith(EXTENSIONS) for name in files_below(path)):
+            inside = videos_below(path)
+        videos += inside
+        paths += [] if inside else [path]
+    if not videos:
+        return paths, 0
+    found, extraction = predictor.extract(videos, args.out / "features", weights=args.video_weights)
+    if not (found or paths):
+        raise ValueError(f"no video could be read: {args.out / 'features' / 'failed.csv'} says why")
+    return [*paths, *found], len(extraction.failed)
 
 
 def _write(

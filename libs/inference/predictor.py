@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,10 @@ from libs.training.resume import load_model
 
 from .operating_point import stored_thresholds
 from .unannotated import Source, Timing, UnannotatedVideos, find_features, make_video
+from .videos import extract_as_trained, is_video
+
+if TYPE_CHECKING:
+    from libs.extraction.extract import Extraction
 
 FPS_TOLERANCE = 0.01  # relative; 29.97 and 30 count as equal
 
@@ -113,16 +118,19 @@ class Predictor:
         num_frames: float | None = None,
         threshold: float | str | None = None,
         video_id: str | None = None,
+        video_weights: str | os.PathLike | None = None,
     ) -> pd.DataFrame:
         """Detections of one video.
 
         Args:
-            features: (T, C) numbers, or a file that holds them (`.npy`, `.npz`, `.csv`).
+            features: (T, C) numbers, a file that holds them (`.npy`, `.npz`, `.csv`), or a video, whose features are
+                made like those of training (`videos.extract_as_trained`).
             fps: frames per second of the video; None: `dataset.default_fps`.
             duration: seconds, to which detections are clipped; None: the end of the features.
             feat_stride, num_frames: timing of the features, in frames; None: the configuration's values.
             threshold: see `keep`.
             video_id: name in the table; None: the name of the file.
+            video_weights: of the network that makes the features of a video; None: torchvision's own.
 
         Returns:
             One row per detection, best first: `video`, `start`, `end` (seconds), `label`, `label_id`, `score`.
@@ -130,6 +138,12 @@ class Predictor:
         Raises:
             FileNotFoundError, ValueError: see `find_features`, `make_video`.
         """
+        if isinstance(features, (str, os.PathLike)) and is_video(features):
+            with tempfile.TemporaryDirectory() as folder:
+                files, found = self.extract([os.fspath(features)], folder, weights=video_weights)
+                for reason in found.failed.values():
+                    raise ValueError(reason)
+                return self(files[0], threshold=threshold, video_id=video_id)
         timing = Timing(fps, duration, feat_stride, num_frames)
         if isinstance(features, (str, os.PathLike)):
             sources = self._find([features])
@@ -145,6 +159,13 @@ class Predictor:
         self._compare_fps(timing.fps or self.config["dataset"]["default_fps"])
         detections = predict([[make_video(name, feats, self.config["dataset"], timing)]], self.model)
         return to_table(self.keep(detections, threshold), self.names)
+
+    def extract(
+        self, videos: Sequence[str], out: str | os.PathLike, *, weights: str | os.PathLike | None = None
+    ) -> tuple[list[Path], Extraction]:
+        """Features of videos, made like those of training; see `videos.extract_as_trained`."""
+        device = str(next(self.model.parameters()).device)
+        return extract_as_trained(self.features, videos, out, fps=self.fps, device=device, weights=weights)
 
     def detect(
         self,

@@ -98,7 +98,11 @@ def read_as_run(config: Config, folder: Path) -> Annotations | None:
 def describe_data(config: Config, dataset: Any) -> TrainingData:
     """Describes the training data for `run.json`."""
     file = config["dataset"]["json_file"]
-    fps = {video.fps for video in getattr(dataset, "videos", []) if getattr(video, "fps", None)}
+    sidecars = getattr(dataset, "sidecars", {})
+    videos = getattr(dataset, "videos", [])  # of a plug-in's data set: anything
+    fps = {video.fps for video in videos if getattr(video, "fps", None)}
+    if sidecars:
+        fps |= {sidecars[video.id].fps for video in videos if video.fps is None and video.id in sidecars}
     default = config["dataset"]["default_fps"]
     rates = [default] if default is not None else sorted(fps)
     return {
@@ -106,7 +110,7 @@ def describe_data(config: Config, dataset: Any) -> TrainingData:
         "sha256": _digest(file),
         "training_videos": len(dataset),
         "fps": [rates[0], rates[-1]] if rates else None,
-        "features": common_settings(sidecars) if (sidecars := getattr(dataset, "sidecars", None)) else None,
+        "features": common_settings(sidecars) if sidecars else None,
         "label_ids": dataset.label_dict if getattr(dataset, "class_agnostic", False) else None,
     }
 

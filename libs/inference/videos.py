@@ -1,0 +1,80 @@
+"""Features of new videos, made as those of a run's training videos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from libs.extraction.extract import Extraction
+    from libs.extraction.networks import Extractor
+
+VIDEO_SUFFIXES = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv")
+
+
+def is_video(path: str | os.PathLike) -> bool:
+    """Whether a file has the name of a video."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def videos_below(folder: str | os.PathLike) -> list[str]:
+    """The video files in a folder and below, by name."""
+    return sorted(str(path) for path in Path(folder).rglob("*") if is_video(path) and path.is_file())
+
+
+def extract_as_trained(
+    features: Mapping[str, object] | None, videos: Sequence[str], out: str | os.PathLike, *,
+    fps: tuple[float, float] | None, device: str, weights: str | os.PathLike | None = None, batch: int = 8,
+) -> tuple[list[Path], Extraction]:  # fmt: skip
+    """Extracts features of videos into a folder, with the preset, weights and timing of a run's training features.
+
+    Args:
+        features: how these were made (`Sidecar.settings`); None: not known.
+        fps: lowest and highest frame rate of the training videos; None: not known.
+        weights: weight file of the preset; None: torchvision's own.
+        batch: clips that go through the network at once.
+
+    Returns:
+        The feature files of the videos that could be read, and what became of all.
+
+    Raises:
+        ValueError: the run does not say how its features were made, or the weights are others.
+    """
+    from libs.extraction.extract import extract, features_of
+
+    extractor = extractor_of(features, weights=weights).on(device)
+    found = extract(videos, out, extractor, fps=_rate(fps), batch=batch)
+    return [features_of(video, out) for video in videos if video not in found.failed], found
+
+
+def extractor_of(features: Mapping[str, object] | None, *, weights: str | os.PathLike | None = None) -> Extractor:
+    """The extractor that made features with these settings (`Sidecar.settings`).
+
+    Raises:
+        ValueError: no settings, or other weights.
+    """
+    from libs.extraction.networks import make_extractor
+
+    if features is None:
+        raise ValueError(
+            "the run does not say how its features were made, since they have no sidecars: give feature files that "
+            "were made like these, or train on features of `actionformer-nt extract`"
+        )
+    wanted = str(features["weights"])
+    seed = int(wanted.removeprefix("random ")) if wanted.startswith("random ") else None
+    spatial = None if features["spatial"] == "torchvision" else str(features["spatial"])
+    window, stride = (int(str(features[key])) for key in ("window", "stride"))
+    extractor = make_extractor(
+        str(features["preset"]), weights=weights, seed=seed, window=window, stride=stride, spatial=spatial
+    )
+    if extractor.weights != wanted:
+        raise ValueError(f"weights of preset {extractor.name}: SHA-256 {extractor.weights}, but {wanted} in training")
+    return extractor
+
+
+def _rate(fps: tuple[float, float] | None) -> Fraction | None:
+    """The frame rate of all training videos, at which new ones are seen too; None, each video's own, if it varied."""
+    return None if fps is None or fps[0] != fps[1] else Fraction(fps[0]).limit_denominator(1001)
