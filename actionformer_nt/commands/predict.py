@@ -59,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder to write to")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS, help="what to write")
+    parser.add_argument(
+        "--overlay", action="store_true", help="write a copy of each video with its detections drawn in"
+    )
     parser.add_argument("-epoch", "--epoch", type=int, default=-1, help="which epoch of the folder (default: the last)")
     parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="averaged or raw weights")
     add_overrides(parser)
@@ -106,18 +109,21 @@ def run(args: argparse.Namespace) -> int:
         checkpoint, config=config, weights=args.weights, topk=args.top_k, thresholds=thresholds
     )
     timing = Timing(args.fps, args.duration, args.feat_stride, args.num_frames)
-    paths, failed = _with_features_of_videos(args, predictor)
+    paths, files, failed = _with_features_of_videos(args, predictor)
     videos, detections = predictor.detect(paths, timing, more_folders=args.also_from, progress=not args.quiet)
     kept = predictor.keep(detections, args.threshold)
     print(f"{len(kept.score)} of {len(detections.score)} detections in {len(videos)} videos")
-    _write(args, videos, kept, to_table(kept, predictor.names), predictor.names, checkpoint)
+    _write(args, videos, kept, to_table(kept, predictor.names), predictor.names, checkpoint, files)
     if failed:
         print(f"{failed} videos could not be read: {args.out / 'features' / 'failed.csv'} says why")
     return SOME_FAILED if failed else 0
 
 
-def _with_features_of_videos(args: argparse.Namespace, predictor: Predictor) -> tuple[list[str | Path], int]:
-    """The given paths, features in the place of videos, and the number of videos that could not be read."""
+def _with_features_of_videos(
+    args: argparse.Namespace, predictor: Predictor
+) -> tuple[list[str | Path], dict[str, str], int]:
+    """The given paths, features in the place of videos; the file of each video by its id; and the number of videos that
+    could not be read."""
     from libs.datasets.features import EXTENSIONS, files_below
     from libs.inference.videos import is_video, videos_below
 
@@ -129,12 +135,15 @@ def _with_features_of_videos(args: argparse.Namespace, predictor: Predictor) -> 
             inside = videos_below(path)
         videos += inside
         paths += [] if inside else [path]
+    if args.overlay and not videos:
+        raise ValueError("--overlay: give videos, not their features")
     if not videos:
-        return paths, 0
+        return paths, {}, 0
     found, extraction = predictor.extract(videos, args.out / "features", weights=args.video_weights)
     if not (found or paths):
         raise ValueError(f"no video could be read: {args.out / 'features' / 'failed.csv'} says why")
-    return [*paths, *found], len(extraction.failed)
+    files = {Path(video).stem: video for video in videos if video not in extraction.failed}
+    return [*paths, *found], files, len(extraction.failed)
 
 
 def _write(
@@ -144,8 +153,9 @@ def _write(
     table: pd.DataFrame,
     names: dict[int, str],
     checkpoint: Path,
+    files_of_videos: dict[str, str],
 ) -> None:
-    """Writes result file and table of all videos, and subtitles and timeline of each."""
+    """Writes result file and table of all videos, and of each subtitles, timeline and, if asked for, an overlay."""
     from tqdm import tqdm
 
     from libs.evaluation.detections import write_results
@@ -157,13 +167,16 @@ def _write(
     per_video = [kind for kind in ("srt", "png") if kind in formats]
     stems = {video: _inside(video) for video in videos}
     files = [f"predictions.{kind}" for kind in ("json", "csv") if kind in formats]
-    _record_files(out, [*files, *(f"{stems[video]}.{kind}" for video in videos for kind in per_video)])
+    overlays = {v: f"{stems[v]}_overlay.mp4" for v in videos if args.overlay and v in files_of_videos}
+    _record_files(
+        out, [*files, *(f"{stems[video]}.{kind}" for video in videos for kind in per_video), *overlays.values()]
+    )
     if "json" in formats:
         provenance = {"checkpoint": str(checkpoint), "weights": args.weights, "threshold": args.threshold}
         write_results(out / "predictions.json", kept, names, videos=list(videos), provenance=provenance)
     if "csv" in formats:
         table.to_csv(out / "predictions.csv", index=False, float_format="%.4f", encoding="utf-8")
-    if per_video:
+    if per_video or overlays:
         tables = dict(iter(table.groupby("video", sort=False)))
         for video in tqdm(videos, desc="writing", unit="video", leave=False, disable=True if args.quiet else None):
             rows = tables.get(video, table.iloc[:0])
@@ -174,7 +187,12 @@ def _write(
                 from libs.inference.timeline import save_timeline
 
                 save_timeline(out / f"{stems[video]}.png", rows, title=video, duration=videos[video])
-    print(f"{out}: {', '.join(files + [f'*.{kind}' for kind in per_video])}")
+            if video in overlays:
+                from libs.inference.overlay import write_overlay
+
+                write_overlay(out / overlays[video], files_of_videos[video], rows, duration=videos[video])
+    kinds = [f"*.{kind}" for kind in per_video] + ["*_overlay.mp4"] * bool(overlays)
+    print(f"{out}: {', '.join(files + kinds)}")
 
 
 def _inside(video: str) -> str:

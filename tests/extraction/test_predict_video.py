@@ -10,6 +10,7 @@ import torch
 from actionformer_nt.commands.main import main
 from libs.datasets.sidecar import read_sidecar
 from libs.extraction import networks
+from libs.extraction.decode import VideoFile
 from libs.extraction.networks import Extractor
 from libs.inference.predictor import Predictor
 from libs.training.run_identity import data_of_run
@@ -79,7 +80,8 @@ def test_a_new_video_by_the_command_and_in_python(trained, video_file, tmp_path,
     bad = tmp_path / "bad.mp4"
     bad.write_text("no video")
     out = tmp_path / "predictions"
-    assert main(["-q", "predict", str(path), str(folder), str(new), str(bad), "--out", str(out)]) == 5
+    command = ["-q", "predict", "--out", str(out), str(path), str(folder), str(new)]
+    assert main([*command, str(bad), "--overlay", "--threshold", "0.2"]) == 5
     assert "1 videos could not be read" in capsys.readouterr().out
     table = pd.read_csv(out / "predictions.csv")
     best = table.iloc[0]
@@ -87,11 +89,16 @@ def test_a_new_video_by_the_command_and_in_python(trained, video_file, tmp_path,
     assert best.video == "new" and overlap / (max(best.end, truth[1]) - min(best.start, truth[0])) > 0.5
     assert (out / "features" / "new.json").is_file() and (out / "new.srt").is_file()
     predictor = Predictor.from_checkpoint(folder)
-    in_python, numbers = predictor(new), ["start", "end", "score"]
+    in_python, numbers = predictor(new, threshold=0.2), ["start", "end", "score"]
     assert len(in_python) == len(table) and np.allclose(in_python[numbers], table[numbers], atol=1e-3)
+    drawn = [frame.image for frame in VideoFile(out / "new_overlay.mp4").frames()]
+    assert len(drawn) == 270 and drawn[0].shape == (48, 64, 3)
+    assert main(["-q", "predict", str(path), str(folder), str(out / "features"), "--overlay", "--out", str(out)]) == 2
+    assert "--overlay: give videos" in capsys.readouterr().err
     before = (out / "features" / "new.npy").stat().st_mtime_ns
-    assert main(["-q", "predict", str(path), str(folder), str(new), "--out", str(out)]) == 0
+    assert main(command) == 0
     assert (out / "features" / "new.npy").stat().st_mtime_ns == before, "extracted once"
+    assert not (out / "new_overlay.mp4").exists(), "of the call before"
     with pytest.raises(ValueError, match="no video file"):
         predictor(bad)
 
