@@ -57,10 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from libs.extraction.extract import extract, is_there
+    from libs.extraction.extract import check_names, extract, is_there
     from libs.extraction.networks import make_extractor
 
+    if Path(args.out).is_file():
+        raise ValueError(f"{args.out}, the last argument, is a file; expected the folder to write to")
     videos = videos_of(args.videos)
+    check_names(videos)
     part, parts = args.shard
     videos = videos[part - 1 :: parts]
     extractor = make_extractor(

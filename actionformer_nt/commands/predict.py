@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "actionformer-nt predict configs/demo.yaml demo/runs/demo_supervised my_video.npy --fps 30 --threshold auto"
 FORMATS = ("json", "csv", "srt", "png")
+ARRAYS = (".npy", ".npz", ".pt")  # ends of the names of feature files, which no other file in a folder of videos has
 WRITTEN = ".written.json"  # in the output folder: names of the files that the last call wrote
 
 
@@ -124,15 +125,20 @@ def _with_features_of_videos(
 ) -> tuple[list[str | Path], dict[str, str], int]:
     """The given paths, features in the place of videos; the file of each video by its id; and the number of videos that
     could not be read."""
-    from libs.datasets.features import EXTENSIONS, files_below
+    from libs.datasets.features import files_below
     from libs.inference.videos import is_video, videos_below
 
     videos: list[str] = []
     paths: list[str | Path] = []
     for path in args.features:
         inside = [path] if is_video(path) else []
-        if Path(path).is_dir() and not any(name.lower().endswith(EXTENSIONS) for name in files_below(path)):
+        if Path(path).is_dir():
             inside = videos_below(path)
+            own = [Path(path, name) for name in files_below(path) if name.lower().endswith(ARRAYS)]
+            if inside and any(args.out.resolve() not in file.resolve().parents for file in own):
+                raise ValueError(
+                    f"{path}: features and videos in one folder, such as {own[0]}: name those that are meant"
+                )
         videos += inside
         paths += [] if inside else [path]
     if args.overlay and not videos:
@@ -142,7 +148,8 @@ def _with_features_of_videos(
     found, extraction = predictor.extract(videos, args.out / "features", weights=args.video_weights)
     if not (found or paths):
         raise ValueError(f"no video could be read: {args.out / 'features' / 'failed.csv'} says why")
-    files = {Path(video).stem: video for video in videos if video not in extraction.failed}
+    prefix = predictor.config["dataset"]["file_prefix"] or ""
+    files = {Path(video).stem.removeprefix(prefix): video for video in videos if video not in extraction.failed}
     return [*paths, *found], files, len(extraction.failed)
 
 
@@ -160,6 +167,7 @@ def _write(
 
     from libs.evaluation.detections import write_results
     from libs.inference.subtitles import to_srt
+    from libs.inference.videos import OVERLAY
 
     out, formats = args.out, args.formats
     out.mkdir(parents=True, exist_ok=True)
@@ -167,7 +175,7 @@ def _write(
     per_video = [kind for kind in ("srt", "png") if kind in formats]
     stems = {video: _inside(video) for video in videos}
     files = [f"predictions.{kind}" for kind in ("json", "csv") if kind in formats]
-    overlays = {v: f"{stems[v]}_overlay.mp4" for v in videos if args.overlay and v in files_of_videos}
+    overlays = {v: f"{stems[v]}{OVERLAY}.mp4" for v in videos if args.overlay and v in files_of_videos}
     _record_files(
         out, [*files, *(f"{stems[video]}.{kind}" for video in videos for kind in per_video), *overlays.values()]
     )

@@ -6,7 +6,7 @@ import importlib
 from types import ModuleType
 
 
-class MissingExtraError(ImportError):
+class MissingExtraError(ImportError, ValueError):
     """A package of an extra is not installed; the message has the line that installs it."""
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from libs.core.files import load_json, write_text
 
 FORMAT = 1  # version of the file
+LARGEST = 1 << 16  # bytes; a larger file is no sidecar
 FPS_TOLERANCE = 0.01  # relative; 29.97 and 30 count as equal
 
 
@@ -24,12 +25,13 @@ class Sidecar:
     Attributes:
         preset: network and transform, such as "i3d-rgb".
         weights: SHA-256 of the weight file, or "random SEED".
-        video: name of the video file.
+        video: name of the video file; digest: SHA-256 of its size, its beginning and its end.
         fps: frames per second that the network saw; frames: their number.
         duration: length of the video in seconds, frames / fps.
         window, stride: frames of a row, and from one row to the next.
         rows, channels: shape of the features.
         spatial: how frames were brought to the network's size, such as "resize".
+        dtype: in which the network computed.
         flow: method of the optical flow; None without.
         versions: of the packages that decided the values.
     """
@@ -45,12 +47,14 @@ class Sidecar:
     rows: int
     channels: int
     spatial: str
+    digest: str = ""
+    dtype: str = "float32"
     flow: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
     def settings(self) -> dict[str, object]:
         """What all videos of one extraction have in common, but for `fps`, which may be each video's own."""
-        common = ("preset", "weights", "window", "stride", "channels", "spatial", "flow")
+        common = ("preset", "weights", "window", "stride", "channels", "spatial", "dtype", "flow")
         return {name: getattr(self, name) for name in common}
 
     def check(self, *, source: str, feat_stride: float, num_frames: float, fps: float | None = None) -> None:
@@ -98,22 +102,28 @@ def read_sidecar(path: str | os.PathLike) -> Sidecar:
     if content.pop("format") != FORMAT:
         raise ValueError(f"{os.fspath(path)}: a sidecar of another version; expected format {FORMAT}")
     known = {f.name for f in fields(Sidecar)}
-    required = known - {"flow", "versions"}
+    required = known - {"digest", "dtype", "flow", "versions"}
     if wrong := sorted((required - content.keys()) | (content.keys() - known)):
         raise ValueError(f"{os.fspath(path)}: keys {wrong} are missing or unknown")
+    numbers = ("fps", "frames", "duration", "window", "stride", "rows", "channels")
+    if bad := [key for key in numbers if not isinstance(content[key], (int, float)) or not content[key] > 0]:
+        raise ValueError(f"{os.fspath(path)}: {bad[0]}: {content[bad[0]]!r}, expected a positive number")
     return Sidecar(**content)
 
 
 def find_sidecar(features: str | os.PathLike) -> Sidecar | None:
-    """The sidecar of a feature file; None if there is none, or a JSON file of another kind in its place.
+    """The sidecar of a feature file; None if there is none, or a file of another kind in its place.
 
     Raises:
         ValueError: a damaged sidecar.
     """
     path = sidecar_path(features)
-    if not path.is_file():
+    if not path.is_file() or path.stat().st_size > LARGEST:
         return None
-    content = load_json(path)
+    try:
+        content = load_json(path)
+    except ValueError:  # somebody else's file
+        return None
     return read_sidecar(path) if isinstance(content, dict) and {"format", "preset"} <= content.keys() else None
 
 

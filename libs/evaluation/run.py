@@ -28,7 +28,15 @@ from libs.training.run_folder import (
     source_commit,
     stem_of_results,
 )
-from libs.training.run_identity import CLASSES, check_classes, name_of_other_data, read_as_run, read_label_ids
+from libs.training.run_identity import (
+    CLASSES,
+    check_classes,
+    check_features,
+    data_of_run,
+    name_of_other_data,
+    read_as_run,
+    read_label_ids,
+)
 from libs.training.run_log import write_hyper_parameters
 
 from .anet_detection import ANETdetection
@@ -82,7 +90,7 @@ def evaluate(
         annotations = read_as_run(config, path.parent)
     given = {} if annotations is None else {"annotations": annotations}
     dataset = make_dataset(config["dataset_name"], False, config["val_split"], **config["dataset"], **given)
-    _check_own_classes(dataset, path.parent)
+    _check_as_trained(dataset, path.parent)
     evaluator = None if save_only else _evaluator(dataset, annotations, absent_labels)
     loader = make_data_loader(dataset, False, None, **config["loader"])
     stored = load_checkpoint(path)
@@ -136,8 +144,11 @@ def _evaluator(dataset: Any, annotations: Annotations | None, absent_labels: str
     return evaluator
 
 
-def _check_own_classes(dataset: Any, folder: Path) -> None:
-    """Checks that a data set of the user's own class, which reads its own labels, has the classes of the run."""
+def _check_as_trained(dataset: Any, folder: Path) -> None:
+    """Checks that features were made like those of the run, and that a data set of the user's own class, which reads
+    its own labels, has the run's classes."""
+    known_features = data_of_run(folder).get("features")
+    check_features(getattr(dataset, "sidecars", {}), known_features, what=f"features of {dataset.json_file}")
     known, label_ids = read_label_ids(folder), getattr(dataset, "label_dict", None)
     if not known or not label_ids or isinstance(dataset, TALDataset):
         return

@@ -16,7 +16,8 @@ from libs.core.extras import need
 
 LIKELY_RATES = (1, 240)  # frames per second; other native rates are taken to be wrong
 
-LARGEST_GAP = 0.5  # seconds that a video may end before its header says, and 2 % of its length
+LATEST_END = 0.5  # seconds that a video may end before its header says, and 2 % of its length
+LONGEST_GAP = 60.0  # seconds between two frames; more is a jump of the time stamps
 
 
 class VideoError(ValueError):
@@ -35,42 +36,55 @@ class VideoFile:
 
     Attributes:
         path: its path.
-        rate: frames per second: the average over the file, also where the rate varies.
 
     Raises:
         FileNotFoundError: no such file.
-        VideoError: no video file, a damaged one, or one without a video stream or a frame rate.
+        VideoError: no video file, a damaged one, or one without a video stream.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = os.fspath(path)
         with self._open() as container:
             stream = container.streams.video[0]
-            rate = stream.average_rate or stream.guessed_rate
-        if rate is None or not LIKELY_RATES[0] <= rate <= LIKELY_RATES[1]:
-            low, high = LIKELY_RATES
-            raise VideoError(f"{self.path}: frame rate {rate}: expected {low} to {high}; convert the file")
-        self.rate = Fraction(rate)
+            self._rate = stream.average_rate or stream.guessed_rate
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second: the average over the file, also where the rate varies.
+
+        Raises:
+            VideoError: the file does not say it, or it is no usual rate.
+        """
+        low, high = LIKELY_RATES
+        if self._rate is None or not low <= self._rate <= high:
+            raise VideoError(f"{self.path}: frame rate {self._rate}: expected {low} to {high}; give --fps")
+        return Fraction(self._rate)
 
     def frames(self) -> Iterator[Frame]:
-        """All frames in the order of time. AVI files have no time stamps of their own; their rate is constant.
+        """All frames in the order of time. AVI files with B-frames have no usable time stamps; their rate is constant.
 
         Raises:
             VideoError: the file ends early or is damaged; names the time up to which it could be read.
         """
         av = need("av", extra="video", what="decoding videos")
-        first, last = None, 0.0
+        first, last, end = None, 0.0, 0.0
         with self._open() as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            constant = container.format.name == "avi"
+            constant = container.format.name == "avi" and stream.codec_context.has_b_frames
             try:
                 for count, frame in enumerate(container.decode(stream)):
                     if frame.pts is None and not constant:
                         raise VideoError(f"{self.path}: a frame after {last:.2f} s has no time stamp; convert the file")
                     time = float(count / self.rate) if constant else frame.time
                     first = time if first is None else first
+                    if not -0.001 <= time - first - last <= LONGEST_GAP:
+                        raise VideoError(
+                            f"{self.path}: the time stamps jump from {last:.2f} to {time - first:.2f} s: several "
+                            "recordings in one file? Convert it, or cut it in pieces"
+                        )
                     last = time - first
+                    end = last + float((frame.duration or 0) * frame.time_base)
                     yield Frame(_upright(frame), last)
             except av.FFmpegError as error:
                 raise VideoError(
@@ -79,7 +93,7 @@ class VideoFile:
             declared = _declared_seconds(container, stream)
         if first is None:
             raise VideoError(f"{self.path}: no frame could be decoded; convert the file")
-        if declared is not None and first + last < declared - LARGEST_GAP - 0.02 * declared:
+        if declared is not None and first + end < declared - LATEST_END - 0.02 * declared:
             raise VideoError(
                 f"{self.path}: ends after {last:.2f} s, but its header says {declared:.2f} s: copied in part? Copy it "
                 "again, or convert the file"

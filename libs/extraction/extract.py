@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib.metadata
 import logging
 import os
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from libs.core.extras import need
 from libs.datasets.sidecar import Sidecar, read_sidecar, sidecar_path
 
 from .clips import clips
@@ -26,7 +28,7 @@ from .networks import Extractor
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-AHEAD = 32  # clips that are decoded ahead of the network
+AHEAD = 64  # frames that are decoded ahead of the network
 FAILED = "failed.csv"  # in the output folder: videos without features, and why
 PACKAGES = ("torch", "torchvision", "av")
 
@@ -48,6 +50,7 @@ class _Video:
     path: str
     features: Path
     fps: Fraction = Fraction(0)
+    digest: str = ""
     frames: int = 0
     rows: list[Tensor] = field(default_factory=list)
     error: str | None = None
@@ -66,21 +69,20 @@ def extract(
         fps: frames per second that the network sees; None: each video's own.
         batch: clips that go through the network at once.
         overwrite: extract again what is there.
-        on_video: called with the path of every video when it is done or has failed.
+        on_video: called with the path of every video that was extracted or has failed.
 
     Raises:
         ValueError: two videos have the same name, or features that are there have other settings.
     """
     out, result = Path(out), Extraction()
     out.mkdir(parents=True, exist_ok=True)
+    need("av", extra="video", what="decoding videos")
+    check_names(videos)
     wanted = [_Video(path, features_of(path, out)) for path in videos]
-    names = [video.features.stem for video in wanted]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"several videos have the name {twice[0]}; their features would be one file")
     if not overwrite:
         result.there = [video.path for video in wanted if is_there(video.path, out, extractor, fps)]
         wanted = [video for video in wanted if video.path not in result.there]
-    for group in groups(ahead(_clips_of(wanted, extractor, fps), AHEAD), batch):
+    for group in groups(_clips_of(wanted, extractor, fps), batch):
         chosen = [(video, clip) for video, clip in group if clip is not None]
         if chosen:
             found = extractor(torch.stack([clip for _, clip in chosen]))
@@ -96,24 +98,28 @@ def extract(
 def _clips_of(
     videos: Iterable[_Video], extractor: Extractor, fps: Fraction | None
 ) -> Iterator[tuple[_Video, Tensor | None]]:
-    """The clips of all videos one after another, and after those of each video None. If a video cannot be read, it gets
-    `error`, and its clips end early."""
+    """The clips of all videos one after another, and after those of each video None."""
+    stream = ahead(_frames_of(videos, extractor, fps), AHEAD)
     for video in videos:
-        try:
-            file = VideoFile(video.path)
-            video.fps = fps or file.rate
-            for clip in clips(_frames(file, video, extractor), window=extractor.window, stride=extractor.stride):
-                yield video, clip
-        except (ValueError, OSError) as error:
-            video.error = str(error)
+        frames = (frame for frame in iter(lambda: next(stream), None))  # until the end of the video
+        for clip in clips(frames, window=extractor.window, stride=extractor.stride):
+            yield video, clip
         yield video, None
 
 
-def _frames(file: VideoFile, video: _Video, extractor: Extractor) -> Iterator[Tensor]:
-    """The frames of a video as the network sees them; counts them."""
-    for image in at_rate(file.frames(), video.fps):
-        video.frames += 1
-        yield extractor.transform(image)
+def _frames_of(videos: Iterable[_Video], extractor: Extractor, fps: Fraction | None) -> Iterator[Tensor | None]:
+    """The frames of all videos as the network sees them, and after those of each video None. If a video cannot be read,
+    it gets `error`, and its frames end early."""
+    for video in videos:
+        try:
+            file = VideoFile(video.path)
+            video.digest, video.fps = digest_of(video.path), fps or file.rate
+            for image in at_rate(file.frames(), video.fps):
+                video.frames += 1
+                yield extractor.transform(image)
+        except (ValueError, OSError) as error:
+            video.error = str(error)
+        yield None
 
 
 def groups(stream: Iterable[tuple[_Video, Tensor | None]], size: int) -> Iterator[list[tuple[_Video, Tensor | None]]]:
@@ -174,15 +180,19 @@ def _finish(video: _Video, extractor: Extractor, result: Extraction) -> None:
         logger.warning("%s", video.error)
         return
     features = torch.stack(video.rows).numpy().astype(np.float32)
-    part = video.features.with_name(f".{video.features.name}.part")
-    with open(part, "wb") as file:
-        np.save(file, features)
-    os.replace(part, video.features)
+    sidecar_path(video.features).unlink(missing_ok=True)  # of an earlier extraction: it comes back last
+    part = video.features.with_name(f".{video.features.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            np.save(file, features)
+        os.replace(part, video.features)
+    finally:
+        part.unlink(missing_ok=True)
     Sidecar(
         preset=extractor.name, weights=extractor.weights, video=Path(video.path).name, fps=float(video.fps),
         frames=video.frames, duration=float(video.frames / video.fps), window=extractor.window,
         stride=extractor.stride, rows=len(features), channels=features.shape[1], spatial=extractor.spatial,
-        versions=versions(),
+        digest=video.digest, dtype=extractor.dtype, versions=versions(),
     ).write(sidecar_path(video.features))  # last: without it, the video is extracted again  # fmt: skip
     video.rows = []
     result.made.append(video.path)
@@ -200,6 +210,29 @@ def versions() -> dict[str, str]:
     return found
 
 
+def digest_of(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's size, first and last 64 KiB: enough to tell videos apart."""
+    size = os.path.getsize(path)
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        digest.update(file.read(1 << 16))
+        file.seek(max(size - (1 << 16), 0))
+        digest.update(file.read())
+    return digest.hexdigest()
+
+
+def check_names(videos: Sequence[str]) -> None:
+    """Raises ValueError if two videos would have one feature file."""
+    names: dict[str, str] = {}
+    for path in videos:
+        name = Path(path).stem
+        if name in names:
+            raise ValueError(
+                f"several videos have the name {name}, {names[name]} and {path}; their features would be one file"
+            )
+        names[name] = path
+
+
 def features_of(video: str, out: str | os.PathLike) -> Path:
     """The feature file of a video."""
     return Path(out) / f"{Path(video).stem}.npy"
@@ -215,9 +248,14 @@ def is_there(video: str, out: str | os.PathLike, extractor: Extractor, fps: Frac
     wanted: dict[str, object] = {
         "preset": extractor.name, "weights": extractor.weights, "window": extractor.window,
         "stride": extractor.stride, "channels": extractor.channels, "spatial": extractor.spatial, "flow": None,
+        "dtype": extractor.dtype,
     }  # fmt: skip
     if fps is not None:
         wanted["fps"] = float(fps)
+    if os.path.isfile(video) and found.digest not in ("", digest_of(video)):
+        raise ValueError(f"{features} is of another video called {found.video}: choose another folder, or --overwrite")
+    if np.load(features, mmap_mode="r").shape != (found.rows, found.channels):
+        return False
     have = found.settings() | {"fps": found.fps}
     if wrong := [f"{key}: {have[key]}, expected {value}" for key, value in wanted.items() if have[key] != value]:
         raise ValueError(f"{features} has other settings ({'; '.join(wrong)}): choose another folder, or --overwrite")

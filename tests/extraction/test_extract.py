@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from libs.datasets.sidecar import read_sidecar
+from libs.datasets.sidecar import Sidecar, find_sidecar, read_sidecar
 from libs.extraction.decode import VideoFile, at_rate
 from libs.extraction.extract import ahead, extract
 from libs.extraction.networks import Extractor
@@ -137,8 +137,33 @@ def test_features_of_other_settings_are_not_mixed(video_file, tmp_path):
         extract([path, str(tmp_path / "other" / "video.avi")], tmp_path / "out", brightness())
 
 
+def test_another_video_of_the_same_name_is_told(video_file, tmp_path):
+    path = video_file("cam.mp4")
+    extract([str(path)], tmp_path / "out", brightness())
+    video_file("cam.mp4", count=50)
+    with pytest.raises(ValueError, match=r"cam\.npy is of another video called cam\.mp4"):
+        extract([str(path)], tmp_path / "out", brightness())
+    extract([str(path)], tmp_path / "out", brightness(), overwrite=True)
+    assert read_sidecar(tmp_path / "out" / "cam.json").frames == 50
+
+
+def test_a_sidecar_never_stands_beside_other_features(video_file, tmp_path, monkeypatch):
+    path = str(video_file())
+    extract([path], tmp_path / "out", brightness())
+    monkeypatch.setattr(Sidecar, "write", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        extract([path], tmp_path / "out", brightness(stride=5), overwrite=True)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["video.npy"]
+    monkeypatch.undo()
+    np.save(tmp_path / "out" / "video.npy", np.zeros((3, 3), np.float32))
+    assert extract([path], tmp_path / "out", brightness()).made == [path]
+
+
 def test_sidecars_that_are_none(tmp_path):
     path = tmp_path / "v.json"
+    for text in ('{"a": 1}\n{"a": 2}', "", "x" * 100_000):
+        path.write_text(text)
+        assert find_sidecar(path.with_suffix(".npy")) is None
     for content, word in (
         ({}, "'format' is missing"),
         ({"format": 2}, "another version"),

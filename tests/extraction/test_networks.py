@@ -30,9 +30,12 @@ def test_weights_are_those_of_the_file(i3d_file, tmp_path):
     extractor = make_extractor("i3d-rgb", weights=i3d_file)
     state = torch.load(i3d_file, weights_only=True)
     for name, value in extractor.network.state_dict().items():
-        assert "num_batches" in name or torch.equal(value, state[name])
+        assert "num_batches" in name or name.startswith("logits") or torch.equal(value, state[name])
     assert extractor.weights == hashlib.sha256(i3d_file.read_bytes()).hexdigest()
     assert (extractor.window, extractor.stride, extractor.channels) == (16, 4, 1024)
+    other = {name: value for name, value in state.items() if not name.startswith("logits")}
+    torch.save(other | {"logits.conv3d.weight": torch.zeros(157, 1024, 1, 1, 1)}, tmp_path / "charades.pt")
+    assert make_extractor("i3d-rgb", weights=tmp_path / "charades.pt").channels == 1024  # of 157 classes
     wrapped = tmp_path / "wrapped.pt"
     torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, wrapped)
     network = I3D()
@@ -59,11 +62,13 @@ def test_weights_that_do_not_fit(i3d_file, tmp_path):
         make_extractor("i3d-rgb", weights=tmp_path / "none.pt")
 
 
-def test_what_a_preset_cannot_do():
+def test_what_a_preset_cannot_do(torchvision):
     for arguments, word in (
         ({"preset": "i3d"}, "not one of"), ({"preset": "i3d-rgb"}, "needs --weights FILE"),
         ({"preset": "i3d-rgb", "seed": 0, "spatial": "crop"}, "spatial 'crop'"),
         ({"preset": "i3d-rgb", "seed": 0, "weights": "a.pt"}, "exclude each other"),
+        ({"preset": "i3d-rgb", "seed": 0, "window": 8}, "at least 9 x 193 x 193"),
+        ({"preset": "s3d", "seed": 0, "window": 2}, "preset s3d cannot take clips of 2 frames"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=word):
             make_extractor(**arguments)
