@@ -29,6 +29,7 @@ from .networks import Extractor
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 AHEAD = 64  # frames that are decoded ahead of the network
+PRODUCER = "decoding"  # name of the thread that does so
 FAILED = "failed.csv"  # in the output folder: videos without features, and why
 PACKAGES = ("torch", "torchvision", "av")
 
@@ -157,7 +158,7 @@ def ahead(items: Iterable[T], size: int) -> Iterator[T]:
         except BaseException as error:  # handed over, whatever it is
             put("error", error)
 
-    thread = threading.Thread(target=make, daemon=True)
+    thread = threading.Thread(target=make, daemon=True, name=PRODUCER)
     thread.start()
     try:
         while True:
