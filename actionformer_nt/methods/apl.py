@@ -106,12 +106,14 @@ class Apl(AplQuality):
         features, discriminator = e.averaged.features, e.averaged.modules
         if e.unit == "segment":
             assert e.segments is not None
-            own = pooled(features, e.segments.to(features), stride=e.averaged.stride, bins=self.settings.bins).mean(
-                dim=1
-            )
+            own = self._instances(features, e.segments, e.averaged.stride)
         else:
             own = F.pad(features, (0, 0, 0, len(e.probs) - len(features)))
         return discriminator(own).softmax(dim=-1).to(e.probs)
+
+    def _instances(self, features: Tensor, segments: Tensor, stride: int) -> Tensor:
+        """Mean features (N, W) of segments (N, 2)."""
+        return pooled(features, segments.to(features), stride=stride, bins=self.settings.bins).mean(dim=1)
 
     def renew(self) -> None:
         self.updates = 0
@@ -130,8 +132,7 @@ class Apl(AplQuality):
             events, classes = video["segments"], video["labels"]
             assert events is not None and classes is not None
             between = gaps(events, video["feats"].shape[1])
-            own = torch.cat([events.to(features), between.to(features)])
-            logits = trunk.modules(pooled(features, own, stride=trunk.stride, bins=self.settings.bins).mean(dim=1))
+            logits = trunk.modules(self._instances(features, torch.cat([events, between.to(events)]), trunk.stride))
             background = torch.full((len(between),), logits.shape[1] - 1)
             targets = torch.cat([classes, background]).to(features.device)
             losses.append(F.cross_entropy(logits, targets, reduction="sum") / max(len(targets), 1))

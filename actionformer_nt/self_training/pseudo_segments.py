@@ -88,7 +88,7 @@ class Candidates(NamedTuple):
     segments: Tensor  # (M, 2)
     scores: Tensor  # (M,) of the best class
     logits: Tensor  # (M, C)
-    quality: Tensor | None = None  # (M,) factors of the quality head, which are in the scores
+    quality: Tensor | None = None  # (M,) factors of the quality head
     geometry: Geometry | None = None  # from the weak view to this view; None: the weak view itself
     steps: int = 0  # length of this view, if it is not the weak view
 

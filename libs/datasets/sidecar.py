@@ -142,3 +142,9 @@ def common_settings(sidecars: Mapping[str, Sidecar]) -> dict[str, object]:
                     f"features of video '{name}' were made with {key}: {found}, those of '{first}' with {value}"
                 )
     return own.settings()
+
+
+def differences(found: Mapping[str, object], expected: Mapping[str, object]) -> str:
+    """The settings that both have and that differ, with both values, as text; empty if there are none."""
+    keys = [key for key in expected if key in found and found[key] != expected[key]]
+    return "; ".join(f"{key}: {found[key]}, expected {expected[key]}" for key in keys)

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from libs.core.extras import need
-from libs.datasets.sidecar import Sidecar, read_sidecar, sidecar_path
+from libs.datasets.sidecar import Sidecar, differences, read_sidecar, sidecar_path
 
 from .clips import clips
 from .decode import VideoFile, at_rate
@@ -190,14 +190,18 @@ def _finish(video: _Video, extractor: Extractor, result: Extraction) -> None:
     finally:
         part.unlink(missing_ok=True)
     Sidecar(
-        preset=extractor.name, weights=extractor.weights, video=Path(video.path).name, fps=float(video.fps),
-        frames=video.frames, duration=float(video.frames / video.fps), window=extractor.window,
-        stride=extractor.stride, rows=len(features), channels=features.shape[1], spatial=extractor.spatial,
-        digest=video.digest, dtype=extractor.dtype, versions=versions(),
+        **settings_of(extractor), video=Path(video.path).name, digest=video.digest, fps=float(video.fps),
+        frames=video.frames, duration=float(video.frames / video.fps), rows=len(features), versions=versions(),
     ).write(sidecar_path(video.features))  # last: without it, the video is extracted again  # fmt: skip
     video.rows = []
     result.made.append(video.path)
     result.frames += video.frames
+
+
+def settings_of(extractor: Extractor) -> dict[str, Any]:
+    """What the sidecars of all videos have in common (`Sidecar.settings`)."""
+    same = ("weights", "window", "stride", "channels", "spatial", "dtype")
+    return {"preset": extractor.name, "flow": None} | {name: getattr(extractor, name) for name in same}
 
 
 def versions() -> dict[str, str]:
@@ -246,20 +250,13 @@ def is_there(video: str, out: str | os.PathLike, extractor: Extractor, fps: Frac
     if not (features.is_file() and path.is_file()):
         return False
     found = read_sidecar(path)
-    wanted: dict[str, object] = {
-        "preset": extractor.name, "weights": extractor.weights, "window": extractor.window,
-        "stride": extractor.stride, "channels": extractor.channels, "spatial": extractor.spatial, "flow": None,
-        "dtype": extractor.dtype,
-    }  # fmt: skip
-    if fps is not None:
-        wanted["fps"] = float(fps)
+    wanted = settings_of(extractor) | ({} if fps is None else {"fps": float(fps)})
     if os.path.isfile(video) and found.digest not in ("", digest_of(video)):
         raise ValueError(f"{features} is of another video called {found.video}: choose another folder, or --overwrite")
     if np.load(features, mmap_mode="r").shape != (found.rows, found.channels):
         return False
-    have = found.settings() | {"fps": found.fps}
-    if wrong := [f"{key}: {have[key]}, expected {value}" for key, value in wanted.items() if have[key] != value]:
-        raise ValueError(f"{features} has other settings ({'; '.join(wrong)}): choose another folder, or --overwrite")
+    if wrong := differences(found.settings() | {"fps": found.fps}, wanted):
+        raise ValueError(f"{features} has other settings ({wrong}): choose another folder, or --overwrite")
     return True
 
 

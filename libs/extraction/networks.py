@@ -142,15 +142,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike, *, but: str = " ")
 
 def sha256(path: str | os.PathLike) -> str:
     """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def i3d_frame(image: np.ndarray, spatial: str) -> Tensor:
@@ -236,8 +228,8 @@ def _video_models() -> Any:
         return need("torchvision.models.video", extra="video", what="this preset")
     except RuntimeError as error:
         raise ValueError(
-            f"torchvision does not fit the installed torch ({error}); install both from one index, such as "
-            "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+            f"torchvision does not fit the installed torch ({error}); install both anew, in versions that belong "
+            "together and both for CPUs or both for CUDA"
         ) from None
 
 

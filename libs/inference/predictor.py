@@ -25,6 +25,7 @@ from libs.datasets.annotations import read_annotations
 from libs.datasets.labels import names_of
 from libs.datasets.loader import identity
 from libs.datasets.presets import PRESETS
+from libs.datasets.sidecar import FPS_TOLERANCE, differences
 from libs.evaluation.detections import Detections, to_table
 from libs.evaluation.predict import predict, with_topk
 from libs.evaluation.thresholds import Thresholds
@@ -39,7 +40,6 @@ from .videos import extract_as_trained, is_video
 if TYPE_CHECKING:
     from libs.extraction.extract import Extraction
 
-FPS_TOLERANCE = 0.01  # relative; 29.97 and 30 count as equal
 
 logger = logging.getLogger(__name__)
 
@@ -242,10 +242,9 @@ class Predictor:
         sidecar = source.files.sidecar(source.name)
         if sidecar is None or self.features is None:
             return
-        found = sidecar.settings()
-        if wrong := [f"{key}: {found[key]}, expected {own}" for key, own in self.features.items() if found[key] != own]:
+        if wrong := differences(sidecar.settings(), self.features):
             raise ValueError(
-                f"{source.files.path(source.name)} was made otherwise than the features of training: {'; '.join(wrong)}"
+                f"{source.files.path(source.name)} was made otherwise than the features of training: {wrong}"
             )
 
 

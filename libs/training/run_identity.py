@@ -14,7 +14,7 @@ from libs.core.types import Config
 from libs.datasets.annotations import Annotations, read_annotations
 from libs.datasets.labels import names_of
 from libs.datasets.presets import PRESETS
-from libs.datasets.sidecar import Sidecar, common_settings
+from libs.datasets.sidecar import Sidecar, common_settings, differences
 
 logger = logging.getLogger(__name__)
 
@@ -128,9 +128,8 @@ def check_features(sidecars: Mapping[str, Sidecar], known: Mapping[str, object] 
     """
     if not sidecars or not known:
         return
-    own = common_settings(sidecars)
-    if wrong := [f"{key}: {own[key]}, expected {known[key]}" for key in known if key in own and own[key] != known[key]]:
-        raise ValueError(f"{what} were made otherwise than the features of training: {'; '.join(wrong)}")
+    if wrong := differences(common_settings(sidecars), known):
+        raise ValueError(f"{what} were made otherwise than the features of training: {wrong}")
 
 
 def data_of_run(folder: Path) -> TrainingData:
@@ -155,11 +154,8 @@ def tell_changed_data(old: TrainingData, new: TrainingData, folder: Path) -> Non
     Raises:
         ValueError: the features were made otherwise.
     """
-    before, now = old.get("features") or {}, new.get("features") or {}
-    if wrong := [
-        f"{key}: {now[key]}, expected {before[key]}" for key in before if key in now and now[key] != before[key]
-    ]:
-        raise ValueError(f"{folder}: features were made otherwise than at the start of the run: {'; '.join(wrong)}")
+    if wrong := differences(new.get("features") or {}, old.get("features") or {}):
+        raise ValueError(f"{folder}: features were made otherwise than at the start of the run: {wrong}")
     old_values, new_values = dict(old), dict(new)
     for key, what in (("sha256", "content of the annotation file"), ("training_videos", "number of training videos")):
         if key in old_values and key in new_values and old_values[key] != new_values[key]:
