@@ -17,7 +17,9 @@ from pathlib import Path
 from .options import positive
 
 EXAMPLE = "actionformer-nt extract videos/ features/ --preset i3d-rgb --weights rgb_imagenet.pt"
+NATIVE = "native"  # frames per second of the video
 SOME_FAILED = 5  # exit status
+WHEN_STOPPED = "the same command goes on with the videos that are left"
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video files, and folders of video files")
     parser.add_argument("out", metavar="OUT", help="folder to write to")
     parser.add_argument(
-        "--preset", required=True, help="network: i3d-rgb, r3d_18, r2plus1d_18, s3d, mvit_v2_s or swin3d_b"
-    )
+        "--preset", required=True,
+        help="network: i3d-rgb, i3d-rgb-flow, tsp, r3d_18, r2plus1d_18, s3d, mvit_v2_s, swin3d_b, timm:NAME (an image "
+        "network of timm, a row for each frame) or hf:ID (a video network of transformers)",
+    )  # fmt: skip
     parser.add_argument(
         "--weights", default=None, metavar="FILE",
-        help="weights of the network; without it torchvision downloads its own, for its networks",
+        help="weights of the network; without it torchvision, timm and transformers download theirs",
     )  # fmt: skip
+    parser.add_argument("--flow-weights", metavar="FILE", help="i3d-rgb-flow: weights of the network of the flow")
     parser.add_argument(
         "--random-weights", type=int, default=None, metavar="SEED", help="weights of a seed, to try a pipeline"
     )
@@ -40,11 +45,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stride", type=positive, default=None, help="frames from clip to clip (default: the preset's)"
     )
     parser.add_argument(
-        "--fps", type=_rate, default=None, help="frames per second: native or a number (default: native)"
-    )
+        "--fps", type=_rate, default=None,
+        help="frames per second: native or a number (default: the preset's; 15 for tsp, native for others)",
+    )  # fmt: skip
     parser.add_argument(
         "--spatial", default=None, choices=("resize", "center", "tencrop"),
         help="i3d: whole frame, middle, or ten crops (default: resize)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--flow", default=None, choices=("raft", "tvl1", "dis"),
+        help="i3d-rgb-flow: optical flow by RAFT (torchvision, for GPUs), TV-L1 (OpenCV, as published features have "
+        "it; a second or more for each frame) or DIS (OpenCV, fast, other values) (default: raft)",
     )  # fmt: skip
     parser.add_argument("--batch", type=positive, default=8, help="clips that go through the network at once")
     parser.add_argument("--device", default=None, help="cpu, cuda:0, ... (default: a GPU if there is one)")
@@ -58,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from libs.extraction.extract import check_names, extract, is_there
-    from libs.extraction.networks import make_extractor
+    from libs.extraction.presets import make_extractor
 
     if Path(args.out).is_file():
         raise ValueError(f"{args.out}, the last argument, is a file; expected the folder to write to")
@@ -67,18 +78,19 @@ def run(args: argparse.Namespace) -> int:
     part, parts = args.shard
     videos = videos[part - 1 :: parts]
     extractor = make_extractor(
-        args.preset, weights=args.weights, window=args.window, stride=args.stride, spatial=args.spatial,
-        seed=args.random_weights,
+        args.preset, weights=args.weights, flow_weights=args.flow_weights, window=args.window, stride=args.stride,
+        spatial=args.spatial, flow=args.flow, seed=args.random_weights,
     ).on(_device(args.device), args.dtype)  # fmt: skip
+    fps = extractor.fps if args.fps is None else None if args.fps == NATIVE else args.fps
     if args.dry_run:
         for video in videos:
-            there = not args.overwrite and is_there(video, args.out, extractor, args.fps)
+            there = not args.overwrite and is_there(video, args.out, extractor, fps)
             print(f"{video}: {'is there' if there else 'would be extracted'}")
         return 0
     began = time.monotonic()
     with tqdm(total=len(videos), unit="video", leave=False, disable=True if args.quiet else None) as bar:
         found = extract(
-            videos, args.out, extractor, fps=args.fps, batch=args.batch, overwrite=args.overwrite,
+            videos, args.out, extractor, fps=fps, batch=args.batch, overwrite=args.overwrite,
             on_video=lambda _: bar.update(),
         )  # fmt: skip
     seconds = max(time.monotonic() - began, 1e-9)
@@ -111,7 +123,7 @@ def videos_of(paths: list[str]) -> list[str]:
         FileNotFoundError: a path that does not exist.
         ValueError: a folder without video files.
     """
-    from libs.inference.videos import VIDEO_SUFFIXES, videos_below
+    from libs.extraction.video_files import VIDEO_SUFFIXES, videos_below
 
     found = []
     for path in map(Path, paths):
@@ -128,10 +140,10 @@ def videos_of(paths: list[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _rate(text: str) -> Fraction | None:
-    """Argument type: frames per second."""
-    if text == "native":
-        return None
+def _rate(text: str) -> Fraction | str:
+    """Argument type: frames per second, or NATIVE."""
+    if text == NATIVE:
+        return text
     try:
         rate = Fraction(text)
     except (ValueError, ZeroDivisionError):

@@ -60,7 +60,10 @@ class _Completion(argparse.Action):
 def _add_command(parser: argparse.ArgumentParser, module: Any, *, default: Any) -> None:
     _add_verbosity(parser, default=default)
     module.add_arguments(parser)
-    parser.set_defaults(run=module.run, several_processes=getattr(module, "SEVERAL_PROCESSES", False))
+    parser.set_defaults(
+        run=module.run, several_processes=getattr(module, "SEVERAL_PROCESSES", False),
+        when_stopped=getattr(module, "WHEN_STOPPED", None),
+    )  # fmt: skip
 
 
 def _add_verbosity(parser: argparse.ArgumentParser, *, default: Any) -> None:
@@ -117,7 +120,7 @@ def call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return STOPPED
     except KeyboardInterrupt as stop:
-        print("interrupted; a training run goes on from its last checkpoint with --resume", file=sys.stderr)
+        print("; ".join(filter(None, ("interrupted", args.when_stopped))), file=sys.stderr)
         return getattr(stop, "exit_status", INTERRUPTED)
 
 

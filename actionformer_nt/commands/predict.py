@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "like those of training, as their sidecars say, in OUT/features",
     )  # fmt: skip
     parser.add_argument("--video-weights", metavar="FILE", help="weights of the network that made training's features")
+    parser.add_argument("--flow-weights", metavar="FILE", help="and of that for the optical flow")
     parser.add_argument("--fps", type=float, help="frames per second of the videos (default: dataset.default_fps)")
     parser.add_argument("--feat-stride", type=float, help="frames from one feature to the next (default: dataset's)")
     parser.add_argument("--num-frames", type=float, help="frames that one feature looks at (default: dataset's)")
@@ -126,7 +127,7 @@ def _with_features_of_videos(
     """The given paths, features in the place of videos; the file of each video by its id; and the number of videos that
     could not be read."""
     from libs.datasets.features import files_below
-    from libs.inference.videos import is_video, videos_below
+    from libs.extraction.video_files import is_video, videos_below
 
     videos: list[str] = []
     paths: list[str | Path] = []
@@ -145,7 +146,9 @@ def _with_features_of_videos(
         raise ValueError("--overlay: give videos, not their features")
     if not videos:
         return paths, {}, 0
-    found, extraction = predictor.extract(videos, args.out / "features", weights=args.video_weights)
+    found, extraction = predictor.extract(
+        videos, args.out / "features", weights=args.video_weights, flow_weights=args.flow_weights
+    )
     if not (found or paths):
         raise ValueError(f"no video could be read: {args.out / 'features' / 'failed.csv'} says why")
     prefix = predictor.config["dataset"]["file_prefix"] or ""
@@ -166,8 +169,8 @@ def _write(
     from tqdm import tqdm
 
     from libs.evaluation.detections import write_results
+    from libs.extraction.video_files import OVERLAY
     from libs.inference.subtitles import to_srt
-    from libs.inference.videos import OVERLAY
 
     out, formats = args.out, args.formats
     out.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,8 @@ from .options import add_overrides, positive
 
 EXAMPLE = "actionformer-nt study configs/study/hapt.yaml --processes 2"
 
+WHEN_STOPPED = "the same command goes on"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", help="YAML file of the study")

@@ -9,6 +9,8 @@ from .options import add_overrides
 EXAMPLE = "actionformer-nt train configs/thumos_i3d.yaml --output reproduce --set train_cfg.droppath=0.2"
 SEVERAL_PROCESSES = True  # may be started by torchrun
 
+WHEN_STOPPED = "the run goes on from its last checkpoint with --resume"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="YAML configuration")

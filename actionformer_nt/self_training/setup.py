@@ -25,6 +25,7 @@ from libs.datasets.dataset import TALDataset
 from libs.training.build import build_updater
 from libs.training.checks import check_events, check_parts
 from libs.training.ema import ModelEma
+from libs.training.run_identity import check_same_features
 from libs.training.update import Updater
 
 from .interface import SelfTraining, self_training_of
@@ -94,6 +95,7 @@ def set_up(config: Config, *, diagnostic: bool = False) -> SemiRun:
         every=_dataset(config, annotations, split.labeled + split.unlabeled) if _has_pretext(semi) else None,
     )
     check_events(stages.labeled, what="labeled")
+    check_same_features(stages.labeled, stages.unlabeled, what="features of unlabeled videos")
     reads_hidden = semi.log_hidden or needs_truth(semi.method)
     hidden = HiddenLabels(config, split) if reads_hidden and split.unlabeled else None
 

@@ -25,3 +25,20 @@ def need(module: str, *, extra: str, what: str) -> ModuleType:
         if error.name != module.split(".")[0]:
             raise
         raise MissingExtraError(f"{what} needs the package {module}: pip install 'actionformer-nt[{extra}]'") from None
+
+
+def need_torchvision(module: str, *, what: str) -> ModuleType:
+    """Imports a module of torchvision.
+
+    Raises:
+        MissingExtraError: torchvision is not installed.
+        ValueError: it was built for another torch.
+    """
+    try:
+        need("torchvision", extra="video", what=what)
+        return need(module, extra="video", what=what)
+    except RuntimeError as error:
+        raise ValueError(
+            f"torchvision does not fit the installed torch ({error}); install both anew, in versions that belong "
+            "together and both for CPUs or both for CUDA"
+        ) from None

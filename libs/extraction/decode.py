@@ -5,14 +5,18 @@ Time 0 is the first frame. Players and label tools show a video so, whatever its
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from libs.core.extras import need
+
+logger = logging.getLogger(__name__)
 
 LIKELY_RATES = (1, 240)  # frames per second; other native rates are taken to be wrong
 
@@ -62,12 +66,13 @@ class VideoFile:
 
     def frames(self) -> Iterator[Frame]:
         """All frames in the order of time. AVI files with B-frames have no usable time stamps; their rate is constant.
+        Damaged frames come as the decoder mends them, and a warning tells their number.
 
         Raises:
             VideoError: the file ends early or is damaged; names the time up to which it could be read.
         """
         av = need("av", extra="video", what="decoding videos")
-        first, last, end = None, 0.0, 0.0
+        first, last, end, damaged = None, 0.0, 0.0, Damage()
         with self._open() as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
@@ -84,6 +89,7 @@ class VideoFile:
                             "recordings in one file? Convert it, or cut it in pieces"
                         )
                     last = time - first
+                    damaged.note(last, frame.is_corrupt)
                     end = last + float((frame.duration or 0) * frame.time_base)
                     yield Frame(_upright(frame), last)
             except av.FFmpegError as error:
@@ -93,6 +99,8 @@ class VideoFile:
             declared = _declared_seconds(container, stream)
         if first is None:
             raise VideoError(f"{self.path}: no frame could be decoded; convert the file")
+        if damaged.count:
+            logger.warning("%s: %s; their features are of what the decoder made of them", self.path, damaged)
         if declared is not None and first + end < declared - LATEST_END - 0.02 * declared:
             raise VideoError(
                 f"{self.path}: ends after {last:.2f} s, but its header says {declared:.2f} s: copied in part? Copy it "
@@ -115,6 +123,24 @@ class VideoFile:
             container.close()
             raise VideoError(f"{self.path}: its codec is not known; convert the file, such as to H.264")
         return container
+
+
+@dataclass
+class Damage:
+    """The damaged frames of a video."""
+
+    count: int = 0
+    first: float = 0.0  # seconds
+    last: float = 0.0
+
+    def note(self, time: float, is_damaged: bool) -> None:
+        """Notes a frame."""
+        if is_damaged:
+            self.first = self.first if self.count else time
+            self.last, self.count = time, self.count + 1
+
+    def __str__(self) -> str:
+        return f"{self.count} damaged frames from {self.first:.2f} to {self.last:.2f} s"
 
 
 def _declared_seconds(container: Any, stream: Any) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import importlib.metadata
 import logging
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,13 +23,13 @@ from libs.datasets.sidecar import Sidecar, differences, read_sidecar, sidecar_pa
 
 from .clips import clips
 from .decode import VideoFile, at_rate
-from .networks import Extractor
+from .extractor import Extractor
+from .failures import Failures
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 AHEAD = 64  # frames that are decoded ahead of the network
 PRODUCER = "decoding"  # name of the thread that does so
-FAILED = "failed.csv"  # in the output folder: videos without features, and why
 PACKAGES = ("torch", "torchvision", "av")
 
 
@@ -68,7 +67,8 @@ def extract(
 
     Args:
         fps: frames per second that the network sees; None: each video's own.
-        batch: clips that go through the network at once.
+        batch: clips that go through the network at once, always as many, so that the features of a clip do not depend
+            on the others.
         overwrite: extract again what is there.
         on_video: called with the path of every video that was extracted or has failed.
 
@@ -76,23 +76,27 @@ def extract(
         ValueError: two videos have the same name, or features that are there have other settings.
     """
     out, result = Path(out), Extraction()
+    failures = Failures(out)
     out.mkdir(parents=True, exist_ok=True)
     need("av", extra="video", what="decoding videos")
     check_names(videos)
     wanted = [_Video(path, features_of(path, out)) for path in videos]
     if not overwrite:
         result.there = [video.path for video in wanted if is_there(video.path, out, extractor, fps)]
-        wanted = [video for video in wanted if video.path not in result.there]
+        for path in result.there:
+            failures.note(path, None)
+        wanted = [video for video in wanted if video.path not in set(result.there)]
     for group in groups(_clips_of(wanted, extractor, fps), batch):
         chosen = [(video, clip) for video, clip in group if clip is not None]
         if chosen:
-            found = extractor(torch.stack([clip for _, clip in chosen]))
-            for (video, _), row in zip(chosen, found, strict=True):
+            full = [clip for _, clip in chosen] + [chosen[-1][1]] * (batch - len(chosen))
+            found = extractor(torch.stack(full))
+            for (video, _), row in zip(chosen, found[: len(chosen)], strict=True):
                 video.rows.append(row)
         for video in (video for video, clip in group if clip is None):
             _finish(video, extractor, result)
+            failures.note(video.path, video.error)
             on_video(video.path)
-    _write_failed(out / FAILED, result.failed)
     return result
 
 
@@ -115,9 +119,9 @@ def _frames_of(videos: Iterable[_Video], extractor: Extractor, fps: Fraction | N
         try:
             file = VideoFile(video.path)
             video.digest, video.fps = digest_of(video.path), fps or file.rate
-            for image in at_rate(file.frames(), video.fps):
+            for frame in extractor.frames(at_rate(file.frames(), video.fps)):
                 video.frames += 1
-                yield extractor.transform(image)
+                yield frame
         except (ValueError, OSError) as error:
             video.error = str(error)
         yield None
@@ -190,18 +194,12 @@ def _finish(video: _Video, extractor: Extractor, result: Extraction) -> None:
     finally:
         part.unlink(missing_ok=True)
     Sidecar(
-        **settings_of(extractor), video=Path(video.path).name, digest=video.digest, fps=float(video.fps),
+        **extractor.settings(), video=Path(video.path).name, digest=video.digest, fps=float(video.fps),
         frames=video.frames, duration=float(video.frames / video.fps), rows=len(features), versions=versions(),
     ).write(sidecar_path(video.features))  # last: without it, the video is extracted again  # fmt: skip
     video.rows = []
     result.made.append(video.path)
     result.frames += video.frames
-
-
-def settings_of(extractor: Extractor) -> dict[str, Any]:
-    """What the sidecars of all videos have in common (`Sidecar.settings`)."""
-    same = ("weights", "window", "stride", "channels", "spatial", "dtype")
-    return {"preset": extractor.name, "flow": None} | {name: getattr(extractor, name) for name in same}
 
 
 def versions() -> dict[str, str]:
@@ -250,20 +248,15 @@ def is_there(video: str, out: str | os.PathLike, extractor: Extractor, fps: Frac
     if not (features.is_file() and path.is_file()):
         return False
     found = read_sidecar(path)
-    wanted = settings_of(extractor) | ({} if fps is None else {"fps": float(fps)})
-    if os.path.isfile(video) and found.digest not in ("", digest_of(video)):
-        raise ValueError(f"{features} is of another video called {found.video}: choose another folder, or --overwrite")
+    wanted = extractor.settings() | ({} if fps is None else {"fps": float(fps)})
+    if os.path.isfile(video):
+        if found.digest not in ("", digest_of(video)):
+            raise ValueError(
+                f"{features} is of another video called {found.video}: choose another folder, or --overwrite"
+            )
+        wanted |= {"fps": float(fps or VideoFile(video).rate)}
     if np.load(features, mmap_mode="r").shape != (found.rows, found.channels):
         return False
     if wrong := differences(found.settings() | {"fps": found.fps}, wanted):
         raise ValueError(f"{features} has other settings ({wrong}): choose another folder, or --overwrite")
     return True
-
-
-def _write_failed(path: Path, failed: dict[str, str]) -> None:
-    """Lists the failed videos; removes an old list if there are none."""
-    if not failed:
-        path.unlink(missing_ok=True)
-        return
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("video", "reason"), *failed.items()])

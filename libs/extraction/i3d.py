@@ -53,6 +53,7 @@ class Unit(nn.Module):
         self.kernel, self.stride = (kernel,) * 3, (stride,) * 3
         self.conv3d = nn.Conv3d(channels, width, self.kernel, self.stride, bias=False)
         self.bn = nn.BatchNorm3d(width, eps=EPS)
+        nn.init.kaiming_normal_(self.conv3d.weight, nonlinearity="relu")  # random networks keep the size of values
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B, width, T', H', W')."""

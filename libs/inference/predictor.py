@@ -29,13 +29,14 @@ from libs.datasets.sidecar import FPS_TOLERANCE, differences
 from libs.evaluation.detections import Detections, to_table
 from libs.evaluation.predict import predict, with_topk
 from libs.evaluation.thresholds import Thresholds
+from libs.extraction.video_files import is_video
 from libs.training import run_identity
 from libs.training.checkpoint import find_checkpoint
 from libs.training.resume import load_model
 
 from .operating_point import stored_thresholds
 from .unannotated import Source, Timing, UnannotatedVideos, find_features, make_video
-from .videos import extract_as_trained, is_video
+from .videos import extract_as_trained
 
 if TYPE_CHECKING:
     from libs.extraction.extract import Extraction
@@ -119,6 +120,7 @@ class Predictor:
         threshold: float | str | None = None,
         video_id: str | None = None,
         video_weights: str | os.PathLike | None = None,
+        flow_weights: str | os.PathLike | None = None,
     ) -> pd.DataFrame:
         """Detections of one video.
 
@@ -130,7 +132,8 @@ class Predictor:
             feat_stride, num_frames: timing of the features, in frames; None: the configuration's values.
             threshold: see `keep`.
             video_id: name in the table; None: the name of the file.
-            video_weights: of the network that makes the features of a video; None: torchvision's own.
+            video_weights, flow_weights: weight files of the network that makes the features of a video; None: its
+                library's own.
 
         Returns:
             One row per detection, best first: `video`, `start`, `end` (seconds), `label`, `label_id`, `score`.
@@ -140,7 +143,9 @@ class Predictor:
         """
         if isinstance(features, (str, os.PathLike)) and is_video(features):
             with tempfile.TemporaryDirectory() as folder:
-                files, found = self.extract([os.fspath(features)], folder, weights=video_weights)
+                files, found = self.extract(
+                    [os.fspath(features)], folder, weights=video_weights, flow_weights=flow_weights
+                )
                 for reason in found.failed.values():
                     raise ValueError(reason)
                 return self(files[0], threshold=threshold, video_id=video_id)
@@ -161,11 +166,18 @@ class Predictor:
         return to_table(self.keep(detections, threshold), self.names)
 
     def extract(
-        self, videos: Sequence[str], out: str | os.PathLike, *, weights: str | os.PathLike | None = None
+        self,
+        videos: Sequence[str],
+        out: str | os.PathLike,
+        *,
+        weights: str | os.PathLike | None = None,
+        flow_weights: str | os.PathLike | None = None,
     ) -> tuple[list[Path], Extraction]:
         """Features of videos, made like those of training; see `videos.extract_as_trained`."""
         device = str(next(self.model.parameters()).device)
-        return extract_as_trained(self.features, videos, out, fps=self.fps, device=device, weights=weights)
+        return extract_as_trained(
+            self.features, videos, out, fps=self.fps, device=device, weights=weights, flow_weights=flow_weights
+        )
 
     def detect(
         self,

@@ -8,35 +8,24 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from libs.datasets.sidecar import differences
+
 if TYPE_CHECKING:
     from libs.extraction.extract import Extraction
-    from libs.extraction.networks import Extractor
-
-OVERLAY = "_overlay"  # end of the names of videos that `predict` wrote
-VIDEO_SUFFIXES = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv")
-
-
-def is_video(path: str | os.PathLike) -> bool:
-    """Whether a file has the name of a video."""
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES
-
-
-def videos_below(folder: str | os.PathLike) -> list[str]:
-    """The video files in a folder and below, by name."""
-    found = (path for path in Path(folder).rglob("*") if is_video(path) and path.is_file())
-    return sorted(str(path) for path in found if not path.stem.endswith(OVERLAY))
+    from libs.extraction.extractor import Extractor
 
 
 def extract_as_trained(
     features: Mapping[str, object] | None, videos: Sequence[str], out: str | os.PathLike, *,
-    fps: tuple[float, float] | None, device: str, weights: str | os.PathLike | None = None, batch: int = 8,
+    fps: tuple[float, float] | None, device: str, weights: str | os.PathLike | None = None,
+    flow_weights: str | os.PathLike | None = None, batch: int = 8,
 ) -> tuple[list[Path], Extraction]:  # fmt: skip
     """Extracts features of videos into a folder, with the preset, weights and timing of a run's training features.
 
     Args:
         features: how these were made (`Sidecar.settings`); None: not known.
         fps: lowest and highest frame rate of the training videos; None: not known.
-        weights: weight file of the preset; None: torchvision's own.
+        weights, flow_weights: weight files of the preset; None: its library's own.
         batch: clips that go through the network at once.
 
     Returns:
@@ -47,19 +36,22 @@ def extract_as_trained(
     """
     from libs.extraction.extract import extract, features_of
 
-    extractor = extractor_of(features, weights=weights)
+    extractor = extractor_of(features, weights=weights, flow_weights=flow_weights)
     extractor = extractor.on(device, str((features or {}).get("dtype", "float32")))
     found = extract(videos, out, extractor, fps=_rate(fps), batch=batch)
     return [features_of(video, out) for video in videos if video not in found.failed], found
 
 
-def extractor_of(features: Mapping[str, object] | None, *, weights: str | os.PathLike | None = None) -> Extractor:
+def extractor_of(
+    features: Mapping[str, object] | None, *, weights: str | os.PathLike | None = None,
+    flow_weights: str | os.PathLike | None = None,
+) -> Extractor:  # fmt: skip
     """The extractor that made features with these settings (`Sidecar.settings`).
 
     Raises:
         ValueError: no settings, or other weights.
     """
-    from libs.extraction.networks import make_extractor
+    from libs.extraction.presets import make_extractor
 
     if features is None:
         raise ValueError(
@@ -68,13 +60,15 @@ def extractor_of(features: Mapping[str, object] | None, *, weights: str | os.Pat
         )
     wanted = str(features["weights"])
     seed = int(wanted.removeprefix("random ")) if wanted.startswith("random ") else None
-    spatial = None if features["spatial"] == "torchvision" else str(features["spatial"])
+    spatial = None if features["spatial"] == "preset" else str(features["spatial"])
     window, stride = (int(str(features[key])) for key in ("window", "stride"))
+    flow = None if features["flow"] is None else str(features["flow"]).split()[0]
     extractor = make_extractor(
-        str(features["preset"]), weights=weights, seed=seed, window=window, stride=stride, spatial=spatial
-    )
-    if extractor.weights != wanted:
-        raise ValueError(f"weights of preset {extractor.name}: SHA-256 {extractor.weights}, but {wanted} in training")
+        str(features["preset"]), weights=weights, flow_weights=flow_weights, seed=seed, window=window, stride=stride,
+        spatial=spatial, flow=flow,
+    )  # fmt: skip
+    if wrong := differences(extractor.settings(), {key: features[key] for key in ("weights", "flow")}):
+        raise ValueError(f"preset {extractor.name} is not as in training: {wrong}")
     return extractor
 
 

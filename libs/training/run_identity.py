@@ -132,6 +132,17 @@ def check_features(sidecars: Mapping[str, Sidecar], known: Mapping[str, object] 
         raise ValueError(f"{what} were made otherwise than the features of training: {wrong}")
 
 
+def check_same_features(labeled: Any, others: Any, *, what: str) -> None:
+    """Checks that a data set's features were made like those of the labeled one. Data sets of plug-ins may have no
+    sidecars; `what` names the features of `others`.
+
+    Raises:
+        ValueError: they were made otherwise; says both values.
+    """
+    if sidecars := getattr(labeled, "sidecars", {}):
+        check_features(getattr(others, "sidecars", {}), common_settings(sidecars), what=what)
+
+
 def data_of_run(folder: Path) -> TrainingData:
     """Training data at the last start of a run, from `run.json`; empty if not recorded."""
     path = folder / "run.json"

@@ -1,6 +1,7 @@
 """Semi-supervised runs: their classes are the split's, and videos may be marked as unlabeled."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from actionformer_nt.protocol.split_file import digest
 from actionformer_nt.protocol.splits import marked_split, published_split, read_split, write_splits
 from libs.core import load_config
 from libs.datasets.annotations import read_annotations
+from libs.datasets.sidecar import Sidecar
 from libs.training import run as engine
 
 
@@ -181,3 +183,21 @@ def test_split_files_of_another_shape(make_semi, tmp_path, key, capsys):
         assert main(["-q", "train", str(path), "--output", "x"]) == 2
         assert "not a split file" in capsys.readouterr().err
         assert main(["-q", "check-data", str(path)]) == 4
+
+
+def test_unlabeled_features_are_made_like_the_labeled_ones(make_semi, tmp_path):
+    """Each set of videos is the same within itself."""
+    path = make_semi(name="mixed")
+    config = load_config(path)
+    semi, labeled = config["semi_cfg"], read_split(config["semi_cfg"]["split"]["file"], 0.25, 0).labeled
+    made = Sidecar(
+        preset="s3d", weights="ab", video="v.mp4", fps=30.0, frames=270, duration=9.0, window=16, stride=4, rows=60,
+        channels=8, spatial="preset",
+    )  # fmt: skip
+    for file in sorted((path.parent / "features").glob("*.npy")):
+        own = made if file.stem in labeled else replace(made, weights="cd")
+        own.write(file.with_suffix(".json"))
+    with pytest.raises(ValueError, match=r"unlabeled videos were made otherwise than .*: weights: cd, exp"):
+        semi_run.train(config, tmp_path / "run", progress=False)
+    semi["method"] = "labeled_only"
+    semi_run.train(config, tmp_path / "run", progress=False)

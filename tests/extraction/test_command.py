@@ -12,6 +12,7 @@ import pytest
 from actionformer_nt.commands.extract import videos_of
 from actionformer_nt.commands.main import main
 from libs.datasets.sidecar import read_sidecar
+from libs.inference.videos import extractor_of
 
 ROOT = Path(__file__).parents[2]
 RANDOM = ["--preset", "i3d-rgb", "--random-weights", "0", "--window", "9", "--stride", "9", "--device", "cpu"]
@@ -47,9 +48,9 @@ def test_a_folder_of_videos(folder, tmp_path, capsys):
 
 def test_shards_together_are_the_whole(folder, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert main(["-q", "extract", str(folder), str(whole), *RANDOM, "--batch", "1"]) == 0
+    assert main(["-q", "extract", str(folder), str(whole), *RANDOM, "--batch", "3"]) == 0
     for shard in ("1/2", "2/2"):
-        assert main(["-q", "extract", str(folder), str(parts), *RANDOM, "--batch", "1", "--shard", shard]) == 0
+        assert main(["-q", "extract", str(folder), str(parts), *RANDOM, "--batch", "3", "--shard", shard]) == 0
     for file in whole.iterdir():
         assert (parts / file.name).read_bytes() == file.read_bytes()
 
@@ -59,17 +60,26 @@ def test_killed_and_started_again(folder, tmp_path):
     command = [sys.executable, "-m", "actionformer_nt", "-q", "extract", str(folder)]
     calls = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
     whole, out = tmp_path / "whole", tmp_path / "out"
-    process = subprocess.Popen([*command, str(out), *RANDOM, "--batch", "1"], **calls)
+    process = subprocess.Popen([*command, str(out), *RANDOM, "--batch", "3"], **calls)
     while process.poll() is None and not (out / "a.json").is_file():
         time.sleep(0.01)
     process.kill()
     process.wait()
     made = {file.name for file in out.glob("*.json")}
-    subprocess.run([*command, str(out), *RANDOM, "--batch", "1"], check=True, **calls)
-    subprocess.run([*command, str(whole), *RANDOM, "--batch", "1"], check=True, **calls)
+    for folder in (out, whole):
+        subprocess.run([*command, str(folder), *RANDOM, "--batch", "3"], check=True, **calls)
     assert made and {file.name for file in out.iterdir()} == {file.name for file in whole.iterdir()}
     for file in whole.iterdir():
         assert (out / file.name).read_bytes() == file.read_bytes()
+
+
+def test_ctrl_c_says_how_to_go_on(folder, tmp_path, capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("libs.extraction.extract.extract", stop)
+    assert main(["-q", "extract", str(folder), str(tmp_path / "out"), *RANDOM]) == 130
+    assert capsys.readouterr().err == "interrupted; the same command goes on with the videos that are left\n"
 
 
 def test_a_missing_package_is_one_line(folder, tmp_path, capsys, monkeypatch):
@@ -78,6 +88,28 @@ def test_a_missing_package_is_one_line(folder, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err == (
         "error: decoding videos needs the package av: pip install 'actionformer-nt[video]'\n"
     )
+
+
+def test_two_streams(video_file, tmp_path):
+    """With flow, by the names of the presets; the sidecar is enough to make the extractor again."""
+    path, out = str(video_file("v.mp4", count=20)), tmp_path / "out"
+    arguments = ["--preset", "i3d-rgb-flow", "--flow", "dis", *RANDOM[2:]]
+    assert main(["-q", "extract", path, str(out), *arguments]) == 0
+    sidecar = read_sidecar(out / "v.json")
+    assert (sidecar.flow, sidecar.channels, sidecar.rows) == ("dis", 2048, 2)
+    assert np.load(out / "v.npy").shape == (2, 2048)
+    again = extractor_of(sidecar.settings())
+    assert again.settings() == sidecar.settings()
+
+
+def test_a_preset_has_its_own_rate(torchvision, video_file, tmp_path, capsys):
+    path = str(video_file("v.mp4", count=90))
+    command = ["-q", "extract", path, str(tmp_path / "out"), "--preset", "tsp", "--random-weights", "0"]
+    assert main([*command, "--device", "cpu", "--batch", "1"]) == 0
+    assert read_sidecar(tmp_path / "out" / "v.json").fps == 15
+    assert main([*command, "--dry-run"]) == 0 and "is there" in capsys.readouterr().out
+    assert main([*command, "--fps", "native"]) == 2
+    assert "v.npy has other settings (fps: 15.0, expected 30.0)" in capsys.readouterr().err
 
 
 def test_mistakes(folder, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Decoding real files: every frame, its time, its orientation, a constant rate, and bad files."""
 
+import re
 from fractions import Fraction
 
 import av
@@ -93,6 +94,18 @@ def test_bad_files(video_file, tmp_path):
     (tmp_path / "empty.mp4").touch()
     with pytest.raises(VideoError, match=r"empty\.mp4"):
         VideoFile(tmp_path / "empty.mp4")
+
+
+def test_damaged_frames_are_told(video_file, caplog):
+    """The decoder mends them, and goes on."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3), dtype=np.uint8)
+    path = video_file("noise.avi", noise)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = bytes(byte ^ 0x5A for byte in content[middle : middle + 400])
+    path.write_bytes(content)
+    assert len(list(VideoFile(path).frames())) == 60
+    assert re.search(r"noise\.avi: \d damaged frames from 0\.\d\d to [01]\.\d\d s", caplog.text)
 
 
 def test_time_stamps_that_jump_are_told(video_file, tmp_path):

@@ -13,7 +13,8 @@ import torch
 from libs.datasets.sidecar import Sidecar, find_sidecar, read_sidecar
 from libs.extraction.decode import VideoFile, at_rate
 from libs.extraction.extract import PRODUCER, ahead, extract
-from libs.extraction.networks import Extractor
+from libs.extraction.extractor import Extractor
+from libs.extraction.failures import Failures
 
 
 class Brightness(torch.nn.Module):
@@ -37,6 +38,10 @@ def brightness(window=8, stride=3, weights="random 0"):
     )  # fmt: skip
 
 
+def visible(folder):
+    return [file for file in folder.iterdir() if not file.name.startswith(".")]
+
+
 def by_hand(path, extractor, fps=None):
     """Decode all, slice, one clip at a time."""
     file = VideoFile(path)
@@ -51,7 +56,7 @@ def test_features_are_those_of_the_plain_loop_in_full_batches(video_file, tmp_pa
     extractor, seen = brightness(), []
     result = extract(paths, tmp_path / "out", extractor, batch=4, on_video=seen.append)
     assert result.made == paths == seen and not result.failed and not result.there
-    assert extractor.network.batches == [4, 4, 4, 4, 3], "batches span videos"
+    assert extractor.network.batches == [4] * 5, "batches span videos, and the last is filled up"
     for path in paths:
         features = np.load(tmp_path / "out" / f"{Path(path).stem}.npy")
         assert features.dtype == np.float32
@@ -113,11 +118,45 @@ def test_a_bad_video_does_not_stop_the_others(video_file, tmp_path):
     part.write_bytes(long.read_bytes()[: long.stat().st_size // 2])
     result = extract([str(bad), str(part), good, str(tmp_path / "none.mp4")], tmp_path / "out", brightness())
     assert result.made == [good] and list(result.failed) == [str(bad), str(part), str(tmp_path / "none.mp4")]
-    assert {f.name for f in (tmp_path / "out").iterdir()} == {"good.npy", "good.json", "failed.csv"}
+    assert {f.name for f in visible(tmp_path / "out")} == {"good.npy", "good.json", "failed.csv"}
     rows = list(csv.reader((tmp_path / "out" / "failed.csv").open()))
-    assert rows[0] == ["video", "reason"] and rows[1][0] == str(bad) and "no video file" in rows[1][1]
-    extract([good], tmp_path / "out", brightness())
-    assert not (tmp_path / "out" / "failed.csv").exists()
+    assert [row[0] for row in rows] == ["video", str(bad), str(part), str(tmp_path / "none.mp4")]
+    assert "no video file" in dict(rows)[str(bad)]
+
+
+def test_the_list_of_failed_videos_is_shared_and_kept_at_once(video_file, tmp_path):
+    """A video stands in it until it has features or is gone, whichever part of the videos a call was about."""
+    out, good = tmp_path / "out", str(video_file("good.mp4"))
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.mp4").write_text("no video")
+    paths = {name: str(tmp_path / f"{name}.mp4") for name in "abc"}
+
+    def stop(path):
+        if path == good:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract([paths["a"], good, paths["b"]], out, brightness(), on_video=stop)
+    assert Failures(out).read().keys() == {paths["a"]}, "before the call ended"
+    extract([paths["b"], paths["c"]], out, brightness())
+    assert Failures(out).read().keys() == set(paths.values())
+    video_file("a.mp4")
+    (tmp_path / "c.mp4").unlink()
+    assert extract([paths["a"], good], out, brightness()).made == [paths["a"]]
+    assert Failures(out).read().keys() == {paths["b"]}
+    video_file("b.mp4")
+    extract([paths["b"]], out, brightness())
+    assert not (out / "failed.csv").exists()
+
+
+def test_features_of_a_clip_do_not_depend_on_the_others(video_file, tmp_path):
+    """The rounding of some networks depends on the number of clips at once: it is always the same."""
+    short, long = str(video_file("short.mp4", count=9)), str(video_file("long.mp4", count=33))
+    extractor = brightness()
+    extract([short], tmp_path / "alone", extractor, batch=5)
+    extract([long, short], tmp_path / "both", extractor, batch=5)
+    assert set(extractor.network.batches) == {5}
+    assert (tmp_path / "alone" / "short.npy").read_bytes() == (tmp_path / "both" / "short.npy").read_bytes()
 
 
 def test_features_of_other_settings_are_not_mixed(video_file, tmp_path):

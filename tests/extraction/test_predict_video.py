@@ -9,9 +9,9 @@ import torch
 
 from actionformer_nt.commands.main import main
 from libs.datasets.sidecar import read_sidecar
-from libs.extraction import networks
+from libs.extraction import presets
 from libs.extraction.decode import VideoFile
-from libs.extraction.networks import Extractor
+from libs.extraction.extractor import Extractor
 from libs.inference.predictor import Predictor
 from libs.training.run_identity import data_of_run
 
@@ -29,14 +29,14 @@ class Colors(torch.nn.Module):
 
 def colors(wanted):
     return Extractor(
-        name="colors", window=16, stride=4, channels=3, spatial="torchvision", network=Colors(),
+        name="colors", window=16, stride=4, channels=3, spatial="preset", network=Colors(),
         transform=lambda image: torch.from_numpy(image).permute(2, 0, 1).float() / 255, weights=f"random {wanted.seed}",
     )  # fmt: skip
 
 
 @pytest.fixture
 def preset(monkeypatch):
-    monkeypatch.setitem(networks.PRESETS, "colors", colors)
+    monkeypatch.setitem(presets.PRESETS, "colors", colors)
 
 
 def recording(seed, seconds=9, rate=30):

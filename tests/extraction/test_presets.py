@@ -1,15 +1,19 @@
 """Presets: weights, transforms, and torchvision's networks against torchvision itself."""
 
 import hashlib
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from libs.extraction import networks
+from libs.core import extras
+from libs.extraction import torchvision_networks
 from libs.extraction.i3d import I3D
-from libs.extraction.networks import i3d_frame, load_weights, make_extractor
+from libs.extraction.i3d_streams import flow_frame, i3d_frame
+from libs.extraction.presets import make_extractor
+from libs.extraction.weights import load_weights
 
 
 def image(height=60, width=90, seed=0):
@@ -69,6 +73,11 @@ def test_what_a_preset_cannot_do(torchvision):
         ({"preset": "i3d-rgb", "seed": 0, "weights": "a.pt"}, "exclude each other"),
         ({"preset": "i3d-rgb", "seed": 0, "window": 8}, "at least 9 x 193 x 193"),
         ({"preset": "s3d", "seed": 0, "window": 2}, "preset s3d cannot take clips of 2 frames"),
+        ({"preset": "s3d", "seed": 0, "spatial": "center"}, "spatial center: preset s3d has no choice of it"),
+        ({"preset": "i3d-rgb", "seed": 0, "flow": "dis"}, "flow dis: preset i3d-rgb has no choice of it"),
+        ({"preset": "i3d-rgb-flow", "seed": 0, "flow": "lk"}, "flow 'lk' is not one of"),
+        ({"preset": "i3d-rgb-flow", "seed": 0, "flow_weights": "a.pt"}, "exclude each other"),
+        ({"preset": "tsp"}, "preset tsp needs --weights FILE"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=word):
             make_extractor(**arguments)
@@ -85,6 +94,42 @@ def test_frames_of_i3d():
     assert crops.shape == (10, 3, 224, 224) and torch.equal(crops[5:], crops[:5].flip(-1))
     torch.testing.assert_close(crops[4], wide[:, 32:, 116:])
     torch.testing.assert_close(crops[0], i3d_frame(picture, "center"))
+
+
+def test_frames_of_flow():
+    """8 bits from -20 to 20 pixels; the mirror image of a motion to the right is one to the left."""
+    rng = np.random.default_rng(0)
+    flow = torch.from_numpy(rng.normal(0, 12, (2, 256, 340)).astype(np.float32))
+    grey = np.rint((np.clip(flow.double().numpy(), -20, 20) + 20) / 40 * 255)  # as in a picture file
+    middle = flow_frame(flow, "center")
+    expected = torch.from_numpy(grey)[:, 16:240, 58:282] / 127.5 - 1
+    assert ((middle - expected).abs() > 1e-6).double().mean() < 1e-3, "but for values between two levels"
+    torch.testing.assert_close(middle, expected.float(), rtol=0, atol=1 / 127.5 + 1e-6)
+    assert flow_frame(flow, "resize").shape == (2, 224, 224)
+    crops = flow_frame(flow, "tencrop")
+    assert crops.shape == (10, 2, 224, 224) and torch.equal(crops[0], middle)
+    assert torch.equal(crops[5:, 0], -crops[:5, 0].flip(-1)) and torch.equal(crops[5:, 1], crops[:5, 1].flip(-1))
+
+
+def test_two_streams_are_rgb_then_flow(i3d_file, tmp_path, torchvision, monkeypatch):
+    """Each stream by its own weight file, on its own channels."""
+    torch.manual_seed(6)
+    flow_network = I3D(2).eval()
+    torch.save(flow_network.state_dict(), tmp_path / "flow.pt")
+    with pytest.raises(ValueError, match="needs --flow-weights FILE, such as flow_imagenet"):
+        make_extractor("i3d-rgb-flow", weights=i3d_file, flow="dis")
+    extractor = make_extractor("i3d-rgb-flow", weights=i3d_file, flow_weights=tmp_path / "flow.pt", flow="dis")
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (i3d_file, tmp_path / "flow.pt")]
+    assert extractor.weights == " ".join(digests) and extractor.channels == 2048 and str(extractor.flow) == "dis"
+    video = [image(seed=k) for k in range(9)]
+    frames = torch.stack(list(extractor.frames(video)))
+    assert frames.shape == (9, 5, 224, 224)
+    torch.testing.assert_close(frames[:, :3], torch.stack([i3d_frame(picture, "resize") for picture in video]))
+    found = extractor(frames[None])
+    rgb = make_extractor("i3d-rgb", weights=i3d_file)
+    torch.testing.assert_close(found[:, :1024], rgb(frames[None, :, :3]))
+    with torch.no_grad():
+        torch.testing.assert_close(found[:, 1024:], flow_network(frames[:, 3:].movedim(0, 1)[None]))
 
 
 def test_crops_are_averaged():
@@ -121,7 +166,52 @@ def test_a_torchvision_of_another_torch_is_explained(monkeypatch):
     def broken(name, **_):
         raise RuntimeError("operator torchvision::nms does not exist")
 
-    monkeypatch.setattr(networks, "need", broken)
+    monkeypatch.setattr(extras, "need", broken)
     with pytest.raises(ValueError, match="torchvision does not fit the installed torch") as error:
         make_extractor("s3d", seed=0)
     assert "\n" not in str(error.value)
+
+
+@torch.no_grad()
+def test_tsp_has_the_shapes_of_its_weights(torchvision, tmp_path):
+    """R(2+1)D-34 as the published files have it: channels between the halves, and names within `features`."""
+    network = torchvision_networks.r2plus1d_34(torchvision.models.video.resnet)
+    state = network.state_dict()
+    for name, shape in {
+        "stem.0.weight": (45, 3, 1, 7, 7),
+        "layer1.2.conv2.0.3.weight": (64, 144, 3, 1, 1),
+        "layer2.0.conv1.0.0.weight": (230, 64, 1, 3, 3),
+        "layer2.0.conv2.0.0.weight": (288, 128, 1, 3, 3),
+        "layer3.0.conv2.0.0.weight": (576, 256, 1, 3, 3),
+        "layer3.5.conv2.0.0.weight": (576, 256, 1, 3, 3),
+        "layer4.0.conv1.0.0.weight": (921, 256, 1, 3, 3),
+        "layer4.0.conv2.0.3.weight": (512, 1152, 3, 1, 1),
+    }.items():
+        assert state[name].shape == shape, name
+    assert {m.eps for m in network.modules() if isinstance(m, torch.nn.BatchNorm3d)} == {1e-3}
+    heads = {"fc1.weight": torch.zeros(200, 512), "fc2.bias": torch.zeros(2)}
+    own = {f"features.{name}": value for name, value in state.items() if not name.startswith("fc")}
+    torch.save({"model": own | heads, "epoch": 5}, tmp_path / "tsp.pth")
+    extractor = make_extractor("tsp", weights=tmp_path / "tsp.pth")
+    assert (extractor.fps, extractor.stride, extractor.channels) == (15, 16, 512)
+    clip = torch.stack([extractor.transform(image(seed=k)) for k in range(16)])
+    assert clip.shape == (16, 3, 112, 112)
+    network.fc = torch.nn.Identity()
+    torch.testing.assert_close(extractor(clip[None]), network.eval()(clip.movedim(1, 0)[None]))
+
+
+def test_frames_of_tsp():
+    picture = image(128, 171)
+    mean, std = np.array([0.43216, 0.394666, 0.37645]), np.array([0.22803, 0.22145, 0.216989])
+    expected = ((picture / 255 - mean) / std)[8:120, 30:142].transpose(2, 0, 1)
+    np.testing.assert_allclose(torchvision_networks.tsp_frame(picture).numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_that_cannot_be_downloaded(torchvision, monkeypatch, tmp_path):
+    def offline(*_, **__):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    with pytest.raises(ValueError, match=r"preset s3d: its weights could not be downloaded \(no route to host\)"):
+        make_extractor("s3d")
