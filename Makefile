@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DATA ?=
 HEAD ?= actionformer
+VIDEO ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -20,7 +21,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/python tools/demo.py --head $(HEAD) $(if $(DATA),--data $(DATA))
+	$(BIN)/python $(if $(VIDEO),tools/demo_video.py,tools/demo.py --head $(HEAD) $(if $(DATA),--data $(DATA)))
 
 test: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,38 +1,19 @@
 """Small video files, written with PyAV."""
 
-import sys
+import runpy
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-import torch
-
-# The index's torchvision is built for CUDA. Beside a torch for CPUs it lacks its operators, and cannot be imported; its
-# video networks and transforms do without them. So the tests declare what is missing.
-OPERATORS = {
-    "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "roi_align": "(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int pooled_width, "
-    "int sampling_ratio, bool aligned) -> Tensor",
-    "_roi_align_backward": "(Tensor grad, Tensor rois, float spatial_scale, int pooled_height, int pooled_width, "
-    "int batch_size, int channels, int height, int width, int sampling_ratio, bool aligned) -> Tensor",
-}
-LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
 
 
 @pytest.fixture(scope="session")
 def torchvision():
     """torchvision, importable."""
-    try:
-        import torchvision
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        for name, schema in OPERATORS.items():
-            LIBRARY.define(name + schema)
-        import torchvision
-    return torchvision
+    path = Path(__file__).with_name("operators.py")
+    return runpy.run_path(str(path))["import_torchvision"]()
 
 
 def numbered(count, size=(48, 64)):

@@ -18,6 +18,7 @@ from .annotations import Labels, RawVideo, check_similar, scan_annotations
 from .features import find_extra, scan_features
 from .findings import DataCheck, Findings
 from .on_grid import check_grid
+from .sidecars import check_rows, with_sidecars
 
 
 def check_data(
@@ -46,15 +47,21 @@ def check_data(
     videos, labels = scan_annotations(data["json_file"], findings)
     if own_subsets is not None:
         videos = [replace(video, subset=own_subsets.get(video.id, UNUSED)) for video in videos]
-    splits = {name: [v for v in videos if v.subset in subsets] for name, subsets in _subsets(config).items()}
+    subsets = _subsets(config)
+    used_ids = {v.id for v in videos if any(v.subset in names for names in subsets.values())}
+    files = _feature_files(data, findings if features else None)
+    if files is not None:
+        own = with_sidecars([video for video in videos if video.id in used_ids], files, data, check)
+        videos = own + [video for video in videos if video.id not in used_ids]
+    splits = {name: [v for v in videos if v.subset in names] for name, names in subsets.items()}
     if videos or not findings.count("error"):
         _check_splits(config, videos, splits, findings)
         _check_classes(config, preset, splits, labels, findings)
         _check_times(data, preset, splits, findings)
     used = list({video.id: video for part in splits.values() for video in part}.values())
-    steps = (
-        _features(config, preset, videos, used, findings, full=full, jobs=jobs, progress=progress) if features else {}
-    )
+    steps = {}
+    if features and files is not None:
+        steps = _features(data, files, preset, videos, used, findings, full=full, jobs=jobs, progress=progress)
     check_grid(config, splits, steps, check)
     if features and used and not findings.count("error"):
         _check_loads(config, findings, own_subsets)
@@ -148,18 +155,28 @@ def _faulty(findings: Findings, video_id: str) -> set[str]:
     return {kind for kind in kinds if any(where == video_id for where, _ in findings[kind].places)}
 
 
-def _features(
-    config: Config, preset: Preset, videos: list[RawVideo], used: list[RawVideo], findings: Findings, **options: Any
-) -> dict[str, int]:
-    """Checks the feature files; returns video id -> number of steps of the readable ones."""
-    data = config["dataset"]
+def _feature_files(data: DatasetConfig, findings: Findings | None) -> FeatureFiles | None:
+    """The feature files, if there are any; else a finding, where findings are wanted."""
     try:
-        files = FeatureFiles(
+        return FeatureFiles(
             data["feat_folder"], prefix=data["file_prefix"], ext=data["file_ext"], channels=data["input_dim"]
         )
-        policy = data["missing_features"] or preset.missing_features
-        level = "error" if policy == "error" else "warning"
+    except (ValueError, OSError) as error:
+        if findings is not None:
+            findings.add("error", "feature-folder", str(data["feat_folder"]), str(error))
+        return None
+
+
+def _features(
+    data: DatasetConfig, files: FeatureFiles, preset: Preset, videos: list[RawVideo], used: list[RawVideo],
+    findings: Findings, **options: Any,
+) -> dict[str, int]:  # fmt: skip
+    """Checks the feature files; returns video id -> number of steps of the readable ones."""
+    policy = data["missing_features"] or preset.missing_features
+    level = "error" if policy == "error" else "warning"
+    try:
         steps = scan_features(files, [video.id for video in used], findings, missing=level, **options)
+        check_rows(files, steps, findings)
         if videos:
             find_extra(files, {video.id for video in videos}, findings)
     except (ValueError, OSError) as error:
