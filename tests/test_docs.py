@@ -6,6 +6,7 @@ What is changed for that is in SMALL, which is appended as `--set`, in the data,
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -182,6 +183,11 @@ def _before_method(folder):
     Path("my_methods/cautious.py").write_text(blocks("docs/add-a-method.md", "python")[0])
 
 
+def _before_video(folder):
+    make_data = runpy.run_path(str(ROOT / "tools" / "demo_video.py"))["make_data"]
+    make_data(videos=4, seconds=8)
+
+
 def _before_convert(folder):
     shutil.copytree(ROOT / "tests" / "data" / "convert", folder, dirs_exist_ok=True)
 
@@ -197,6 +203,7 @@ BEFORE = {
     "docs/quick-start.md": lambda folder: None,  # its first command makes the data
     "docs/report.md": _before_report,
     "docs/semi-supervised.md": _before_semi,
+    "docs/video.md": _before_video,
     "docs/training.md": lambda folder: plant("configs/thumos_i3d.yaml"),
 }
 OWN_DATA = "docs/own-data.md"

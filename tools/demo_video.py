@@ -62,48 +62,48 @@ def as_text(events: Iterable[Event]) -> str:
     return ", ".join(f"{name} {start:.1f}-{end:.1f} s" for start, end, name in events)
 
 
-def make_data() -> list[Event]:
+def make_data(*, videos: int = VIDEOS, seconds: float = SECONDS) -> list[Event]:
     """Writes the videos, their annotations, and one more video, whose events are returned."""
     (FOLDER / "videos").mkdir(parents=True, exist_ok=True)
     database = {}
-    for k in range(VIDEOS):
-        events = make_video(FOLDER / "videos" / f"video{k}.mp4", seed=k)
+    for k in range(videos):
+        events = make_video(FOLDER / "videos" / f"video{k}.mp4", seed=k, seconds=seconds)
         database[f"video{k}"] = {
-            "subset": "test" if k >= VIDEOS - TESTED else "training",
+            "subset": "test" if k >= videos - TESTED else "training",
             "annotations": [{"segment": [start, end], "label": name} for start, end, name in events],
         }
     write_text(FOLDER / "annotations.json", json.dumps({"database": database}, indent=1) + "\n")
-    return make_video(FOLDER / "new.mp4", seed=VIDEOS)
+    return make_video(FOLDER / "new.mp4", seed=videos, seconds=seconds)
 
 
-def make_video(path: Path, *, seed: int) -> list[Event]:
+def make_video(path: Path, *, seed: int, seconds: float) -> list[Event]:
     """Writes a video; returns its events."""
     av = need("av", extra="video", what="the demonstration")
     rng = np.random.default_rng(seed)
-    events = random_events(rng)
+    events = random_events(rng, seconds)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for image in pictures(events, rng):
+        for image in pictures(events, rng, seconds):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
     return events
 
 
-def random_events(rng: np.random.Generator) -> list[Event]:
+def random_events(rng: np.random.Generator, seconds: float) -> list[Event]:
     """Events of 2.5 to 5 s with pauses of 1.5 to 3 s."""
     events: list[Event] = []
     start = rng.uniform(1, 2)
-    while (end := start + rng.uniform(2.5, 5)) < SECONDS - 1:
+    while (end := start + rng.uniform(2.5, 5)) < seconds - 1:
         events.append((round(start, 2), round(end, 2), ["slide", "circle"][rng.integers(2)]))
         start = end + rng.uniform(1.5, 3)
     return events
 
 
-def pictures(events: list[Event], rng: np.random.Generator) -> Iterator[np.ndarray]:
+def pictures(events: list[Event], rng: np.random.Generator, seconds: float) -> Iterator[np.ndarray]:
     """The frames, (HEIGHT, WIDTH, 3) uint8."""
     ground = rng.integers(30, 90, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    for k in range(SECONDS * RATE):
+    for k in range(round(seconds * RATE)):
         time = float(Fraction(k, RATE))
         down, right = next((place(name, time - start) for start, end, name in events if start <= time < end), (0, 0))
         top, left = round((HEIGHT - SIDE) / 2 + down), round((WIDTH - SIDE) / 2 + right)
