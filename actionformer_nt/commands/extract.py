@@ -66,8 +66,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from libs.extraction.extract import check_names, extract, is_there
     from libs.extraction.presets import make_extractor
 
@@ -88,11 +86,9 @@ def run(args: argparse.Namespace) -> int:
             print(f"{video}: {'is there' if there else 'would be extracted'}")
         return 0
     began = time.monotonic()
-    with tqdm(total=len(videos), unit="video", leave=False, disable=True if args.quiet else None) as bar:
-        found = extract(
-            videos, args.out, extractor, fps=fps, batch=args.batch, overwrite=args.overwrite,
-            on_video=lambda _: bar.update(),
-        )  # fmt: skip
+    found = extract(
+        videos, args.out, extractor, fps=fps, batch=args.batch, overwrite=args.overwrite, progress=not args.quiet
+    )
     seconds = max(time.monotonic() - began, 1e-9)
     print(
         f"{args.out}: {len(found.made)} videos extracted ({found.frames} frames, {found.frames / seconds:.0f} a "

@@ -40,6 +40,7 @@ class VideoFile:
 
     Attributes:
         path: its path.
+        seconds: its length as its header has it; None: it does not say it.
 
     Raises:
         FileNotFoundError: no such file.
@@ -51,6 +52,7 @@ class VideoFile:
         with self._open() as container:
             stream = container.streams.video[0]
             self._rate = stream.average_rate or stream.guessed_rate
+            self.seconds = _declared_seconds(container, stream)
 
     @property
     def rate(self) -> Fraction:

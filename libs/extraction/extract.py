@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from libs.core.extras import need
 from libs.datasets.sidecar import Sidecar, differences, read_sidecar, sidecar_path
@@ -59,6 +60,7 @@ class _Video:
 def extract(
     videos: Sequence[str], out: str | os.PathLike, extractor: Extractor, *, fps: Fraction | None = None, batch: int = 8,
     overwrite: bool = False, on_video: Callable[[str], object] = lambda path: None,
+    progress: bool = False,
 ) -> Extraction:  # fmt: skip
     """Extracts features of videos into a folder: NAME.npy (N, C) float32 and its sidecar NAME.json.
 
@@ -71,6 +73,7 @@ def extract(
             on the others.
         overwrite: extract again what is there.
         on_video: called with the path of every video that was extracted or has failed.
+        progress: show a bar of frames.
 
     Raises:
         ValueError: two videos have the same name, or features that are there have other settings.
@@ -85,18 +88,22 @@ def extract(
         result.there = [video.path for video in wanted if is_there(video.path, out, extractor, fps)]
         for path in result.there:
             failures.note(path, None)
-        wanted = [video for video in wanted if video.path not in set(result.there)]
-    for group in groups(_clips_of(wanted, extractor, fps), batch):
-        chosen = [(video, clip) for video, clip in group if clip is not None]
-        if chosen:
-            full = [clip for _, clip in chosen] + [chosen[-1][1]] * (batch - len(chosen))
-            found = extractor(torch.stack(full))
-            for (video, _), row in zip(chosen, found[: len(chosen)], strict=True):
-                video.rows.append(row)
-        for video in (video for video, clip in group if clip is None):
-            _finish(video, extractor, result)
-            failures.note(video.path, video.error)
-            on_video(video.path)
+        there = set(result.there)
+        wanted = [video for video in wanted if video.path not in there]
+    expected = sum(expected_frames(video.path, fps) for video in wanted) if progress else None
+    with tqdm(total=expected, unit="frame", leave=False, disable=None if progress else True) as bar:
+        for group in groups(_clips_of(wanted, extractor, fps), batch):
+            chosen = [(video, clip) for video, clip in group if clip is not None]
+            if chosen:
+                full = [clip for _, clip in chosen] + [chosen[-1][1]] * (batch - len(chosen))
+                found = extractor(torch.stack(full))
+                for (video, _), row in zip(chosen, found[: len(chosen)], strict=True):
+                    video.rows.append(row)
+                bar.update(len(chosen) * extractor.stride)
+            for video in (video for video, clip in group if clip is None):
+                _finish(video, extractor, result)
+                failures.note(video.path, video.error)
+                on_video(video.path)
     return result
 
 
@@ -222,6 +229,15 @@ def digest_of(path: str | os.PathLike) -> str:
         file.seek(max(size - (1 << 16), 0))
         digest.update(file.read())
     return digest.hexdigest()
+
+
+def expected_frames(video: str, fps: Fraction | None) -> int:
+    """The number of frames that a video's header promises; 0 if it promises nothing."""
+    try:
+        file = VideoFile(video)
+        return round((file.seconds or 0) * (fps or file.rate))
+    except (ValueError, OSError):  # told when it is extracted
+        return 0
 
 
 def check_names(videos: Sequence[str]) -> None:

@@ -146,6 +146,39 @@ def test_sound_alone_is_no_video(tmp_path):
         VideoFile(path)
 
 
+def test_a_codec_that_nobody_knows(video_file):
+    path = video_file("video.mkv")
+    content = path.read_bytes()
+    assert b"V_MPEG4/ISO/AVC" in content
+    path.write_bytes(content.replace(b"V_MPEG4/ISO/AVC", b"V_NOBODY/HAS/IT"))
+    with pytest.raises(VideoError, match=r"video\.mkv: its codec is not known; convert the file, such as to H\.264"):
+        VideoFile(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing.avi", "no frame could be decoded"),
+        ("nothing.mp4", "no video stream in it, only nothing"),
+        ("nothing.webm", "no video file, or a damaged one"),
+    ],
+)
+def test_a_file_without_frames(tmp_path, name, message):
+    """As cameras leave it that were switched off at once."""
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx" if name.endswith("webm") else "mpeg4", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.start_encoding()
+    with pytest.raises(VideoError, match=f"{name}: {message}"):
+        list(VideoFile(path).frames())
+
+
+def test_the_number_of_frames_is_known_before(video_file):
+    assert VideoFile(video_file()).seconds == pytest.approx(40 / 30, abs=0.02)
+    assert VideoFile(video_file("v.mkv", count=90)).seconds == pytest.approx(3, abs=0.04)
+
+
 def test_a_missing_package_names_its_extra():
     with pytest.raises(MissingExtraError, match=r"pip install 'actionformer-nt\[video\]'"):
         need("no_such_package", extra="video", what="decoding videos")
