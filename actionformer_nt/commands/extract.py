@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import time
 from fractions import Fraction
@@ -58,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "it; a second or more for each frame) or DIS (OpenCV, fast, other values) (default: raft)",
     )  # fmt: skip
     parser.add_argument("--batch", type=positive, default=8, help="clips that go through the network at once")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=min(os.cpu_count() or 1, 4),
+        help="threads that bring frames to the network's size",
+    )
     parser.add_argument("--device", default=None, help="cpu, cuda:0, ... (default: a GPU if there is one)")
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"), help="of the network")
     parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N", help="only part I of N equal parts")
@@ -87,8 +94,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     began = time.monotonic()
     found = extract(
-        videos, args.out, extractor, fps=fps, batch=args.batch, overwrite=args.overwrite, progress=not args.quiet
-    )
+        videos, args.out, extractor, fps=fps, batch=args.batch, workers=args.workers,
+        overwrite=args.overwrite, progress=not args.quiet,
+    )  # fmt: skip
     seconds = max(time.monotonic() - began, 1e-9)
     print(
         f"{args.out}: {len(found.made)} videos extracted ({found.frames} frames, {found.frames / seconds:.0f} a "

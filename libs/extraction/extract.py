@@ -59,7 +59,7 @@ class _Video:
 
 def extract(
     videos: Sequence[str], out: str | os.PathLike, extractor: Extractor, *, fps: Fraction | None = None, batch: int = 8,
-    overwrite: bool = False, on_video: Callable[[str], object] = lambda path: None,
+    workers: int = 0, overwrite: bool = False, on_video: Callable[[str], object] = lambda path: None,
     progress: bool = False,
 ) -> Extraction:  # fmt: skip
     """Extracts features of videos into a folder: NAME.npy (N, C) float32 and its sidecar NAME.json.
@@ -71,6 +71,7 @@ def extract(
         fps: frames per second that the network sees; None: each video's own.
         batch: clips that go through the network at once, always as many, so that the features of a clip do not depend
             on the others.
+        workers: threads that bring frames to the network's size, beside the one that decodes.
         overwrite: extract again what is there.
         on_video: called with the path of every video that was extracted or has failed.
         progress: show a bar of frames.
@@ -92,7 +93,7 @@ def extract(
         wanted = [video for video in wanted if video.path not in there]
     expected = sum(expected_frames(video.path, fps) for video in wanted) if progress else None
     with tqdm(total=expected, unit="frame", leave=False, disable=None if progress else True) as bar:
-        for group in groups(_clips_of(wanted, extractor, fps), batch):
+        for group in groups(_clips_of(wanted, extractor, fps, workers), batch):
             chosen = [(video, clip) for video, clip in group if clip is not None]
             if chosen:
                 full = [clip for _, clip in chosen] + [chosen[-1][1]] * (batch - len(chosen))
@@ -108,10 +109,10 @@ def extract(
 
 
 def _clips_of(
-    videos: Iterable[_Video], extractor: Extractor, fps: Fraction | None
+    videos: Iterable[_Video], extractor: Extractor, fps: Fraction | None, workers: int
 ) -> Iterator[tuple[_Video, Tensor | None]]:
     """The clips of all videos one after another, and after those of each video None."""
-    stream = ahead(_frames_of(videos, extractor, fps), AHEAD)
+    stream = ahead(_frames_of(videos, extractor, fps, workers), AHEAD)
     for video in videos:
         frames = (frame for frame in iter(lambda: next(stream), None))  # until the end of the video
         for clip in clips(frames, window=extractor.window, stride=extractor.stride):
@@ -119,14 +120,16 @@ def _clips_of(
         yield video, None
 
 
-def _frames_of(videos: Iterable[_Video], extractor: Extractor, fps: Fraction | None) -> Iterator[Tensor | None]:
+def _frames_of(
+    videos: Iterable[_Video], extractor: Extractor, fps: Fraction | None, workers: int
+) -> Iterator[Tensor | None]:
     """The frames of all videos as the network sees them, and after those of each video None. If a video cannot be read,
     it gets `error`, and its frames end early."""
     for video in videos:
         try:
             file = VideoFile(video.path)
             video.digest, video.fps = digest_of(video.path), fps or file.rate
-            for frame in extractor.frames(at_rate(file.frames(), video.fps)):
+            for frame in extractor.frames(at_rate(file.frames(), video.fps), workers=workers):
                 video.frames += 1
                 yield frame
         except (ValueError, OSError) as error:

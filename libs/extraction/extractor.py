@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +16,8 @@ from torch import Tensor, nn
 
 from .flow import Flow
 
+A = TypeVar("A")
+B = TypeVar("B")
 OWN = "preset"  # `spatial` of presets without a choice
 
 
@@ -52,13 +56,21 @@ class Extractor:
         flow = None if self.flow is None else self.flow.on(device)
         return replace(self, network=self.network.to(device), flow=flow, dtype=dtype)
 
-    def frames(self, images: Iterable[np.ndarray]) -> Iterator[Tensor]:
-        """The images of a video, (H, W, 3) uint8, as the network sees them, (..., C, h, w) float32."""
+    def frames(self, images: Iterable[np.ndarray], *, workers: int = 0) -> Iterator[Tensor]:
+        """The images of a video, (H, W, 3) uint8, as the network sees them, (..., C, h, w) float32.
+
+        Args:
+            workers: threads that transform them; 0: none but the caller's.
+        """
         if self.flow is None or self.flow_transform is None:
-            return map(self.transform, images)
-        return (
-            torch.cat([self.transform(image), self.flow_transform(flow)], dim=-3) for image, flow in self.flow(images)
-        )
+            return in_order(self.transform, images, workers)
+        return in_order(self._both, self.flow(images), workers)
+
+    def _both(self, pair: tuple[np.ndarray, Tensor]) -> Tensor:
+        """An image and its flow as the network sees them."""
+        image, flow = pair
+        assert self.flow_transform is not None
+        return torch.cat([self.transform(image), self.flow_transform(flow)], dim=-3)
 
     def settings(self) -> dict[str, Any]:
         """What the sidecars of all videos have in common (`Sidecar.settings`)."""
@@ -74,6 +86,21 @@ class Extractor:
         with torch.autocast(device.type, getattr(torch, self.dtype), enabled=self.dtype != "float32"):
             features = self.network(crops.flatten(0, -5).to(device)).float().cpu()
         return features.view(len(clips), -1, self.channels).mean(dim=1)
+
+
+def in_order(function: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
+    """`map` in threads, no more than two items for each of them ahead; without threads for `workers` 0."""
+    if not workers:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[B]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 class Wanted(NamedTuple):

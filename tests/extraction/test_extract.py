@@ -3,6 +3,7 @@
 import csv
 import json
 import threading
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from libs.datasets.sidecar import Sidecar, find_sidecar, read_sidecar
 from libs.extraction.decode import VideoFile, at_rate
 from libs.extraction.extract import PRODUCER, ahead, extract
-from libs.extraction.extractor import Extractor
+from libs.extraction.extractor import Extractor, in_order
 from libs.extraction.failures import Failures
 
 
@@ -51,10 +52,11 @@ def by_hand(path, extractor, fps=None):
     return torch.cat([extractor(torch.stack(frames[a : a + extractor.window])[None]) for a in starts]).numpy()
 
 
-def test_features_are_those_of_the_plain_loop_in_full_batches(video_file, tmp_path):
+@pytest.mark.parametrize("workers", [0, 3])
+def test_features_are_those_of_the_plain_loop_in_full_batches(video_file, tmp_path, workers):
     paths = [str(video_file(f"v{k}.mp4", count=count)) for k, count in enumerate((40, 5, 8, 23))]
     extractor, seen = brightness(), []
-    result = extract(paths, tmp_path / "out", extractor, batch=4, on_video=seen.append)
+    result = extract(paths, tmp_path / "out", extractor, batch=4, workers=workers, on_video=seen.append)
     assert result.made == paths == seen and not result.failed and not result.there
     assert extractor.network.batches == [4] * 5, "batches span videos, and the last is filled up"
     for path in paths:
@@ -234,4 +236,28 @@ def test_what_is_made_ahead_is_bounded_and_ends():
     stream = ahead(broken(), 3)
     assert next(stream) == 1
     with pytest.raises(OSError, match="disk"):
+        next(stream)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_frames_are_transformed_in_order_and_not_far_ahead(workers):
+    taken = []
+
+    def items():
+        for k in range(50):
+            taken.append(k)
+            yield k
+
+    def slowly(k):
+        time.sleep(0.002 * (k % 3))
+        return k
+
+    found = []
+    for k in in_order(slowly, items(), workers):
+        found.append(k)
+        assert len(taken) <= len(found) + 2 * workers + 1
+    assert found == list(range(50))
+    stream = in_order(lambda k: 1 / (k - 3), range(10), workers)
+    assert [next(stream) for _ in range(3)] == [1 / -3, 1 / -2, -1]
+    with pytest.raises(ZeroDivisionError):
         next(stream)
