@@ -18,7 +18,6 @@ from pathlib import Path
 from .options import positive
 
 EXAMPLE = "actionformer-nt extract videos/ features/ --preset i3d-rgb --weights rgb_imagenet.pt"
-NATIVE = "native"  # frames per second of the video
 SOME_FAILED = 5  # exit status
 WHEN_STOPPED = "the same command goes on with the videos that are left"
 
@@ -68,16 +67,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default=None, help="cpu, cuda:0, ... (default: a GPU if there is one)")
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"), help="of the network")
     parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N", help="only part I of N equal parts")
-    parser.add_argument("--overwrite", action="store_true", help="extract again what is there")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what was made otherwise, or not by an extraction"
+    )
     parser.add_argument("--dry-run", action="store_true", help="list the videos and what would be done")
 
 
 def run(args: argparse.Namespace) -> int:
-    from libs.extraction.extract import check_names, extract, is_there
+    from libs.extraction.extract import extract, output_rate
+    from libs.extraction.output import OutputFolder, check_names
     from libs.extraction.presets import make_extractor
+    from libs.training.run_folder import check_writable
 
     if Path(args.out).is_file():
         raise ValueError(f"{args.out}, the last argument, is a file; expected the folder to write to")
+    check_writable(Path(args.out))
     videos = videos_of(args.videos)
     check_names(videos)
     part, parts = args.shard
@@ -86,21 +90,22 @@ def run(args: argparse.Namespace) -> int:
         args.preset, weights=args.weights, flow_weights=args.flow_weights, window=args.window, stride=args.stride,
         spatial=args.spatial, flow=args.flow, seed=args.random_weights,
     ).on(_device(args.device), args.dtype)  # fmt: skip
-    fps = extractor.fps if args.fps is None else None if args.fps == NATIVE else args.fps
     if args.dry_run:
+        rate = output_rate(extractor, args.fps)
+        there = OutputFolder(args.out, extractor.settings(), fps=rate, overwrite=args.overwrite).there(videos)
         for video in videos:
-            there = not args.overwrite and is_there(video, args.out, extractor, fps)
-            print(f"{video}: {'is there' if there else 'would be extracted'}")
+            print(f"{video}: {'is there' if video in there else 'would be extracted'}")
         return 0
     began = time.monotonic()
     found = extract(
-        videos, args.out, extractor, fps=fps, batch=args.batch, workers=args.workers,
+        videos, args.out, extractor, fps=args.fps, batch=args.batch, workers=args.workers,
         overwrite=args.overwrite, progress=not args.quiet,
     )  # fmt: skip
     seconds = max(time.monotonic() - began, 1e-9)
     print(
-        f"{args.out}: {len(found.made)} videos extracted ({found.frames} frames, {found.frames / seconds:.0f} a "
-        f"second), {len(found.there)} were there, {len(found.failed)} failed"
+        f"{args.out}: extracted {len(found.made)} of {len(videos)} videos ({found.frames} frames, "
+        f"{found.frames / seconds:.0f} a second); there already: {len(found.there)}, failed: {len(found.failed)}"
+        + (f", in work elsewhere: {len(found.elsewhere)}" if found.elsewhere else "")
     )
     if found.failed:
         print(f"{Path(args.out) / 'failed.csv'} says why")
@@ -141,12 +146,13 @@ def videos_of(paths: list[str]) -> list[str]:
             found.append(str(path))
         else:
             raise FileNotFoundError(f"video or folder not found: {path}")
-    return list(dict.fromkeys(found))
+    resolved = {os.path.realpath(path): path for path in reversed(found)}  # each file once, by its first name
+    return [path for path in found if resolved[os.path.realpath(path)] == path]
 
 
 def _rate(text: str) -> Fraction | str:
-    """Argument type: frames per second, or NATIVE."""
-    if text == NATIVE:
+    """Argument type: frames per second, or native."""
+    if text == "native":
         return text
     try:
         rate = Fraction(text)

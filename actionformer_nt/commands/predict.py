@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from libs.datasets.annotations import Annotations
     from libs.evaluation.detections import Detections
     from libs.inference.predictor import Predictor
+
+logger = logging.getLogger(__name__)
 
 EXAMPLE = "actionformer-nt predict configs/demo.yaml demo/runs/demo_supervised my_video.npy --fps 30 --threshold auto"
 FORMATS = ("json", "csv", "srt", "png")
@@ -133,6 +136,8 @@ def _with_features_of_videos(
     paths: list[str | Path] = []
     for path in args.features:
         inside = [path] if is_video(path) else []
+        if inside and not Path(path).exists():
+            raise FileNotFoundError(f"video not found: {path}")
         if Path(path).is_dir():
             inside = videos_below(path)
             own = [Path(path, name) for name in files_below(path) if name.lower().endswith(ARRAYS)]
@@ -147,8 +152,9 @@ def _with_features_of_videos(
     if not videos:
         return paths, {}, 0
     found, extraction = predictor.extract(
-        videos, args.out / "features", weights=args.video_weights, flow_weights=args.flow_weights
-    )
+        list(dict.fromkeys(videos)), args.out / "features", weights=args.video_weights,
+        flow_weights=args.flow_weights, progress=not args.quiet,
+    )  # fmt: skip
     if not (found or paths):
         raise ValueError(f"no video could be read: {args.out / 'features' / 'failed.csv'} says why")
     prefix = predictor.config["dataset"]["file_prefix"] or ""
@@ -201,7 +207,10 @@ def _write(
             if video in overlays:
                 from libs.inference.overlay import write_overlay
 
-                write_overlay(out / overlays[video], files_of_videos[video], rows, duration=videos[video])
+                try:
+                    write_overlay(out / overlays[video], files_of_videos[video], rows, duration=videos[video])
+                except ValueError as error:  # the detections are there
+                    logger.warning("no overlay: %s", error)
     kinds = [f"*.{kind}" for kind in per_video] + ["*_overlay.mp4"] * bool(overlays)
     print(f"{out}: {', '.join(files + kinds)}")
 

@@ -28,8 +28,11 @@ def clips(frames: Iterable[Tensor], *, window: int, stride: int) -> Iterator[Ten
     while len(held) < window:
         held.append(held[-1])
     yield torch.stack(tuple(held))
-    while len(new := list(islice(frames, stride))) == stride:
-        held.extend(new)
+    while True:
+        for _ in range(stride):
+            if (frame := next(frames, None)) is None:
+                return
+            held.append(frame)
         yield torch.stack(tuple(held))
 
 

@@ -18,7 +18,7 @@ from libs.core.extras import need
 
 logger = logging.getLogger(__name__)
 
-LIKELY_RATES = (1, 240)  # frames per second; other native rates are taken to be wrong
+LIKELY_RATES = (0.05, 1000)  # frames per second; other native rates are taken to be wrong
 
 LATEST_END = 0.5  # seconds that a video may end before its header says, and 2 % of its length
 LONGEST_GAP = 60.0  # seconds between two frames; more is a jump of the time stamps
@@ -33,6 +33,7 @@ class Frame(NamedTuple):
 
     image: np.ndarray  # (H, W, 3) uint8 RGB, upright
     time: float  # seconds after the first frame
+    duration: float = 0.0  # seconds; 0: not known
 
 
 class VideoFile:
@@ -92,8 +93,9 @@ class VideoFile:
                         )
                     last = time - first
                     damaged.note(last, frame.is_corrupt)
-                    end = last + float((frame.duration or 0) * frame.time_base)
-                    yield Frame(_upright(frame), last)
+                    length = min(float((frame.duration or 0) * frame.time_base), LONGEST_GAP)
+                    end = last + length
+                    yield Frame(_upright(frame), last, length)
             except av.FFmpegError as error:
                 raise VideoError(
                     f"{self.path}: damaged after {last:.2f} s: {error.strerror}; convert the file"
@@ -103,7 +105,8 @@ class VideoFile:
             raise VideoError(f"{self.path}: no frame could be decoded; convert the file")
         if damaged.count:
             logger.warning("%s: %s; their features are of what the decoder made of them", self.path, damaged)
-        if declared is not None and first + end < declared - LATEST_END - 0.02 * declared:
+        slack = LATEST_END + 0.02 * (declared or 0) + float(1 / (self._rate or 1))
+        if declared is not None and first + end < declared - slack:
             raise VideoError(
                 f"{self.path}: ends after {last:.2f} s, but its header says {declared:.2f} s: copied in part? Copy it "
                 "again, or convert the file"
@@ -117,8 +120,11 @@ class VideoFile:
             container = av.open(self.path, mode="r")
         except av.FFmpegError as error:
             raise VideoError(f"{self.path}: no video file, or a damaged one: {error.strerror}") from None
-        if not container.streams.video:
-            kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        if container.format.name.startswith("image2") or container.format.name.endswith("_pipe"):
+            container.close()
+            raise VideoError(f"{self.path}: a picture, no video")
+        if all(stream.disposition & stream.disposition.attached_pic for stream in container.streams.video):
+            kinds = ", ".join(sorted({stream.type for stream in container.streams} - {"video"})) or "nothing"
             container.close()
             raise VideoError(f"{self.path}: no video stream in it, only {kinds}")
         if container.streams.video[0].codec_context is None:
@@ -150,8 +156,11 @@ def _declared_seconds(container: Any, stream: Any) -> float | None:
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
     if tag := stream.metadata.get("DURATION"):  # Matroska
-        hours, minutes, seconds = tag.split(":")
-        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+        try:
+            hours, minutes, seconds = map(float, tag.split(":"))
+            return 3600 * hours + 60 * minutes + seconds
+        except ValueError:  # another form
+            return None
     alone = len(container.streams) == 1 and container.duration is not None
     return container.duration / 1e6 if alone else None
 
@@ -164,15 +173,20 @@ def _upright(frame: Any) -> np.ndarray:
 
 
 def at_rate(frames: Iterator[Frame], rate: Fraction) -> Iterator[np.ndarray]:
-    """Images at the times k / rate, k = 0, 1, ..., up to the last frame and a quarter of a step: each time the nearest
-    frame, the later one of two at the same distance. So a file of this constant rate gives each of its frames once,
-    whatever the rounding of its time stamps, and one of a varying rate gives images at even times."""
+    """Images at the times k / rate, k = 0, 1, ...: each time the nearest frame, of two equally near ones the later.
+
+    They end when the last frame does, but for a quarter of a step, or a quarter of a step after it, if its duration is
+    not known. So a file of this constant rate gives each of its frames once, whatever the rounding of its time stamps,
+    and one of a varying rate gives images at even times."""
     count, previous = 0, None
     for frame in frames:
         while previous is not None and count / rate < Fraction(previous.time + frame.time) / 2:
             yield previous.image
             count += 1
         previous = frame
-    while previous is not None and count / rate <= Fraction(previous.time) + 1 / (4 * rate):
+    quarter = 1 / (4 * rate)
+    while previous is not None and count / rate <= Fraction(previous.time) + max(
+        quarter, Fraction(previous.duration) - quarter
+    ):
         yield previous.image
         count += 1

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import logging
 import os
-import queue
-import threading
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
 from libs.core.extras import need
-from libs.datasets.sidecar import Sidecar, differences, read_sidecar, sidecar_path
+from libs.datasets.sidecar import Sidecar
 
 from .clips import clips
 from .decode import VideoFile, at_rate
 from .extractor import Extractor
 from .failures import Failures
+from .output import OutputFolder, Rows, digest_of
+from .pipeline import ahead
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 AHEAD = 64  # frames that are decoded ahead of the network
-PRODUCER = "decoding"  # name of the thread that does so
+NATIVE = "native"  # frames per second: each video's own
 PACKAGES = ("torch", "torchvision", "av")
 
 
@@ -40,6 +38,7 @@ class Extraction:
 
     made: list[str] = field(default_factory=list)
     there: list[str] = field(default_factory=list)  # with features of the same settings
+    elsewhere: list[str] = field(default_factory=list)  # another process has them in work
     failed: dict[str, str] = field(default_factory=dict)  # reason
     frames: int = 0  # of the videos that were made
 
@@ -49,70 +48,92 @@ class _Video:
     """A video in work."""
 
     path: str
-    features: Path
+    rows: Rows
     fps: Fraction = Fraction(0)
     digest: str = ""
     frames: int = 0
-    rows: list[Tensor] = field(default_factory=list)
+    lock: FileLock | None = None
+    there: bool = False
     error: str | None = None
+
+    def release(self) -> None:
+        if self.lock is not None:
+            self.lock.release()
+            Path(self.lock.lock_file).unlink(missing_ok=True)
+            self.lock = None
 
 
 def extract(
-    videos: Sequence[str], out: str | os.PathLike, extractor: Extractor, *, fps: Fraction | None = None, batch: int = 8,
-    workers: int = 0, overwrite: bool = False, on_video: Callable[[str], object] = lambda path: None,
+    videos: Sequence[str], out: str | os.PathLike, extractor: Extractor, *, fps: Fraction | str | None = None,
+    batch: int = 8, workers: int = 0, overwrite: bool = False, on_video: Callable[[str], object] = lambda path: None,
     progress: bool = False,
 ) -> Extraction:  # fmt: skip
     """Extracts features of videos into a folder: NAME.npy (N, C) float32 and its sidecar NAME.json.
 
-    A video whose files are there already, with the same settings, is left as it is; so an extraction that ended early
-    goes on. A video that cannot be read does not stop the others; it is listed in `failed.csv`.
+    A video whose features are there already, made in the same way, is left as it is; so an extraction that ended early
+    goes on, and several processes may work on one folder. A video that cannot be read does not stop the others; it is
+    listed in `failed.csv`.
 
     Args:
-        fps: frames per second that the network sees; None: each video's own.
+        fps: frames per second that the network sees; NATIVE: each video's own; None: what the preset is used to.
         batch: clips that go through the network at once, always as many, so that the features of a clip do not depend
             on the others.
         workers: threads that bring frames to the network's size, beside the one that decodes.
-        overwrite: extract again what is there.
+        overwrite: replace features that were made otherwise, and files that no extraction made.
         on_video: called with the path of every video that was extracted or has failed.
         progress: show a bar of frames.
 
     Raises:
-        ValueError: two videos have the same name, or features that are there have other settings.
+        ValueError: two videos have the same name; what is there was made otherwise, or by others; a batch does not fit
+            into the memory of the device.
     """
-    out, result = Path(out), Extraction()
-    failures = Failures(out)
-    out.mkdir(parents=True, exist_ok=True)
+    rate = output_rate(extractor, fps)
+    folder, result = OutputFolder(out, extractor.settings(), fps=rate, overwrite=overwrite), Extraction()
+    folder.path.mkdir(parents=True, exist_ok=True)
     need("av", extra="video", what="decoding videos")
-    check_names(videos)
-    wanted = [_Video(path, features_of(path, out)) for path in videos]
-    if not overwrite:
-        result.there = [video.path for video in wanted if is_there(video.path, out, extractor, fps)]
-        for path in result.there:
-            failures.note(path, None)
-        there = set(result.there)
-        wanted = [video for video in wanted if video.path not in there]
-    expected = sum(expected_frames(video.path, fps) for video in wanted) if progress else None
-    with tqdm(total=expected, unit="frame", leave=False, disable=None if progress else True) as bar:
-        for group in groups(_clips_of(wanted, extractor, fps, workers), batch):
-            chosen = [(video, clip) for video, clip in group if clip is not None]
-            if chosen:
-                full = [clip for _, clip in chosen] + [chosen[-1][1]] * (batch - len(chosen))
-                found = extractor(torch.stack(full))
-                for (video, _), row in zip(chosen, found[: len(chosen)], strict=True):
+    videos = list(dict.fromkeys(videos))
+    result.there = folder.there(videos)
+    failures, there = Failures(folder.path), set(result.there)
+    failures.remove(result.there)
+    wanted = [_Video(path, Rows(extractor.channels)) for path in videos if path not in there]
+    shown = progress and sys.stderr.isatty()
+    expected = sum(expected_frames(video.path, rate) for video in wanted) if shown else None
+    try:
+        with tqdm(total=expected, unit="frame", leave=False, disable=not shown) as bar:
+            for group in groups(_clips_of(wanted, extractor, folder, workers), batch):
+                chosen = [(video, clip) for video, clip in group if clip is not None]
+                for (video, _), row in zip(chosen, _features(extractor, [c for _, c in chosen], batch), strict=True):
                     video.rows.append(row)
                 bar.update(len(chosen) * extractor.stride)
-            for video in (video for video, clip in group if clip is None):
-                _finish(video, extractor, result)
-                failures.note(video.path, video.error)
-                on_video(video.path)
+                for video in (video for video, clip in group if clip is None):
+                    _finish(video, extractor, folder, failures, result)
+                    on_video(video.path)
+    finally:
+        for video in wanted:
+            video.release()
     return result
 
 
+def output_rate(extractor: Extractor, fps: Fraction | str | None) -> Fraction | None:
+    """The frames per second at which videos are seen; None: each video's own. Arguments as of `extract`."""
+    return None if fps == NATIVE else Fraction(fps) if fps is not None else extractor.fps
+
+
+def _features(extractor: Extractor, found: list[Tensor], batch: int) -> Tensor:
+    """Features (B, C) of at most `batch` clips."""
+    if not found:
+        return torch.empty(0, extractor.channels)
+    try:
+        return extractor(torch.stack(found + found[-1:] * (batch - len(found))))[: len(found)]
+    except torch.OutOfMemoryError:
+        raise ValueError(f"{batch} clips at once do not fit into the device's memory: give a smaller --batch") from None
+
+
 def _clips_of(
-    videos: Iterable[_Video], extractor: Extractor, fps: Fraction | None, workers: int
+    videos: Iterable[_Video], extractor: Extractor, folder: OutputFolder, workers: int
 ) -> Iterator[tuple[_Video, Tensor | None]]:
     """The clips of all videos one after another, and after those of each video None."""
-    stream = ahead(_frames_of(videos, extractor, fps, workers), AHEAD)
+    stream = ahead(_frames_of(videos, extractor, folder, workers), AHEAD)
     for video in videos:
         frames = (frame for frame in iter(lambda: next(stream), None))  # until the end of the video
         for clip in clips(frames, window=extractor.window, stride=extractor.stride):
@@ -121,19 +142,24 @@ def _clips_of(
 
 
 def _frames_of(
-    videos: Iterable[_Video], extractor: Extractor, fps: Fraction | None, workers: int
+    videos: Iterable[_Video], extractor: Extractor, folder: OutputFolder, workers: int
 ) -> Iterator[Tensor | None]:
     """The frames of all videos as the network sees them, and after those of each video None. If a video cannot be read,
     it gets `error`, and its frames end early."""
     for video in videos:
         try:
-            file = VideoFile(video.path)
-            video.digest, video.fps = digest_of(video.path), fps or file.rate
-            for frame in extractor.frames(at_rate(file.frames(), video.fps), workers=workers):
-                video.frames += 1
-                yield frame
+            video.lock = folder.claim(video.path)
+            video.there = video.lock is not None and folder.is_there(video.path)
+            if video.lock is not None and not video.there:
+                file = VideoFile(video.path)
+                video.digest, video.fps = digest_of(video.path), folder.fps or file.rate
+                for frame in extractor.frames(at_rate(file.frames(), video.fps), workers=workers):
+                    video.frames += 1
+                    yield frame
         except (ValueError, OSError) as error:
             video.error = str(error)
+        except Exception as error:  # of a decoder or a transform, which may raise anything for one video
+            video.error = f"{video.path}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
         yield None
 
 
@@ -149,67 +175,25 @@ def groups(stream: Iterable[tuple[_Video, Tensor | None]], size: int) -> Iterato
         yield part
 
 
-def ahead(items: Iterable[T], size: int) -> Iterator[T]:
-    """The same items, made in a thread that is at most `size` of them ahead. An exception there is raised here."""
-    waiting: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(size)
-    ended = threading.Event()
-
-    def put(kind: str, item: T | BaseException | None) -> bool:
-        while not ended.is_set():
-            try:
-                waiting.put((kind, item), timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def make() -> None:
-        try:
-            for item in items:
-                if not put("item", item):
-                    return
-            put("end", None)
-        except BaseException as error:  # handed over, whatever it is
-            put("error", error)
-
-    thread = threading.Thread(target=make, daemon=True, name=PRODUCER)
-    thread.start()
-    try:
-        while True:
-            kind, item = waiting.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                assert isinstance(item, BaseException)
-                raise item
-            yield item  # type: ignore[misc]
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _finish(video: _Video, extractor: Extractor, result: Extraction) -> None:
-    """Writes features and sidecar of a video, or notes that it failed."""
+def _finish(video: _Video, extractor: Extractor, folder: OutputFolder, failures: Failures, result: Extraction) -> None:
+    """Writes features and sidecar of a video, or notes why not."""
     if video.error is not None:
         result.failed[video.path] = video.error
         logger.warning("%s", video.error)
-        return
-    features = torch.stack(video.rows).numpy().astype(np.float32)
-    sidecar_path(video.features).unlink(missing_ok=True)  # of an earlier extraction: it comes back last
-    part = video.features.with_name(f".{video.features.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            np.save(file, features)
-        os.replace(part, video.features)
-    finally:
-        part.unlink(missing_ok=True)
-    Sidecar(
-        **extractor.settings(), video=Path(video.path).name, digest=video.digest, fps=float(video.fps),
-        frames=video.frames, duration=float(video.frames / video.fps), rows=len(features), versions=versions(),
-    ).write(sidecar_path(video.features))  # last: without it, the video is extracted again  # fmt: skip
-    video.rows = []
-    result.made.append(video.path)
-    result.frames += video.frames
+        failures.add(video.path, video.error)
+    elif video.lock is None or video.there:  # another process has it, or had it
+        (result.there if video.there else result.elsewhere).append(video.path)
+    else:
+        sidecar = Sidecar(
+            **extractor.settings(), video=Path(video.path).name, digest=video.digest, fps=float(video.fps),
+            frames=video.frames, duration=float(video.frames / video.fps), rows=video.rows.count, versions=versions(),
+        )  # fmt: skip
+        folder.write(video.path, video.rows.array(), sidecar)
+        failures.remove([video.path])
+        result.made.append(video.path)
+        result.frames += video.frames
+    video.rows = Rows(0)
+    video.release()
 
 
 def versions() -> dict[str, str]:
@@ -223,17 +207,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def digest_of(path: str | os.PathLike) -> str:
-    """SHA-256 of a file's size, first and last 64 KiB: enough to tell videos apart."""
-    size = os.path.getsize(path)
-    digest = hashlib.sha256(str(size).encode())
-    with open(path, "rb") as file:
-        digest.update(file.read(1 << 16))
-        file.seek(max(size - (1 << 16), 0))
-        digest.update(file.read())
-    return digest.hexdigest()
-
-
 def expected_frames(video: str, fps: Fraction | None) -> int:
     """The number of frames that a video's header promises; 0 if it promises nothing."""
     try:
@@ -241,41 +214,3 @@ def expected_frames(video: str, fps: Fraction | None) -> int:
         return round((file.seconds or 0) * (fps or file.rate))
     except (ValueError, OSError):  # told when it is extracted
         return 0
-
-
-def check_names(videos: Sequence[str]) -> None:
-    """Raises ValueError if two videos would have one feature file."""
-    names: dict[str, str] = {}
-    for path in videos:
-        name = Path(path).stem
-        if name in names:
-            raise ValueError(
-                f"several videos have the name {name}, {names[name]} and {path}; their features would be one file"
-            )
-        names[name] = path
-
-
-def features_of(video: str, out: str | os.PathLike) -> Path:
-    """The feature file of a video."""
-    return Path(out) / f"{Path(video).stem}.npy"
-
-
-def is_there(video: str, out: str | os.PathLike, extractor: Extractor, fps: Fraction | None) -> bool:
-    """Whether a video has features already. Raises ValueError if they have other settings."""
-    features = features_of(video, out)
-    path = sidecar_path(features)
-    if not (features.is_file() and path.is_file()):
-        return False
-    found = read_sidecar(path)
-    wanted = extractor.settings() | ({} if fps is None else {"fps": float(fps)})
-    if os.path.isfile(video):
-        if found.digest not in ("", digest_of(video)):
-            raise ValueError(
-                f"{features} is of another video called {found.video}: choose another folder, or --overwrite"
-            )
-        wanted |= {"fps": float(fps or VideoFile(video).rate)}
-    if np.load(features, mmap_mode="r").shape != (found.rows, found.channels):
-        return False
-    if wrong := differences(found.settings() | {"fps": found.fps}, wanted):
-        raise ValueError(f"{features} has other settings ({wrong}): choose another folder, or --overwrite")
-    return True

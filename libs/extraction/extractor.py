@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .flow import Flow
+from .pipeline import in_order
 
-A = TypeVar("A")
-B = TypeVar("B")
 OWN = "preset"  # `spatial` of presets without a choice
 
 
@@ -88,21 +85,6 @@ class Extractor:
         return features.view(len(clips), -1, self.channels).mean(dim=1)
 
 
-def in_order(function: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
-    """`map` in threads, no more than two items for each of them ahead; without threads for `workers` 0."""
-    if not workers:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[B]] = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
 class Wanted(NamedTuple):
     """What a preset is asked for; None: the preset's own."""
 
@@ -112,6 +94,11 @@ class Wanted(NamedTuple):
     seed: int | None = None  # of random weights
     flow: str | None = None
     flow_weights: str | os.PathLike | None = None
+
+    def needs_file(self, example: str, *, flow: bool = False) -> ValueError:
+        """The error that a weight file is missing."""
+        options = "--flow-weights FILE" if flow else "--weights FILE (of predict: --video-weights FILE)"
+        return ValueError(f"preset {self.name} needs a weight file, such as {example}: give {options}")
 
     def refuse(self, *options: str) -> None:
         """Raises ValueError if one of the options is given, since the preset does not have it."""

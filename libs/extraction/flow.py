@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -87,10 +88,16 @@ def make_flow(name: str, *, size: tuple[int, int], seed: int | None = None) -> F
     if name == "raft":
         module = need_torchvision("torchvision.models.optical_flow", what="flow raft")
         own = module.Raft_Large_Weights.DEFAULT
+        file = Path(torch.hub.get_dir()) / "checkpoints" / own.url.rpartition("/")[2]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0 if seed is None else seed)
-            network = module.raft_large(weights=own if seed is None else None).eval()
-        file = Path(torch.hub.get_dir()) / "checkpoints" / own.url.rpartition("/")[2]
+            try:
+                network = module.raft_large(weights=own if seed is None else None).eval()
+            except URLError as error:
+                raise ValueError(
+                    f"flow raft: its weights could not be downloaded ({error.reason}): put {own.url} at {file}, "
+                    "or take --flow dis or tvl1"
+                ) from None
         weights = sha256(file) if seed is None else f"random {seed}"
         return Flow(name=name, weights=weights, size=size, between=raft, network=network)
     cv2 = need("cv2", extra="flow", what=f"flow {name}")

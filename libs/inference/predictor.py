@@ -142,13 +142,18 @@ class Predictor:
             FileNotFoundError, ValueError: see `find_features`, `make_video`.
         """
         if isinstance(features, (str, os.PathLike)) and is_video(features):
+            if not os.path.isfile(features):
+                raise FileNotFoundError(f"video not found: {os.fspath(features)}")
             with tempfile.TemporaryDirectory() as folder:
                 files, found = self.extract(
                     [os.fspath(features)], folder, weights=video_weights, flow_weights=flow_weights
                 )
                 for reason in found.failed.values():
                     raise ValueError(reason)
-                return self(files[0], threshold=threshold, video_id=video_id)
+                return self(
+                    files[0], fps=fps, duration=duration, feat_stride=feat_stride, num_frames=num_frames,
+                    threshold=threshold, video_id=video_id,
+                )  # fmt: skip
         timing = Timing(fps, duration, feat_stride, num_frames)
         if isinstance(features, (str, os.PathLike)):
             sources = self._find([features])
@@ -172,11 +177,19 @@ class Predictor:
         *,
         weights: str | os.PathLike | None = None,
         flow_weights: str | os.PathLike | None = None,
+        progress: bool = False,
     ) -> tuple[list[Path], Extraction]:
         """Features of videos, made like those of training; see `videos.extract_as_trained`."""
         device = str(next(self.model.parameters()).device)
         return extract_as_trained(
-            self.features, videos, out, fps=self.fps, device=device, weights=weights, flow_weights=flow_weights
+            self.features,
+            videos,
+            out,
+            fps=self.fps,
+            device=device,
+            weights=weights,
+            flow_weights=flow_weights,
+            progress=progress,
         )
 
     def detect(
@@ -196,8 +209,10 @@ class Predictor:
         Returns:
             Video id -> duration in seconds, and the detections.
         """
-        self._compare_fps(timing.fps or self.config["dataset"]["default_fps"])
-        videos = UnannotatedVideos(self._find(paths, more_folders), self.config["dataset"], timing)
+        sources = self._find(paths, more_folders)
+        for rate in sorted({source.timed(timing, self.config["dataset"]).fps or 0 for source in sources.values()}):
+            self._compare_fps(rate or self.config["dataset"]["default_fps"])
+        videos = UnannotatedVideos(sources, self.config["dataset"], timing)
         loader = DataLoader(videos, batch_size=self.config["loader"]["eval_batch_size"], collate_fn=identity)
         detections = predict(loader, self.model, progress=progress, desc="predicting")
         return videos.durations, detections

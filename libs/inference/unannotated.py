@@ -14,6 +14,7 @@ from libs.core.types import DatasetConfig
 from libs.datasets.features import EXTENSIONS, FeatureFiles, file_format, files_below, is_hdf5
 from libs.datasets.grid import GridRule, resize
 from libs.datasets.video import VideoItem
+from libs.extraction.failures import FAILED
 
 
 class Source(NamedTuple):
@@ -116,7 +117,7 @@ def _expand(path: Path, prefix: str | None, ext: str) -> list[tuple[Path, str, s
         files = FeatureFiles(str(path), prefix=prefix, channels=1)
         return [(path, (prefix or "") + video_id, "") for video_id in files.ids()]
     if path.is_dir():
-        inside = sorted(name for name in files_below(path) if name.lower().endswith(EXTENSIONS))
+        inside = sorted(n for n in files_below(path) if n.lower().endswith(EXTENSIONS) and Path(n).name != FAILED)
         if not inside:
             raise FileNotFoundError(f"no feature file ({', '.join(EXTENSIONS)}) in folder {path}")
         return [(path, *_split_ending(name, ext)) for name in inside]

@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from libs.datasets.sidecar import differences
+from libs.datasets.sidecar import FPS_TOLERANCE, differences
 
 if TYPE_CHECKING:
     from libs.extraction.extract import Extraction
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 def extract_as_trained(
     features: Mapping[str, object] | None, videos: Sequence[str], out: str | os.PathLike, *,
     fps: tuple[float, float] | None, device: str, weights: str | os.PathLike | None = None,
-    flow_weights: str | os.PathLike | None = None, batch: int = 8,
+    flow_weights: str | os.PathLike | None = None, batch: int = 8, workers: int = 0, progress: bool = False,
 ) -> tuple[list[Path], Extraction]:  # fmt: skip
-    """Extracts features of videos into a folder, with the preset, weights and timing of a run's training features.
+    """Extracts features of videos into a folder, with the preset, weights and timing of a run's training features. What
+    is there and was made otherwise is replaced.
 
     Args:
         features: how these were made (`Sidecar.settings`); None: not known.
         fps: lowest and highest frame rate of the training videos; None: not known.
         weights, flow_weights: weight files of the preset; None: its library's own.
-        batch: clips that go through the network at once.
+        batch, workers, progress: see `extract`.
 
     Returns:
         The feature files of the videos that could be read, and what became of all.
@@ -34,12 +35,16 @@ def extract_as_trained(
     Raises:
         ValueError: the run does not say how its features were made, or the weights are others.
     """
-    from libs.extraction.extract import extract, features_of
+    from libs.extraction.extract import extract
+    from libs.extraction.output import OutputFolder
 
     extractor = extractor_of(features, weights=weights, flow_weights=flow_weights)
     extractor = extractor.on(device, str((features or {}).get("dtype", "float32")))
-    found = extract(videos, out, extractor, fps=_rate(fps), batch=batch)
-    return [features_of(video, out) for video in videos if video not in found.failed], found
+    found = extract(
+        videos, out, extractor, fps=_rate(fps), batch=batch, workers=workers, overwrite=True, progress=progress
+    )
+    folder = OutputFolder(out, extractor.settings(), fps=None)
+    return [folder.features(video) for video in [*found.made, *found.there]], found
 
 
 def extractor_of(
@@ -72,6 +77,8 @@ def extractor_of(
     return extractor
 
 
-def _rate(fps: tuple[float, float] | None) -> Fraction | None:
-    """The frame rate of all training videos, at which new ones are seen too; None, each video's own, if it varied."""
-    return None if fps is None or fps[0] != fps[1] else Fraction(fps[0]).limit_denominator(1001)
+def _rate(fps: tuple[float, float] | None) -> Fraction | str:
+    """The frame rate of all training videos, at which new ones are seen too; each video's own, if it varied."""
+    if fps is None or fps[1] - fps[0] > FPS_TOLERANCE * fps[0]:
+        return "native"
+    return Fraction(fps[1]).limit_denominator(1001)

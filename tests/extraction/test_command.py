@@ -35,7 +35,8 @@ def test_a_folder_of_videos(folder, tmp_path, capsys):
     (folder / "e.mp4").write_text("broken")
     assert main(["-q", "extract", str(folder), str(out), *RANDOM]) == 5
     said = capsys.readouterr()
-    assert "4 videos extracted (126 frames" in said.out and "1 failed" in said.out and "failed.csv says why" in said.out
+    assert "extracted 4 of 5 videos (126 frames" in said.out and "failed: 1\n" in said.out
+    assert "failed.csv says why" in said.out
     assert "e.mp4: no video file" in said.err
     for name, rows in zip("abcd", (2, 3, 4, 5), strict=True):
         assert np.load(out / f"{name}.npy").shape == (rows, 1024)
@@ -43,7 +44,7 @@ def test_a_folder_of_videos(folder, tmp_path, capsys):
         assert (sidecar.preset, sidecar.weights, sidecar.fps, sidecar.window) == ("i3d-rgb", "random 0", 25, 9)
     (folder / "e.mp4").unlink()
     assert main(["-q", "extract", str(folder), str(out), *RANDOM]) == 0
-    assert "0 videos extracted (0 frames, 0 a second), 4 were there, 0 failed" in capsys.readouterr().out
+    assert "extracted 0 of 4 videos (0 frames, 0 a second); there already: 4, failed: 0" in capsys.readouterr().out
 
 
 def test_shards_together_are_the_whole(folder, tmp_path):
@@ -118,7 +119,7 @@ def test_mistakes(folder, tmp_path, capsys):
     assert "the last argument, is a file" in capsys.readouterr().err
     for arguments, word in (
         ([str(tmp_path / "none.mp4"), out, "--preset", "s3d"], "video or folder not found"),
-        ([str(folder / "more" / ".."), out, "--preset", "i3d-rgb"], "needs --weights FILE"),
+        ([str(folder / "more" / ".."), out, "--preset", "i3d-rgb"], "needs a weight file"),
         ([str(folder), out, "--preset", "i3d"], "preset 'i3d' is not one of"),
         ([str(folder), out, *RANDOM[:-1], "cuda:99"], "--device cuda:99"),
     ):

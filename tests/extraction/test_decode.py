@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from libs.core.extras import MissingExtraError, need
 from libs.extraction.decode import Frame, VideoError, VideoFile, at_rate
@@ -130,7 +131,7 @@ def test_a_rate_that_is_none_matters_only_where_it_is_used(video_file):
     video = VideoFile(video_file("slow.mkv", count=4, times=[Fraction(3 * k) for k in range(4)], rate=1))
     video._rate = None
     assert len(list(at_rate(video.frames(), Fraction(1)))) == 10
-    with pytest.raises(VideoError, match="frame rate None: expected 1 to 240; give --fps"):
+    with pytest.raises(VideoError, match=r"frame rate None: expected 0\.05 to 1000; give --fps"):
         _ = video.rate
 
 
@@ -153,6 +154,18 @@ def test_a_codec_that_nobody_knows(video_file):
     path.write_bytes(content.replace(b"V_MPEG4/ISO/AVC", b"V_NOBODY/HAS/IT"))
     with pytest.raises(VideoError, match=r"video\.mkv: its codec is not known; convert the file, such as to H\.264"):
         VideoFile(path)
+
+
+def test_what_is_shown_last_stays_as_long_as_it_is_shown():
+    frames = [Frame(np.array(0), 0.0, 0.1), Frame(np.array(1), 0.1, 3.0)]
+    assert [int(i) for i in at_rate(iter(frames), Fraction(10))] == [0] + [1] * 30
+    assert [int(i) for i in at_rate(iter([f._replace(duration=0.0) for f in frames]), Fraction(10))] == [0, 1]
+
+
+def test_a_picture_is_no_video(tmp_path):
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / "one.png")
+    with pytest.raises(VideoError, match=r"one\.png: a picture, no video"):
+        VideoFile(tmp_path / "one.png")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,11 @@
 """Whole extractions on real files, with a network that tells which frames it saw."""
 
 import csv
+import dataclasses
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from fractions import Fraction
@@ -13,9 +17,13 @@ import torch
 
 from libs.datasets.sidecar import Sidecar, find_sidecar, read_sidecar
 from libs.extraction.decode import VideoFile, at_rate
-from libs.extraction.extract import PRODUCER, ahead, extract
-from libs.extraction.extractor import Extractor, in_order
+from libs.extraction.extract import NATIVE, extract
+from libs.extraction.extractor import Extractor
 from libs.extraction.failures import Failures
+from libs.extraction.output import OutputFolder
+from libs.extraction.pipeline import PRODUCER, ahead, in_order
+
+ROOT = Path(__file__).parents[2]
 
 
 class Brightness(torch.nn.Module):
@@ -108,8 +116,6 @@ def test_an_extraction_that_ended_early_goes_on(video_file, tmp_path):
         again = tmp_path / "half" / file.name
         assert again.read_bytes() == file.read_bytes()
         assert file.name not in before or again.stat().st_mtime_ns == before[file.name]
-    (tmp_path / "half" / "v3.json").unlink()  # as if killed between the two files
-    assert extract(paths, tmp_path / "half", brightness()).made == paths[3:]
 
 
 def test_a_bad_video_does_not_stop_the_others(video_file, tmp_path):
@@ -126,8 +132,8 @@ def test_a_bad_video_does_not_stop_the_others(video_file, tmp_path):
     assert "no video file" in dict(rows)[str(bad)]
 
 
-def test_the_list_of_failed_videos_is_shared_and_kept_at_once(video_file, tmp_path):
-    """A video stands in it until it has features or is gone, whichever part of the videos a call was about."""
+def test_the_list_of_failed_videos_is_shared_and_kept_at_once(video_file, tmp_path, monkeypatch):
+    """A video stands in it until its features are there, whichever part of the videos a call was about."""
     out, good = tmp_path / "out", str(video_file("good.mp4"))
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.mp4").write_text("no video")
@@ -143,11 +149,12 @@ def test_the_list_of_failed_videos_is_shared_and_kept_at_once(video_file, tmp_pa
     extract([paths["b"], paths["c"]], out, brightness())
     assert Failures(out).read().keys() == set(paths.values())
     video_file("a.mp4")
-    (tmp_path / "c.mp4").unlink()
     assert extract([paths["a"], good], out, brightness()).made == [paths["a"]]
-    assert Failures(out).read().keys() == {paths["b"]}
-    video_file("b.mp4")
-    extract([paths["b"]], out, brightness())
+    assert Failures(out).read().keys() == {paths["b"], paths["c"]}
+    for name in "bc":
+        video_file(f"{name}.mp4")
+    monkeypatch.chdir(tmp_path)
+    extract(["b.mp4", "c.mp4"], out, brightness())  # by other paths
     assert not (out / "failed.csv").exists()
 
 
@@ -174,6 +181,11 @@ def test_features_of_other_settings_are_not_mixed(video_file, tmp_path):
         extract([path], tmp_path / "out", brightness(), fps=Fraction(15))
     assert extract([path], tmp_path / "out", brightness(stride=4), overwrite=True).made == [path]
     assert read_sidecar(tmp_path / "out" / "video.json").stride == 4
+    again = extract([path], tmp_path / "out", brightness(stride=4), overwrite=True)
+    assert again.there == [path], "so an overwriting call that was stopped goes on"
+    other = str(video_file("other.mp4"))
+    with pytest.raises(ValueError, match=r"video\.npy in the same folder has other settings \(stride: 4, expected 3\)"):
+        extract([other], tmp_path / "out", brightness())
     with pytest.raises(ValueError, match="several videos have the name video"):
         extract([path, str(tmp_path / "other" / "video.avi")], tmp_path / "out", brightness())
 
@@ -192,12 +204,84 @@ def test_a_sidecar_never_stands_beside_other_features(video_file, tmp_path, monk
     path = str(video_file())
     extract([path], tmp_path / "out", brightness())
     monkeypatch.setattr(Sidecar, "write", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
     with pytest.raises(OSError, match="disk full"):
         extract([path], tmp_path / "out", brightness(stride=5), overwrite=True)
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["video.npy"]
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
     monkeypatch.undo()
-    np.save(tmp_path / "out" / "video.npy", np.zeros((3, 3), np.float32))
+    replace, moved = os.replace, []
+
+    def killed(source, target):
+        replace(source, target)
+        moved.append(target)
+        if str(target).endswith(".npy"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        extract([path], tmp_path / "out", brightness(stride=5), overwrite=True)
+    monkeypatch.undo()
+    assert not (tmp_path / "out" / "video.json").exists()
+    assert extract([path], tmp_path / "out", brightness(stride=5)).made == [path]
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"video.npy", "video.json"}
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", None])
+def test_features_that_cannot_be_read_are_made_again(video_file, tmp_path, content):
+    path, features = str(video_file()), tmp_path / "out" / "video.npy"
+    extract([path], tmp_path / "out", brightness())
+    whole = features.read_bytes()
+    features.write_bytes(whole[:-40] if content is None else content)
     assert extract([path], tmp_path / "out", brightness()).made == [path]
+    assert features.read_bytes() == whole
+
+
+def test_files_of_others_are_not_touched(video_file, tmp_path):
+    """A label tool's VIDEO.json, and features from elsewhere."""
+    path, out = str(video_file()), tmp_path / "out"
+    out.mkdir()
+    for name, content in (("video.json", '{"labels": []}'), ("video.npy", "somebody's")):
+        (out / name).write_text(content)
+        with pytest.raises(ValueError, match=f"{name} was not made by an extraction: choose another folder"):
+            extract([path], out, brightness())
+        assert (out / name).read_text() == content
+        (out / name).unlink()
+    (out / "video.npy").write_text("somebody's")
+    assert extract([path], out, brightness(), overwrite=True).made == [path]
+
+
+def test_several_processes_share_the_videos(video_file, tmp_path):
+    """A video that another one has in work is left to it."""
+    paths, out = [str(video_file(f"v{k}.mp4")) for k in range(3)], tmp_path / "out"
+    out.mkdir()
+    other = OutputFolder(out, brightness().settings(), fps=None)
+    lock = other.claim(paths[1])
+    result = extract(paths, out, brightness())
+    assert (result.made, result.elsewhere) == ([paths[0], paths[2]], [paths[1]])
+    lock.release()
+    assert extract(paths, out, brightness()).made == [paths[1]]
+    assert {f.name for f in out.iterdir()} == {f"v{k}{end}" for k in range(3) for end in (".npy", ".json")}
+
+
+def test_whatever_one_video_raises_the_others_go_on(video_file, tmp_path):
+    good, odd = str(video_file("good.mp4")), str(video_file("odd.mp4", count=41, rate=10))
+    extractor, seen = brightness(), []
+
+    def transform(image):
+        seen.append(image)
+        if len(seen) == 5:
+            raise RuntimeError("a filter failed")
+        return brightness().transform(image)
+
+    result = extract([odd, good], tmp_path / "out", dataclasses.replace(extractor, transform=transform))
+    assert result.made == [good] and result.failed == {odd: f"{odd}: RuntimeError: a filter failed"}
+
+
+def test_a_preset_has_its_own_rate(video_file, tmp_path):
+    path, extractor = str(video_file()), dataclasses.replace(brightness(), fps=Fraction(15))
+    extract([path], tmp_path / "own", extractor)
+    extract([path], tmp_path / "native", extractor, fps=NATIVE)
+    assert [read_sidecar(tmp_path / name / "video.json").fps for name in ("own", "native")] == [15, 30]
 
 
 def test_sidecars_that_are_none(tmp_path):
@@ -261,3 +345,46 @@ def test_frames_are_transformed_in_order_and_not_far_ahead(workers):
     assert [next(stream) for _ in range(3)] == [1 / -3, 1 / -2, -1]
     with pytest.raises(ZeroDivisionError):
         next(stream)
+
+
+MEMORY = """
+import resource, sys
+sys.path[:0] = sys.argv[1:3]
+import torch
+from fractions import Fraction
+from libs.extraction import extract as module
+from libs.extraction.decode import Frame
+from test_extract import brightness
+
+class Endless:
+    seconds, rate = None, Fraction(30)
+    def __init__(self, path): self.path = path
+    def frames(self):
+        import numpy as np
+        for k in range(int(sys.argv[3])):
+            yield Frame(np.zeros((142, 142, 3), np.uint8), k / 30, 1 / 30)
+
+module.VideoFile, module.digest_of = Endless, lambda path: ""
+class Copies(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+    def forward(self, clips):
+        return clips.contiguous().mean(dim=(2, 3, 4)) * self.scale
+import dataclasses
+extractor = dataclasses.replace(brightness(16, 4), network=Copies())
+module.extract(["video.mp4"], sys.argv[4], extractor)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def test_memory_does_not_grow_with_a_video(tmp_path):
+    """Rows that were kept one by one between the clips took 2 MiB each."""
+    peaks = []
+    for frames in (400, 3200):
+        arguments = [ROOT, ROOT / "tests" / "extraction", frames, tmp_path / str(frames)]
+        command = [sys.executable, "-c", MEMORY, *map(str, arguments)]
+        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=one_thread)
+        peaks.append(float(done.stdout))
+    assert peaks[1] - peaks[0] < 150, peaks

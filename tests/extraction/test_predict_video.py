@@ -101,6 +101,16 @@ def test_a_new_video_by_the_command_and_in_python(trained, video_file, tmp_path,
     assert not (out / "new_overlay.mp4").exists(), "of the call before"
     with pytest.raises(ValueError, match="no video file"):
         predictor(bad)
+    with pytest.raises(ValueError, match=r"fps: 25, but 30 in the sidecar"):
+        predictor(new, fps=25)
+    with pytest.raises(FileNotFoundError, match=r"video not found: .*typo\.mp4"):
+        predictor(tmp_path / "typo.mp4")
+    assert main([*command[:-1], str(tmp_path / "typo.mp4")]) == 2
+    assert "video not found" in capsys.readouterr().err
+    video_file("new.mkv", recording(79)[0])  # another video of this name: its features are made again
+    assert main(command) == 0
+    assert (out / "features" / "new.npy").stat().st_mtime_ns > before
+    assert main(["-q", "predict", "--out", str(tmp_path / "more"), str(path), str(folder), str(out / "features")]) == 0
 
 
 def test_a_video_of_another_rate_is_seen_at_that_of_training(trained, video_file, tmp_path):
