@@ -57,7 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="i3d-rgb-flow: optical flow by RAFT (torchvision, for GPUs), TV-L1 (OpenCV, as published features have "
         "it; a second or more for each frame) or DIS (OpenCV, fast, other values) (default: raft)",
     )  # fmt: skip
-    parser.add_argument("--batch", type=positive, default=8, help="clips that go through the network at once")
+    parser.add_argument(
+        "--batch",
+        type=positive,
+        default=None,
+        help="clips that go through the network at once (default: 2; on GPUs 16)",
+    )
     parser.add_argument(
         "--workers",
         type=int,

@@ -65,8 +65,8 @@ class _Video:
 
 def extract(
     videos: Sequence[str], out: str | os.PathLike, extractor: Extractor, *, fps: Fraction | str | None = None,
-    batch: int = 8, workers: int = 0, overwrite: bool = False, on_video: Callable[[str], object] = lambda path: None,
-    progress: bool = False,
+    batch: int | None = None, workers: int = 0, overwrite: bool = False,
+    on_video: Callable[[str], object] = lambda path: None, progress: bool = False,
 ) -> Extraction:  # fmt: skip
     """Extracts features of videos into a folder: NAME.npy (N, C) float32 and its sidecar NAME.json.
 
@@ -77,7 +77,7 @@ def extract(
     Args:
         fps: frames per second that the network sees; NATIVE: each video's own; None: what the preset is used to.
         batch: clips that go through the network at once, always as many, so that the features of a clip do not depend
-            on the others.
+            on the others; None: `Extractor.batch`.
         workers: threads that bring frames to the network's size, beside the one that decodes.
         overwrite: replace features that were made otherwise, and files that no extraction made.
         on_video: called with the path of every video that was extracted or has failed.
@@ -87,7 +87,7 @@ def extract(
         ValueError: two videos have the same name; what is there was made otherwise, or by others; a batch does not fit
             into the memory of the device.
     """
-    rate = output_rate(extractor, fps)
+    rate, batch = output_rate(extractor, fps), batch or extractor.batch
     folder, result = OutputFolder(out, extractor.settings(), fps=rate, overwrite=overwrite), Extraction()
     folder.path.mkdir(parents=True, exist_ok=True)
     need("av", extra="video", what="decoding videos")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def extract_as_trained(
     features: Mapping[str, object] | None, videos: Sequence[str], out: str | os.PathLike, *,
     fps: tuple[float, float] | None, device: str, weights: str | os.PathLike | None = None,
-    flow_weights: str | os.PathLike | None = None, batch: int = 8, workers: int = 0, progress: bool = False,
+    flow_weights: str | os.PathLike | None = None, progress: bool = False,
 ) -> tuple[list[Path], Extraction]:  # fmt: skip
     """Extracts features of videos into a folder, with the preset, weights and timing of a run's training features. What
     is there and was made otherwise is replaced.
@@ -27,7 +27,7 @@ def extract_as_trained(
         features: how these were made (`Sidecar.settings`); None: not known.
         fps: lowest and highest frame rate of the training videos; None: not known.
         weights, flow_weights: weight files of the preset; None: its library's own.
-        batch, workers, progress: see `extract`.
+        progress: show a bar of frames.
 
     Returns:
         The feature files of the videos that could be read, and what became of all.
@@ -41,7 +41,7 @@ def extract_as_trained(
     extractor = extractor_of(features, weights=weights, flow_weights=flow_weights)
     extractor = extractor.on(device, str((features or {}).get("dtype", "float32")))
     found = extract(
-        videos, out, extractor, fps=_rate(fps), batch=batch, workers=workers, overwrite=True, progress=progress
+        videos, out, extractor, fps=_rate(fps), workers=os.cpu_count() or 1, overwrite=True, progress=progress
     )
     folder = OutputFolder(out, extractor.settings(), fps=None)
     return [folder.features(video) for video in [*found.made, *found.there]], found

@@ -1,5 +1,6 @@
 """Decoding real files: every frame, its time, its orientation, a constant rate, and bad files."""
 
+import logging
 import re
 from fractions import Fraction
 
@@ -97,8 +98,9 @@ def test_bad_files(video_file, tmp_path):
         VideoFile(tmp_path / "empty.mp4")
 
 
-def test_damaged_frames_are_told(video_file, caplog):
+def test_damaged_frames_are_told(video_file, caplog, monkeypatch):
     """The decoder mends them, and goes on."""
+    monkeypatch.setattr(logging.getLogger("libs"), "propagate", True)  # a command may have switched it off
     noise = np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3), dtype=np.uint8)
     path = video_file("noise.avi", noise)
     content = bytearray(path.read_bytes())
