@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=positive,
         default=min(os.cpu_count() or 1, 4),
         help="threads that bring frames to the network's size",
     )

@@ -186,7 +186,8 @@ def _finish(video: _Video, extractor: Extractor, folder: OutputFolder, failures:
     else:
         sidecar = Sidecar(
             **extractor.settings(), video=Path(video.path).name, digest=video.digest, fps=float(video.fps),
-            frames=video.frames, duration=float(video.frames / video.fps), rows=video.rows.count, versions=versions(),
+            frames=video.frames, duration=float(video.frames / video.fps), rows=video.rows.count,
+            versions=versions(extractor.packages),
         )  # fmt: skip
         folder.write(video.path, video.rows.array(), sidecar)
         failures.remove([video.path])
@@ -196,10 +197,10 @@ def _finish(video: _Video, extractor: Extractor, folder: OutputFolder, failures:
     video.release()
 
 
-def versions() -> dict[str, str]:
-    """Versions of the packages that decide the values."""
+def versions(more: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of the packages that decide the values: PACKAGES and `more`."""
     found = {}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *more):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -32,6 +32,7 @@ class Extractor:
         weights: SHA-256 of the weight file, or "random SEED".
         fps: frames per second that the network is used to; None: those of the video.
         flow: optical flow, which the network sees too; its channels follow those of the image.
+        packages: that decide the values, beside torch, torchvision and PyAV.
         flow_transform: flow (2, *flow.size) -> (..., 2, h, w) float32.
     """
 
@@ -44,6 +45,7 @@ class Extractor:
     network: nn.Module
     weights: str
     fps: Fraction | None = None
+    packages: tuple[str, ...] = ()
     flow: Flow | None = None
     flow_transform: Callable[[Tensor], Tensor] | None = None
     dtype: str = "float32"  # in which the network computes

@@ -47,6 +47,7 @@ def timm_preset(wanted: Wanted) -> Extractor:
     from_array = need("PIL.Image", extra="hub", what=what).fromarray
     return Extractor(
         name=wanted.name, window=1, stride=1, channels=network.head_hidden_size, spatial=OWN,
+        packages=("timm",),
         network=MeanOverFrames(network), weights=digest if wanted.weights is None else sha256(wanted.weights),
         transform=lambda image: transform(from_array(image)),
     )  # fmt: skip
@@ -123,6 +124,7 @@ def hf_preset(wanted: Wanted) -> Extractor:
     name = f"hf:{os.path.abspath(source)}" if os.path.isdir(source) else wanted.name
     return Extractor(
         name=name, window=frames or 16, stride=4, channels=config.hidden_size, spatial=OWN,
+        packages=("transformers",),
         network=MeanOverTokens(network, key), transform=transform,
         weights=state_digest(network.state_dict(), but=UNUSED) if wanted.seed is None else f"random {wanted.seed}",
     )  # fmt: skip

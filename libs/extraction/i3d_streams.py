@@ -84,11 +84,12 @@ def i3d_rgb_flow(wanted: Wanted) -> Extractor:
     """Preset i3d-rgb-flow."""
     spatial, network = _spatial(wanted), TwoStreams()
     digests = [_load(network.rgb, wanted, "rgb"), _load(network.flow, wanted, "flow")]
+    flow = make_flow(wanted.flow or "raft", size=SIZE, seed=wanted.seed)
     return Extractor(
         name=wanted.name, window=16, stride=4, channels=2 * WIDTH, spatial=spatial, network=network,
         weights=" ".join(digests) if wanted.seed is None else digests[0],
         transform=lambda image: i3d_frame(image, spatial),
-        flow=make_flow(wanted.flow or "raft", size=SIZE, seed=wanted.seed),
+        flow=flow, packages=() if flow.name == "raft" else ("opencv-contrib-python-headless",),
         flow_transform=lambda flow: flow_frame(flow, spatial),
     )  # fmt: skip
 

@@ -33,7 +33,8 @@ def extract_as_trained(
         The feature files of the videos that could be read, and what became of all.
 
     Raises:
-        ValueError: the run does not say how its features were made, or the weights are others.
+        ValueError: the run does not say how its features were made, the weights are others, or another process makes
+            features of these videos there.
     """
     from libs.extraction.extract import extract
     from libs.extraction.output import OutputFolder
@@ -43,8 +44,10 @@ def extract_as_trained(
     found = extract(
         videos, out, extractor, fps=_rate(fps), workers=os.cpu_count() or 1, overwrite=True, progress=progress
     )
+    if found.elsewhere:
+        raise ValueError(f"another process extracts {found.elsewhere[0]} into {os.fspath(out)}: wait for its end")
     folder = OutputFolder(out, extractor.settings(), fps=None)
-    return [folder.features(video) for video in [*found.made, *found.there]], found
+    return [folder.features(video) for video in videos if video not in found.failed], found
 
 
 def extractor_of(

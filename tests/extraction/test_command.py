@@ -99,6 +99,7 @@ def test_two_streams(video_file, tmp_path):
     sidecar = read_sidecar(out / "v.json")
     assert (sidecar.flow, sidecar.channels, sidecar.rows) == ("dis", 2048, 2)
     assert np.load(out / "v.npy").shape == (2, 2048)
+    assert sidecar.versions.keys() == {"torch", "torchvision", "av", "opencv-contrib-python-headless"}
     again = extractor_of(sidecar.settings())
     assert again.settings() == sidecar.settings()
 

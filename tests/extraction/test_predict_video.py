@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from actionformer_nt.commands.main import main
+from libs.core.lock import locked
 from libs.datasets.sidecar import read_sidecar
 from libs.extraction import presets
 from libs.extraction.decode import VideoFile
@@ -107,6 +108,9 @@ def test_a_new_video_by_the_command_and_in_python(trained, video_file, tmp_path,
         predictor(tmp_path / "typo.mp4")
     assert main([*command[:-1], str(tmp_path / "typo.mp4")]) == 2
     assert "video not found" in capsys.readouterr().err
+    with locked(out / "features", ".new.lock"), pytest.raises(ValueError, match=r"another process extracts .*new\.mkv"):
+        (out / "features" / "new.npy").unlink()
+        predictor.extract([str(new)], out / "features")
     video_file("new.mkv", recording(79)[0])  # another video of this name: its features are made again
     assert main(command) == 0
     assert (out / "features" / "new.npy").stat().st_mtime_ns > before

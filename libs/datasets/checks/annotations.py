@@ -151,14 +151,20 @@ def _scan_event(video: RawVideo, event: Mapping[str, object], labels: Labels, fi
         )  # fmt: skip
     if start < 0:
         findings.add("warning", "before-start", video.id, f"[{start:g}, {end:g}] starts before the video")
-    if video.duration is not None and end > video.duration + PAST_END:
-        findings.add(
-            "warning", "past-end", video.id,
-            f"[{start:g}, {end:g}] ends {end - video.duration:.2f} s after the video ({video.duration:g} s)",
-            advice="frames taken for seconds, or another cut of the video?",
-        )  # fmt: skip
+    if video.duration is not None:
+        check_end(video.id, start, end, video.duration, findings)
     if name is not None:
         video.events.append((start, end, name))
+
+
+def check_end(video_id: str, start: float, end: float, duration: float, findings: Findings) -> None:
+    """Warns about an event that ends after its video. Times in seconds."""
+    if end > duration + PAST_END:
+        findings.add(
+            "warning", "past-end", video_id,
+            f"[{start:g}, {end:g}] ends {end - duration:.2f} s after the video ({duration:g} s)",
+            advice="frames taken for seconds, or another cut of the video?",
+        )  # fmt: skip
 
 
 def _scan_label(video_id: str, event: Mapping[str, object], labels: Labels, findings: Findings) -> str | None:

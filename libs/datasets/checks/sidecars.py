@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from libs.core.types import DatasetConfig
-from libs.datasets.annotations import PAST_END
 from libs.datasets.features import FeatureFiles
 from libs.datasets.sidecar import Sidecar, common_settings
 
-from .annotations import RawVideo
+from .annotations import RawVideo, check_end
 from .findings import DataCheck, Findings
 
 
@@ -67,10 +66,5 @@ def _filled(video: RawVideo, sidecar: Sidecar | None, findings: Findings) -> Raw
         return video
     if video.duration is None:
         for start, end, _ in video.events:
-            if end > sidecar.duration + PAST_END:
-                findings.add(
-                    "warning", "past-end", video.id,
-                    f"[{start:g}, {end:g}] ends {end - sidecar.duration:.2f} s after the video "
-                    f"({sidecar.duration:g} s)",
-                )  # fmt: skip
+            check_end(video.id, start, end, sidecar.duration, findings)
     return replace(video, fps=video.fps or sidecar.fps, duration=video.duration or sidecar.duration)
